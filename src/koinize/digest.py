@@ -1,0 +1,86 @@
+"""Identity is content: canonical tagged bytes -> SHA-256. The only hashing in koinize.
+
+Values are encoded with a type tag and a length, so no two different values share their bytes:
+`"1"`, `1`, `1.0`, `True`, `["1"]` and `("1", "")` all differ. Mappings are sorted by key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+CHUNK_BYTES = 1 << 20
+
+
+def digest(value: object) -> str:
+    """SHA-256, as 64 hex digits, of a plain value.
+
+    Plain means None, bool, int, float, str, bytes, Path, and lists, tuples and string-keyed
+    mappings of plain values. Raises TypeError for anything else (sets have no order to rely on).
+    """
+    state = hashlib.sha256()
+    for piece in _encode(value):
+        state.update(piece)
+    return state.hexdigest()
+
+
+def digest_unordered(values: Iterable[object]) -> str:
+    """Digest of a bag: the order of the values does not matter, their number does."""
+    return digest(sorted(digest(value) for value in values))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256, as 64 hex digits, of a file's bytes. Raises OSError."""
+    state = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def short(identity: str) -> str:
+    """The first 12 digits: how a digest is shown to people and used in folder names."""
+    return identity[:12]
+
+
+def _tagged(tag: bytes, payload: bytes) -> bytes:
+    return tag + struct.pack(">Q", len(payload)) + payload
+
+
+def _encode(value: object) -> Iterator[bytes]:
+    if isinstance(value, Mapping):
+        yield b"M" + struct.pack(">Q", len(value))
+        for key in sorted(value):
+            if not isinstance(key, str):
+                raise TypeError(f"only string keys have a digest, not {type(key).__name__}")
+            yield from _encode(key)
+            yield from _encode(value[key])
+    elif isinstance(value, list | tuple):
+        yield b"L" + struct.pack(">Q", len(value))
+        for item in value:
+            yield from _encode(item)
+    else:
+        yield _encode_scalar(value)
+
+
+def _encode_scalar(value: object) -> bytes:
+    match value:
+        case None:
+            return _tagged(b"N", b"")
+        case bool():  # before int: a bool is an int to Python
+            return _tagged(b"B", b"\x01" if value else b"\x00")
+        case int():
+            return _tagged(b"I", str(value).encode())
+        case float():
+            # + 0.0 makes -0.0 and 0.0 one value, as == says they are.
+            return _tagged(b"F", struct.pack(">d", value + 0.0))
+        case str():
+            return _tagged(b"S", value.encode("utf-8", "surrogatepass"))
+        case Path():
+            return _tagged(b"P", value.as_posix().encode())
+        case bytes():
+            return _tagged(b"Y", value)
+        case _:
+            raise TypeError(f"a {type(value).__name__} has no canonical bytes")
