@@ -1,0 +1,67 @@
+"""What training and evaluation can be told: frozen values, free of torch, part of every identity."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from koinize.frozen import Frozen
+
+Targets = Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
+Normalization = Literal["none", "length", "pmi"]
+
+
+class LoraSpec(Frozen):
+    """The shape of one LoRA adapter (Hu et al., 2021), in PEFT's words.
+
+    The scale of the update B A is alpha / r, or alpha / sqrt(r) with `rslora` (Kalajdzievski, 2023).
+    """
+
+    r: int = Field(default=16, ge=1, description="rank of the update")
+    alpha: float = Field(default=32.0, gt=0, description="numerator of the scale")
+    rslora: bool = Field(default=False, description="scale by alpha / sqrt(r)")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="on the input of A")
+    targets: Targets = Field(
+        default="all-linear", description="'all-linear', or the last parts of module names"
+    )
+    seed: int = Field(default=0, ge=0, description="of A's first values, per module name")
+
+
+class TrainingSpec(Frozen):
+    """One training run. The loss is the mean over the target tokens of each optimizer step."""
+
+    epochs: int = Field(default=3, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0, description="at its peak, after the warmup")
+    batch_size: int = Field(default=8, ge=1, description="sequences per optimizer step")
+    batch_tokens: int = Field(
+        default=2048, ge=1, description="padded tokens per forward pass: bounds memory only"
+    )
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1, description="share of all steps")
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_length: int = Field(default=512, ge=2, description="tokens of prompt and target together")
+    patience: int | None = Field(
+        default=None, ge=1, description="epochs without a better dev loss before an early stop"
+    )
+    seed: int = Field(default=0, ge=0, description="of the order of the rows and of dropout")
+    adapter_dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class EvaluationSpec(Frozen):
+    """How examples are scored or answered. Decoding is greedy, always."""
+
+    batch_tokens: int = Field(
+        default=4096, ge=1, description="padded tokens per forward pass: bounds memory only"
+    )
+    max_length: int = Field(default=512, ge=2, description="tokens of prompt and answer together")
+    max_new_tokens: int = Field(default=96, ge=1, description="of a generated text")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="a generated text ends before the first of these"
+    )
+    normalize: Normalization = Field(
+        default="none",
+        description="which option wins: the highest sum of log-probabilities ('none'), that sum "
+        "per token ('length'), or less the option's own sum without its prompt ('pmi')",
+    )
