@@ -1,4 +1,4 @@
-"""What training and evaluation can be told: frozen values, free of torch, part of every identity."""
+"""What training and evaluation can be told: frozen, torch-free, part of every identity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Normalization = Literal["none", "length", "pmi"]
 class LoraSpec(Frozen):
     """The shape of one LoRA adapter (Hu et al., 2021), in PEFT's words.
 
-    The scale of the update B A is alpha / r, or alpha / sqrt(r) with `rslora` (Kalajdzievski, 2023).
+    The update B A is scaled by alpha / r, by alpha / sqrt(r) with `rslora` (Kalajdzievski, 2023).
     """
 
     r: int = Field(default=16, ge=1, description="rank of the update")
