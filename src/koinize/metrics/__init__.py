@@ -1,0 +1,34 @@
+"""Metrics: result rows -> per-row statistics -> a score from 0 to 100 that carries its recipe.
+
+A metric is one file of this package whose attribute `metric` is a `Metric`; its name is the file's.
+`docs/metrics.md` has every formula and the reasons for the choices.
+"""
+
+from __future__ import annotations
+
+from koinize.catalog import Catalog
+from koinize.metrics._bootstrap import (
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    Score,
+    interval,
+    paired_differences,
+    score,
+)
+from koinize.metrics._metric import Metric, ResultRow
+
+metrics = Catalog[Metric]("koinize.metrics", "metric")
+
+__all__ = [
+    "LEVEL",
+    "RESAMPLES",
+    "SEED",
+    "Metric",
+    "ResultRow",
+    "Score",
+    "interval",
+    "metrics",
+    "paired_differences",
+    "score",
+]
