@@ -1,0 +1,1 @@
+"""How the adapters become one: one file each."""

@@ -1,0 +1,10 @@
+"""Weighted sum of the deltas (task arithmetic). Exact on factors."""
+
+from koinize.recipe import Recipe
+
+recipe = Recipe(
+    title="Weighted sum of the deltas (task arithmetic). Exact on factors.",
+    paper="Ilharco et al. 2023, arXiv 2212.04089",
+    space="dense",
+    combine="sum",
+)

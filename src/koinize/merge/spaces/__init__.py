@@ -1,0 +1,1 @@
+"""Where a merge happens: each space gives the coordinates of the deltas and the way back."""

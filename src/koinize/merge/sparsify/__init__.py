@@ -1,0 +1,1 @@
+"""Which entries of one adapter take part: one file each."""
