@@ -1,0 +1,29 @@
+"""The specification of a project, read from `koinize.yaml`: frozen, and validated at once.
+
+Each part's settings live beside the part (`BaseSpec`, `LoraSpec`, `MergeSettings`, a task kind's
+own class); this module composes them. `load` reads a file and names every mistake in one pass.
+"""
+
+from __future__ import annotations
+
+from koinize.spec.read import SPEC_FILE, load, schema
+from koinize.spec.shape import (
+    Baseline,
+    LoraSection,
+    MachineSection,
+    MergeSection,
+    Price,
+    Spec,
+)
+
+__all__ = [
+    "SPEC_FILE",
+    "Baseline",
+    "LoraSection",
+    "MachineSection",
+    "MergeSection",
+    "Price",
+    "Spec",
+    "load",
+    "schema",
+]
