@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from koinize.digest import digest, short
 from koinize.errors import InputError
-from koinize.metrics._metric import Floats, Metric, ResultRow
+from koinize.metrics._metric import Floats, Metric, ResultRow, ratio
 
 
 @dataclass(frozen=True)
