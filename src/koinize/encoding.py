@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from koinize.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
 
@@ -39,9 +42,9 @@ class Tokens:
 
 
 class Encoder:
-    """Encodes prompts and targets with one tokenizer (any fast Hugging Face tokenizer)."""
+    """Encodes prompts and targets with one tokenizer."""
 
-    def __init__(self, tokenizer: Any, end_tokens: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tokens: Sequence[int] = ()) -> None:
         """`end_tokens` are further ids that end a text, such as a generation config's."""
         self.tokenizer = tokenizer
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))

@@ -8,17 +8,21 @@ once per sequence when it is given a 3-D input.)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from koinize.encoding import Encoder
 from koinize.errors import InputError, StepError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Positions per product with the output layer: 128 x 262,144 float32 logits are 134 MB.
 HEAD_ROWS = 128
@@ -32,13 +36,13 @@ class LogitHead:
     cap * tanh(logits / cap), the soft-capping of Gemma 2 (arXiv 2408.00118).
     """
 
-    layer: nn.Module
+    model: PreTrainedModel
     scale: float
     cap: float | None
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits of every vocabulary entry, (n, vocabulary), float32."""
-        return self._finish(self.layer(hidden).float())
+        return self._finish(self._layer(hidden).float())
 
     def at(self, hidden: Tensor, logits: Tensor, tokens: Tensor) -> Tensor:
         """Logits of the given tokens (n, k) at hidden states (n, hidden), exact in float32.
@@ -46,12 +50,19 @@ class LogitHead:
         A bfloat16 logit near 20 moves in steps of 0.125, enough to tie two labels; products with
         the few rows that matter are redone in float32. Other output layers give what they gave.
         """
-        if type(self.layer) is not nn.Linear:
+        layer = self._layer
+        if type(layer) is not nn.Linear:
             return logits.gather(1, tokens)
-        exact = torch.einsum("nh,nkh->nk", hidden.float(), self.layer.weight[tokens].float())
-        if self.layer.bias is not None:
-            exact = exact + self.layer.bias[tokens].float()
+        exact = torch.einsum("nh,nkh->nk", hidden.float(), layer.weight[tokens].float())
+        if layer.bias is not None:
+            exact = exact + layer.bias[tokens].float()
         return self._finish(exact)
+
+    @property
+    def _layer(self) -> nn.Module:
+        # Asked for each time: an adapter may wrap it.
+        layer: nn.Module = self.model.get_output_embeddings()
+        return layer
 
     def _finish(self, logits: Tensor) -> Tensor:
         if self.scale != 1.0:
@@ -63,13 +74,17 @@ class LogitHead:
 class Loaded:
     """A base model in memory. `name` and `revision` are what its adapters will refer to."""
 
-    model: Any
-    backbone: Any
+    model: PreTrainedModel
     head: LogitHead
     encoder: Encoder
     device: torch.device
     name: str
     revision: str | None
+
+    @property
+    def backbone(self) -> PreTrainedModel:
+        """The model without its output layer: token ids to hidden states."""
+        return self.model.get_decoder()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -118,7 +133,12 @@ def load_model(
 
 
 def adopt(
-    model: Any, tokenizer: Any, device: torch.device, *, name: str, revision: str | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    *,
+    name: str,
+    revision: str | None = None,
 ) -> Loaded:
     """Wraps a model and tokenizer that are already in memory.
 
@@ -130,19 +150,18 @@ def adopt(
         getattr(config, "logits_scaling", None) or 1.0
     )
     cap = getattr(config, "final_logit_softcapping", None)
-    head = LogitHead(model.get_output_embeddings(), float(scale), cap)
+    head = LogitHead(model, float(scale), cap)
     ends = model.generation_config.eos_token_id if model.generation_config else None
     ends = ends if isinstance(ends, list) else [ends]
-    backbone = model.get_decoder()
-    _check_head(model, backbone, head, device)
+    _check_head(model, head, device)
     encoder = Encoder(tokenizer, [end for end in ends if end is not None])
-    return Loaded(model, backbone, head, encoder, device, name, revision)
+    return Loaded(model, head, encoder, device, name, revision)
 
 
 @torch.inference_mode()
-def _check_head(model: Any, backbone: Any, head: LogitHead, device: torch.device) -> None:
+def _check_head(model: PreTrainedModel, head: LogitHead, device: torch.device) -> None:
     ids = torch.arange(1, 5, device=device)[None]
-    ours = head(backbone(input_ids=ids, use_cache=False).last_hidden_state[0])
+    ours = head(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0])
     theirs = model(input_ids=ids, use_cache=False).logits[0].float()
     # Twice the spacing of the model's own dtype, at the size of the largest logit.
     tolerance = 2 * torch.finfo(model.dtype).eps * float(theirs.abs().max())
@@ -168,10 +187,13 @@ def with_adapter(loaded: Loaded, folder: Path | str | None) -> Iterator[Loaded]:
     from peft import PeftModel
 
     try:
-        peft_model = PeftModel.from_pretrained(
-            loaded.model, str(folder), autocast_adapter_dtype=False, local_files_only=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        with warnings.catch_warnings():
+            # Tensors that find no module would leave zeros behind and a warning only.
+            warnings.filterwarnings("error", message=".*missing adapter keys.*")
+            peft_model = PeftModel.from_pretrained(
+                loaded.model, str(folder), autocast_adapter_dtype=False, local_files_only=True
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, UserWarning) as error:
         _strip(loaded.model)
         raise InputError(
             f"cannot be put on base model '{loaded.name}': {error}",
@@ -179,13 +201,13 @@ def with_adapter(loaded: Loaded, folder: Path | str | None) -> Iterator[Loaded]:
             expected="a PEFT folder whose shapes are those of this base model",
         ) from error
     try:
-        peft_model.to(loaded.dtype).eval()
+        peft_model.eval()
         yield loaded
     finally:
         peft_model.unload()
 
 
-def _strip(model: Any) -> None:
+def _strip(model: PreTrainedModel) -> None:
     """Takes half-injected adapter layers off again, after a failed load."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
