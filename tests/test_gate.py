@@ -1,0 +1,277 @@
+"""The gate: its verdicts on paper, its error rates by simulation, its refusals in full."""
+
+import json
+import math
+import random
+from collections import Counter
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from koinize.errors import InputError
+from koinize.gate import (
+    Verdict,
+    better_somewhere,
+    compare,
+    holm,
+    in_every_language,
+    outcome,
+    rows_needed,
+)
+from koinize.metrics import metrics
+
+ACCURACY = metrics.get("accuracy")
+ROUGE = metrics.get("rouge-l")
+
+
+def hits(right: list[bool]) -> list[dict[str, object]]:
+    """Rows that are right or wrong, keyed by position."""
+    return [
+        {"key": f"{i:04}", "gold": "a", "prediction": "a" if hit else "b"}
+        for i, hit in enumerate(right)
+    ]
+
+
+def sides(both: int, lost: int, won: int) -> tuple[list, list]:
+    """Candidate and reference with so many rows right in both, lost and won."""
+    candidate = hits([True] * both + [False] * lost + [True] * won)
+    reference = hits([True] * both + [True] * lost + [False] * won)
+    return candidate, reference
+
+
+def judge(both: int, lost: int, won: int, margin: float = 2.0) -> Verdict:
+    return compare(*sides(both, lost, won), ACCURACY, margin)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.1, 3.0, "better"),
+        (0.0, 3.0, "not worse"),
+        (-1.9, 3.0, "not worse"),
+        (-1.9, -0.1, "not worse"),  # a loss for certain, and for certain within the margin
+        (-2.0, -0.1, "worse"),
+        (-9.0, -2.1, "worse"),
+        (-2.0, 0.0, "inconclusive"),
+        (-9.0, 9.0, "inconclusive"),
+    ],
+)
+def test_the_interval_decides(low: float, high: float, expected: str) -> None:
+    assert outcome(low, high, margin=2.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((860, 20, 120), "better"),
+        ((970, 15, 15), "not worse"),
+        ((840, 120, 40), "worse"),
+        ((80, 10, 10), "inconclusive"),
+    ],
+)
+def test_the_four_verdicts(counts: tuple[int, int, int], expected: str) -> None:
+    verdict = judge(*counts)
+    assert verdict.verdict == expected
+    assert verdict.passes == (expected in ("better", "not worse"))
+    assert (verdict.rows_needed is not None) == (expected == "inconclusive")
+
+
+def test_numbers_agree_with_the_normal_approximation() -> None:
+    verdict = judge(850, 90, 60)
+    # d = -30 / 1000; variance of one pair = share that differs - d^2.
+    error = 100 * math.sqrt((0.15 - 0.03**2) / 1000)
+    assert verdict.difference == pytest.approx(-3.0)
+    assert verdict.n == 1000
+    # Error of a 2.5th percentile of 10,000 draws: about 2.7 % of the deviation; 4 sigma of it, and
+    # the steps of .1 points in which an accuracy over 1,000 rows moves.
+    tolerance = 4 * 0.027 * error + 0.1
+    assert verdict.low == pytest.approx(-3.0 - 1.96 * error, abs=tolerance)
+    assert verdict.high == pytest.approx(-3.0 + 1.96 * error, abs=tolerance)
+    below = NormalDist(-3.0, error).cdf(-2.0)
+    assert verdict.p_value == pytest.approx(below, abs=4 * 0.5 / 100 + 0.1 / error * 0.4)
+    assert verdict.p_better == pytest.approx(NormalDist(-3.0, error).cdf(0.0), abs=0.02)
+
+
+def test_the_p_value_and_the_interval_say_the_same() -> None:
+    for lost in range(5, 40, 5):
+        verdict = judge(700, lost, 20)
+        assert (verdict.p_value < 0.025) == (verdict.low > -2.0)
+        assert (verdict.p_better < 0.025) == (verdict.low > 0.0)
+
+
+def test_order_of_rows_and_seed() -> None:
+    candidate, reference = sides(300, 30, 20)
+    shuffled = random.Random(0).sample(candidate, len(candidate))
+    verdict = compare(candidate, reference, ACCURACY, 2.0)
+    assert compare(shuffled, reference[::-1], ACCURACY, 2.0) == verdict
+    assert compare(candidate, reference, ACCURACY, 2.0, seed=1) != verdict
+
+
+def test_macro_f1_and_rouge_are_judged_too() -> None:
+    candidate, reference = sides(300, 0, 60)
+    f1 = compare(candidate, reference, metrics.get("macro-f1").over("ab"), 2.0)
+    # Only 'a' has gold rows. Candidate: 100. Reference: 2 x 300 / (300 + 360).
+    assert f1.difference == pytest.approx(100 - 100 * 600 / 660)
+    assert f1.verdict == "better"
+    texts = [{"key": str(i), "reference": "a b c d", "prediction": "a b c"} for i in range(50)]
+    shorter = [{**row, "prediction": "a b"} for row in texts]
+    rouge = compare(shorter, texts, ROUGE, 1.0)
+    assert rouge.difference == pytest.approx(100 * (2 * 2 / 6 - 2 * 3 / 7))
+    assert rouge.verdict == "worse"
+
+
+def test_one_row_proves_nothing() -> None:
+    for counts in [(1, 0, 0), (0, 1, 0), (0, 0, 1)]:
+        assert judge(*counts).verdict == "inconclusive"
+
+
+def test_rows_that_never_differ_obey_the_rule_of_three() -> None:
+    few, many = judge(149, 0, 0), judge(151, 0, 0)
+    assert (few.difference, few.verdict, many.verdict) == (0.0, "inconclusive", "not worse")
+    assert (many.low, many.high) == pytest.approx((-300 / 151, 300 / 151))
+
+
+def test_rows_needed_on_paper() -> None:
+    # d = 0 and margin 2: the distance is 2 points; (1.96 + .8416)^2 = 7.849.
+    assert rows_needed(0.0, 2.0, 2.0, 100) == math.ceil(784.9)
+    # d = -.5: it is nearer to show that the loss is within the margin (1.5 away) than real (.5).
+    assert rows_needed(-0.5, 1.5, 2.0, 100) == math.ceil(784.9)
+    # d = -1.5: it is nearer to show that the loss is real.
+    assert rows_needed(-1.5, 1.5, 2.0, 100) == math.ceil(784.9)
+    # d = -5, beyond the margin: only "worse" is left.
+    assert rows_needed(-5.0, 5.0, 2.0, 100) == math.ceil(784.9)
+    assert rows_needed(0.0, 0.1, 2.0, 100) == 101
+
+
+def test_a_verdict_goes_through_json_and_carries_its_recipe() -> None:
+    verdict = judge(80, 10, 10)
+    assert Verdict(**json.loads(json.dumps(verdict.to_dict()))) == verdict
+    assert verdict.signature == (
+        "accuracy|paired:key|guard:win+loss|margin:2|boot:10000|seed:12345|level:95|v:1"
+    )
+
+
+def simulated(n: int, lost: float, won: float, times: int = 1_000) -> Counter[str]:
+    """Verdicts over samples of n rows that are lost and won with these probabilities."""
+    draw = np.random.default_rng(7)
+    found: Counter[str] = Counter()
+    for seed in range(times):
+        a, b, _ = (int(count) for count in draw.multinomial(n, [lost, won, 1 - lost - won]))
+        pair = sides(n - a - b, a, b)
+        verdict = compare(*pair, ACCURACY, 2.0, resamples=500, seed=seed)
+        found[verdict.verdict] += 1
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n", "lost", "won"),
+    [
+        (300, 0.085, 0.065),  # both directions, as two good systems differ
+        (151, 0.02, 0.0),  # hardly a row differs: the plain bootstrap errs in one of five samples
+        (250, 0.02, 0.0),
+        (500, 0.02, 0.0),
+        (400, 0.03, 0.01),
+    ],
+)
+def test_a_loss_of_the_margin_passes_in_at_most_5_percent(n: int, lost: float, won: float) -> None:
+    found = simulated(n, lost, won)
+    wrong = (found["better"] + found["not worse"]) / found.total()
+    # Three standard errors of a rate of 5 % in 1,000 samples.
+    assert wrong <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "lost", "won"), [(600, 0.03, 0.03), (800, 0.06, 0.07)])
+def test_power_is_what_the_normal_approximation_predicts(n: int, lost: float, won: float) -> None:
+    found = simulated(n, lost, won)
+    passed = (found["better"] + found["not worse"]) / found.total()
+    # The two added pairs draw the mean to 0 and add to the variance.
+    share, mean = (n * (lost + won) + 2) / (n + 2), n * (won - lost) / (n + 2)
+    spread = NormalDist(100 * (won - lost), 100 * math.sqrt((lost + won) / n))
+    half_width = 1.96 * 100 * math.sqrt((share - mean**2) / n)
+    predicted = 1 - spread.cdf(-2.0 + half_width)
+    # Three standard errors of the simulation, and half a step of 100 / n points in the difference.
+    step = 0.5 * 100 / n * spread.pdf(-2.0 + half_width)
+    assert passed == pytest.approx(predicted, abs=3 * math.sqrt(0.25 / 1_000) + step)
+
+
+def test_a_false_better_is_rare() -> None:
+    found = simulated(300, 0.05, 0.05, times=300)
+    assert found["better"] / 300 <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 300)
+
+
+def test_in_every_language_needs_every_language() -> None:
+    good, bad, open_ = judge(970, 15, 15), judge(840, 120, 40), judge(80, 10, 10)
+    won = judge(860, 20, 120)
+    joint = in_every_language({"ja": good, "de": won})
+    assert (joint.verdict, joint.worse, joint.inconclusive) == ("not worse", (), ())
+    assert joint.p_value == max(good.p_value, won.p_value)
+    joint = in_every_language({"zh": open_, "ja": bad, "fr": bad, "de": won})
+    assert (joint.verdict, joint.worse, joint.inconclusive) == ("worse", ("fr", "ja"), ("zh",))
+    assert in_every_language({"zh": open_, "de": won}).verdict == "inconclusive"
+    with pytest.raises(InputError) as refused:
+        in_every_language({})
+    assert str(refused.value) == "there is no language to judge; expected at least one verdict"
+
+
+def test_holm_on_paper() -> None:
+    # Sorted .01 .02 .03 .04 times 4 3 2 1 = .04 .06 .06 .04, made monotone.
+    found = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.02})
+    assert found == pytest.approx({"a": 0.04, "d": 0.06, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+def test_better_somewhere_pays_for_the_search() -> None:
+    won, even = judge(860, 20, 120), judge(970, 15, 15)
+    assert better_somewhere({"ja": won, "de": even}) == ("ja",)
+    barely = next(
+        found
+        for won_rows in range(20, 60)
+        if (found := judge(900, 20, won_rows)).verdict == "better"
+    )
+    assert better_somewhere({"ja": barely}) == ("ja",)
+    assert better_somewhere({"ja": barely, "de": even, "fr": even}) == ()
+
+
+@pytest.mark.parametrize("margin", [0.0, -1.0, math.nan])
+def test_a_margin_must_leave_room(margin: float) -> None:
+    with pytest.raises(InputError) as refused:
+        judge(10, 0, 0, margin)
+    assert str(refused.value) == (
+        f"margin {margin:g} cannot be tested; expected a number of points above 0; "
+        "no number of rows shows a loss of exactly nothing"
+    )
+
+
+def test_rows_without_partner_are_refused() -> None:
+    candidate, reference = sides(5, 0, 0)
+    with pytest.raises(InputError) as refused:
+        compare(candidate[1:], reference[:-1], ACCURACY, 2.0)
+    assert str(refused.value) == (
+        "2 rows have no partner, the first with key '0000'; expected the same keys on both sides, "
+        "not 4 and 4 rows; evaluate both on the same split"
+    )
+
+
+def test_a_repeated_key_is_refused() -> None:
+    candidate, reference = sides(5, 0, 0)
+    with pytest.raises(InputError) as refused:
+        compare(candidate, [*reference, reference[0]], ACCURACY, 2.0)
+    assert str(refused.value) == (
+        "the reference has two rows with key '0000'; expected one row per key; "
+        "compare one language and one split at a time"
+    )
+
+
+def test_two_truths_for_one_row_are_refused() -> None:
+    candidate, reference = sides(5, 0, 0)
+    reference[3] = {**reference[3], "gold": "b"}
+    with pytest.raises(InputError) as refused:
+        compare(candidate, reference, ACCURACY, 2.0)
+    assert str(refused.value) == (
+        "row '0003' has two different values of 'gold'; expected the same example on both sides; "
+        "evaluate both on the same version of the data"
+    )
