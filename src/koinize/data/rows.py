@@ -1,0 +1,58 @@
+"""One row of data, its identity, and how the mistakes in many rows become one error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from koinize.digest import digest, digest_unordered
+from koinize.errors import InputError, ManyErrors
+
+SPLITS = ("train", "dev", "test")
+SHOWN_ERRORS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The columns of one row, and `where` it stands ("file:line"), for messages only."""
+
+    columns: Mapping[str, object]
+    where: str
+
+
+def row_digest(row: Row) -> str:
+    """Identity of a row: its columns, whatever their order; not the place where it stands."""
+    return digest(row.columns)
+
+
+def rows_digest(rows: Iterable[Row]) -> str:
+    """Identity of a split: the bag of its rows, whatever their order."""
+    return digest_unordered(row.columns for row in rows)
+
+
+def canonical_order(rows: Iterable[Row]) -> list[Row]:
+    """The rows sorted by content: the order to start from wherever an order matters."""
+    return sorted(rows, key=row_digest)
+
+
+def refuse(errors: Sequence[InputError]) -> None:
+    """Raise every error at once, the first 20 in full and the rest as a number; none is fine."""
+    if not errors:
+        return
+    shown = list(errors[:SHOWN_ERRORS])
+    if len(errors) > SHOWN_ERRORS:
+        shown.append(InputError(f"and {len(errors) - SHOWN_ERRORS} more like these"))
+    raise ManyErrors(shown)
+
+
+def not_among(what: str, name: str, known: Iterable[str], *, where: str = "") -> InputError:
+    """The error for a name outside a known set: the whole set, and the nearest name if one is."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.6)
+    return InputError(
+        what,
+        where=where,
+        expected=f"one of: {', '.join(names)}",
+        remedy=f"did you mean '{near[0]}'?" if near else "",
+    )

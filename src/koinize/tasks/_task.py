@@ -1,0 +1,273 @@
+"""What all task kinds share: where the data stand, the prompt, and rows made into examples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+
+from koinize.data import SPLITS, Finding, Row, check_splits, refuse, row_digest
+from koinize.digest import short
+from koinize.errors import InputError
+from koinize.frozen import Frozen
+from koinize.tasks import _reading, _template
+
+V = TypeVar("V")
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    """The values, unless one of them stands twice (ValueError)."""
+    if twice := [value for value, times in Counter(values).items() if times > 1]:
+        raise ValueError(f"'{twice[0]}' stands twice")
+    return values
+
+
+Metrics = Annotated[
+    tuple[str, ...],
+    AfterValidator(distinct),
+    Field(min_length=1, description="what is reported; the first chooses between merges, on dev"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One thing to train on or to score, after the prompt template.
+
+    `target` and each of `options` go on from `prompt` as they stand, spaces included. A chat
+    model's template is applied later, to `prompt` alone.
+    """
+
+    key: str
+    """Identity of the row: 12 digits of its digest, and a counter for rows that repeat."""
+    language: str
+    prompt: str
+    target: str
+    """What training learns to write after the prompt."""
+    options: tuple[str, ...] = ()
+    """The texts to score; none where a text is generated."""
+    labels: tuple[str, ...] = ()
+    """The names of the options, in their order."""
+    gold: int = -1
+    """Index of the right option; -1 where a text is generated."""
+
+
+class Task(Frozen, ABC):
+    """What an example means. A kind is one file of `koinize.tasks` whose `task` is a subclass."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    mode: ClassVar[Literal["options", "text"]]
+    """How a model answers: by scoring `Example.options`, or by writing a text."""
+    placeholders: ClassVar[frozenset[str]] = frozenset()
+    """Names that a prompt template may use beside the row's columns."""
+
+    kind: str
+    data: str | dict[str, str | dict[str, str]] = Field(
+        default="data/{language}.{split}.jsonl",
+        description="where the rows stand: one template with {language} and {split}, or a "
+        "template or a mapping of splits per language",
+    )
+    key: str | None = Field(
+        default=None,
+        description="column that says what a row is about, in every language: rows that share its "
+        "value may not stand in two splits",
+    )
+    prompt: str | dict[str, str] | None = Field(
+        default=None,
+        description="template over the row's columns, or one per language; may be left out where "
+        "the rows have messages, or prompt and completion",
+    )
+    metrics: Metrics
+    margins: dict[str, Margin] = Field(
+        default={}, description="metric -> points that a language may lose before it is worse"
+    )
+
+    @abstractmethod
+    def example(self, row: Row, language: str, key: str) -> Example:
+        """The example that a row makes. `key` is the row's short digest. Raises InputError."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The task in one line, for people."""
+
+    def source(self, language: str, split: str) -> str:
+        """Where the rows of this split stand, as `koinize.data.read_rows` takes it.
+
+        Raises InputError for a language or a split that `data` does not name.
+        """
+        place = self.data
+        of_split = of_language(place, language, "data") if isinstance(place, dict) else place
+        if isinstance(of_split, dict):
+            if split not in of_split:
+                raise InputError(
+                    f"there is no {split} split for language '{language}'",
+                    expected=f"the splits {', '.join(SPLITS)}",
+                    remedy=f"add '{split}: PATH' under data.{language}",
+                )
+            of_split = of_split[split]
+        return _template.render(of_split, {"language": language, "split": split})
+
+    def template(self, language: str) -> str | None:
+        """The prompt template of a language. Raises InputError where others have one and it not."""
+        if isinstance(self.prompt, dict):
+            return of_language(self.prompt, language, "prompt")
+        return self.prompt
+
+    def check_languages(self, languages: Iterable[str]) -> None:
+        """Refuse, before any data is read, languages that the task says too little about.
+
+        Raises ManyErrors with everything that is missing.
+        """
+        errors: dict[str, InputError] = {}
+        for language in sorted(languages):
+            for look_up in (self._wording, *(partial(self.source, split=one) for one in SPLITS)):
+                try:
+                    look_up(language)
+                except InputError as error:
+                    errors[str(error)] = error
+        refuse(list(errors.values()))
+
+    def examples(self, rows: Iterable[Row], language: str) -> list[Example]:
+        """The examples of a split, sorted by content: the order of the rows changes nothing.
+
+        Raises ManyErrors that names every bad row (the first 20 in full).
+        """
+        found: list[tuple[str, Example]] = []
+        errors: list[InputError] = []
+        self._wording(language)  # one error for the task, not one for every row
+        for row in rows:
+            identity = row_digest(row)
+            try:
+                found.append((identity, self.example(row, language, short(identity))))
+            except InputError as error:
+                errors.append(error)
+        refuse(errors)
+        found.sort(key=lambda pair: pair[0])
+        return _distinct_keys(example for _, example in found)
+
+    def check(self, splits: Mapping[tuple[str, str], Sequence[Row]]) -> tuple[Finding, ...]:
+        """Leaks, duplicates and conflicts between the rows of {(language, split): rows}.
+
+        What is compared is the row's own text, not the prompt around it. Raises InputError for
+        rows that make no example.
+        """
+
+        def answer(row: Row, language: str) -> str:
+            return self.example(row, language, key="0").target
+
+        return check_splits(splits, text=self.asked, answer=answer, key=self.key)
+
+    def asked(self, row: Row, language: str) -> str:
+        """What a row asks, without the words that the template puts around it."""
+        if self.template(language) is None:
+            return _reading.conversation(row)[0]
+        return "\n".join(self._cells(row, language).values())
+
+    def _prompt(self, row: Row, language: str, **placeholders: str) -> str:
+        template = self.template(language)
+        if template is None:
+            return _reading.conversation(row)[0]
+        return _template.render(template, self._cells(row, language) | placeholders)
+
+    def _cells(self, row: Row, language: str) -> dict[str, str]:
+        """The columns that the template names, as text."""
+        columns = [
+            name
+            for name in _template.names(self.template(language) or "")
+            if name not in self.placeholders
+        ]
+        cells = {name: _reading.text(row, name, named_by="prompt") for name in columns}
+        if cells and not any(cell.strip() for cell in cells.values()):
+            what = f"there is nothing but white space in {', '.join(columns)}"
+            raise InputError(what, where=row.where, expected="text for the prompt")
+        return cells
+
+    def _answer(self, row: Row, column: str) -> object:
+        """The value in the answer's column or, without a template, the row's own answer."""
+        if self.prompt is None and column not in row.columns:
+            return _reading.conversation(row)[1]
+        return _reading.value(row, column, named_by="task")
+
+    def _wording(self, language: str) -> None:
+        """Raise InputError for a language in which the task has not all of its words."""
+        self.template(language)
+
+    @field_validator("data")
+    @classmethod
+    def _data_templates(
+        cls, data: str | dict[str, str | dict[str, str]]
+    ) -> str | dict[str, str | dict[str, str]]:
+        if isinstance(data, str):
+            _check_place(data, needed=("language", "split"))
+            return data
+        for language, place in data.items():
+            if isinstance(place, str):
+                _check_place(place, needed=("split",))
+                continue
+            for split, one in place.items():
+                if split not in SPLITS:
+                    raise ValueError(
+                        f"'{split}' under {language} is no split; write {', '.join(SPLITS)}"
+                    )
+                _check_place(one, needed=())
+        return data
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_templates(cls, prompt: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        for template in prompt.values() if isinstance(prompt, dict) else [prompt]:
+            if template is not None and not _template.names(template):
+                raise ValueError(
+                    f"the template {template!r} names no column; "
+                    "write {text} where the column 'text' belongs"
+                )
+        return prompt
+
+    @model_validator(mode="after")
+    def _margins_of_metrics(self) -> Self:
+        if unknown := sorted(set(self.margins) - set(self.metrics)):
+            raise ValueError(
+                f"margins names '{unknown[0]}', which is not under metrics: "
+                + ", ".join(self.metrics)
+            )
+        return self
+
+
+def of_language(values: Mapping[str, V], language: str, field: str) -> V:
+    """A language's value in a field with one per language. Raises InputError if it has none."""
+    if language not in values:
+        raise InputError(
+            f"there is no {field} for language '{language}'",
+            expected=f"one for every language; there is one for {', '.join(sorted(values))}",
+            remedy=f"add '{language}: ...' under {field}",
+        )
+    return values[language]
+
+
+def _check_place(template: str, *, needed: tuple[str, ...]) -> None:
+    named = set(_template.names(template))
+    if unknown := sorted(named - {"language", "split"}):
+        raise ValueError(f"'{template}' names {{{unknown[0]}}}; write {{language}} or {{split}}")
+    if missing := [name for name in needed if name not in named]:
+        raise ValueError(
+            f"'{template}' would be the same file for every {missing[0]}; "
+            f"write {{{missing[0]}}} in it, or give a mapping"
+        )
+
+
+def _distinct_keys(examples: Iterable[Example]) -> list[Example]:
+    times: Counter[str] = Counter()
+    distinct_examples = []
+    for example in examples:
+        times[example.key] += 1
+        nth = times[example.key]
+        distinct_examples.append(
+            example if nth == 1 else replace(example, key=f"{example.key}-{nth}")
+        )
+    return distinct_examples

@@ -1,0 +1,115 @@
+"""Choose: one of several options that every row brings with it."""
+
+from __future__ import annotations
+
+import json
+from string import ascii_uppercase
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from koinize.data import Row
+from koinize.errors import InputError
+from koinize.tasks import _reading
+from koinize.tasks._task import Example, Metrics, Task
+
+MOST_OPTIONS = len(ascii_uppercase)
+
+
+class Choose(Task):
+    """The model scores the text of every option of the row.
+
+    Options are rotated by the row's digest, so that no place in the list is right more often than
+    others; `Example.labels` keeps their indexes in the row. `{options}` in a prompt template shows
+    them as lines "A. ...", in the rotated order.
+    """
+
+    mode: ClassVar[Literal["options", "text"]] = "options"
+    placeholders: ClassVar[frozenset[str]] = frozenset({"options"})
+
+    kind: Literal["choose"] = "choose"
+    options: str = Field(default="options", description="the column with the list of options")
+    target: str = Field(
+        default="answer",
+        description="the column with the right option: its text, its letter from A on, or its "
+        "index from 0 on",
+    )
+    # Indexes mean nothing across rows, so averages over them as if they were labels mean nothing.
+    metrics: Metrics = ("accuracy",)
+
+    def example(self, row: Row, language: str, key: str) -> Example:
+        """Raises InputError for options or an answer that cannot be used."""
+        options = self._options(row)
+        answer = self._index(row, options)
+        shift = int(key, 16) % len(options)
+        rotated = options[shift:] + options[:shift]
+        lines = zip(ascii_uppercase, rotated, strict=False)
+        shown = "\n".join(f"{letter}. {option}" for letter, option in lines)
+        prompt = self._prompt(row, language, options=shown)
+        texts = tuple(_reading.continuing(prompt, option) for option in rotated)
+        gold = (answer - shift) % len(options)
+        return Example(
+            key=key,
+            language=language,
+            prompt=prompt,
+            target=texts[gold],
+            options=texts,
+            labels=tuple(str((place + shift) % len(options)) for place in range(len(options))),
+            gold=gold,
+        )
+
+    def describe(self) -> str:
+        """The columns of the answer and the options."""
+        return f"choose: column '{self.target}' among the options in column '{self.options}'"
+
+    def asked(self, row: Row, language: str) -> str:
+        """The question together with its options, whatever their order."""
+        return "\n".join([super().asked(row, language), *sorted(self._options(row))])
+
+    def _options(self, row: Row) -> tuple[str, ...]:
+        found = _reading.value(row, self.options, named_by="task")
+        if isinstance(found, str):
+            found = _json(found)  # a CSV file has no lists
+        expected = f"a list of 2 to {MOST_OPTIONS} different texts"
+        what = f"the column '{self.options}' holds "
+        if not isinstance(found, list | tuple):
+            raise InputError(f"{what}no list", where=row.where, expected=expected)
+        if not 2 <= len(found) <= MOST_OPTIONS:
+            raise InputError(f"{what}{len(found)} options", where=row.where, expected=expected)
+        options = tuple(_reading.scalar(one, row, self.options).strip() for one in found)
+        if "" in options:
+            raise InputError(f"{what}an empty option", where=row.where, expected=expected)
+        if len(set(options)) < len(options):
+            twice = next(one for one in options if options.count(one) > 1)
+            raise InputError(f"{what}'{twice}' twice", where=row.where, expected=expected)
+        return options
+
+    def _index(self, row: Row, options: tuple[str, ...]) -> int:
+        """Which option is right. An option's own text counts before a letter or an index."""
+        found = self._answer(row, self.target)
+        indexes = {str(index): index for index in range(len(options))}
+        answer = _reading.scalar(found, row, self.target).strip()
+        if isinstance(found, int) and answer in indexes:
+            return indexes[answer]
+        if answer in options:
+            return options.index(answer)
+        letters = ascii_uppercase[: len(options)]
+        known = dict(zip(letters, range(len(options)), strict=True)) | indexes
+        if answer in known:
+            return known[answer]
+        raise InputError(
+            f"the column '{self.target}' holds '{answer}', which is none of the options",
+            where=row.where,
+            expected=f"an option's text, a letter from A to {letters[-1]}, "
+            f"or an index from 0 to {len(options) - 1}",
+        )
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+task = Choose

@@ -1,0 +1,118 @@
+"""Classify: one label out of a fixed set, each written to the model as its verbalizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from koinize.data import Row, not_among
+from koinize.tasks import _reading
+from koinize.tasks._task import Example, Metrics, Task, distinct, of_language
+
+Label = Annotated[str, Field(min_length=1)]
+
+
+class Classify(Task):
+    """The model scores the verbalizer of every label; the labels stay in the order given."""
+
+    mode: ClassVar[Literal["options", "text"]] = "options"
+
+    kind: Literal["classify"] = "classify"
+    labels: Annotated[tuple[Label, ...], AfterValidator(distinct)] = Field(
+        min_length=2, description="the fixed set, in an order that never matters to a score"
+    )
+    verbalizers: dict[str, str | dict[str, str]] | None = Field(
+        default=None,
+        description="label -> the text that stands for it, or language -> such a mapping; "
+        "by default a space and the label",
+    )
+    target: str = Field(default="label", description="the column with the right label")
+    metrics: Metrics = ("macro-f1", "accuracy", "precision", "recall")
+
+    def example(self, row: Row, language: str, key: str) -> Example:
+        """Raises InputError for a label outside the set, or a prompt that cannot be made."""
+        options = self.texts(language)
+        gold = self._gold(row, options)
+        return Example(
+            key=key,
+            language=language,
+            prompt=self._prompt(row, language),
+            target=options[gold],
+            options=options,
+            labels=self.labels,
+            gold=gold,
+        )
+
+    def describe(self) -> str:
+        """The labels and their column."""
+        return f"classify: column '{self.target}', {len(self.labels)} labels: " + ", ".join(
+            self.labels
+        )
+
+    def texts(self, language: str) -> tuple[str, ...]:
+        """The verbalizers of a language, in the order of the labels. Raises InputError."""
+        if self.verbalizers is None:
+            return tuple(f" {label}" for label in self.labels)
+        common, per_language = _split(self.verbalizers)
+        of_label = common or of_language(per_language, language, "verbalizers")
+        return tuple(of_label[label] for label in self.labels)
+
+    def _gold(self, row: Row, options: tuple[str, ...]) -> int:
+        label = _reading.scalar(self._answer(row, self.target), row, self.target)
+        if label in self.labels:
+            return self.labels.index(label)
+        written = [option.strip() for option in options]
+        if self.prompt is None and label.strip() in written:
+            return written.index(label.strip())
+        raise not_among(
+            f"the column '{self.target}' holds '{label}', which is no label of the task",
+            label,
+            self.labels,
+            where=row.where,
+        )
+
+    def _wording(self, language: str) -> None:
+        super()._wording(language)
+        self.texts(language)
+
+    @model_validator(mode="after")
+    def _verbalizers_of_labels(self) -> Self:
+        common, per_language = _split(self.verbalizers or {})
+        if common and per_language:
+            raise ValueError("verbalizers mixes labels and languages; give one or the other")
+        if common:
+            self._check_texts(common, "verbalizers")
+        for language, of_label in per_language.items():
+            self._check_texts(of_label, f"verbalizers.{language}")
+        return self
+
+    def _check_texts(self, of_label: Mapping[str, str], place: str) -> None:
+        if missing := [label for label in self.labels if label not in of_label]:
+            raise ValueError(f"{place} has no text for the label '{missing[0]}'")
+        if unknown := [label for label in of_label if label not in self.labels]:
+            known = ", ".join(self.labels)
+            raise ValueError(f"{place} names '{unknown[0]}', which is no label; write {known}")
+        texts = [text.strip() for text in of_label.values()]
+        if "" in texts:
+            raise ValueError(f"{place} has an empty text, which no model can score")
+        if len(set(texts)) < len(texts):
+            twice = next(text for text in texts if texts.count(text) > 1)
+            raise ValueError(f"{place} gives two labels the same text '{twice}'")
+
+
+def _split(
+    verbalizers: Mapping[str, str | dict[str, str]],
+) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """The texts per label for all languages, and those per language: one of the two is empty."""
+    common = {label: text for label, text in verbalizers.items() if isinstance(text, str)}
+    per_language = {
+        language: of_label
+        for language, of_label in verbalizers.items()
+        if isinstance(of_label, dict)
+    }
+    return common, per_language
+
+
+task = Classify
