@@ -125,7 +125,7 @@ def _brief(value: object) -> str:
 
 
 def merge_settings(**options: object) -> MergeSettings:
-    """`MergeSettings(**options)` with koinize's own errors: InputError, or ManyErrors for several."""
+    """`MergeSettings(**options)` with koinize's own errors: every mistake at once, one a line."""
     try:
         return MergeSettings.model_validate(options)
     except ValidationError as error:

@@ -1,0 +1,21 @@
+"""A LoRA adapter as low-rank factors, and the PEFT folder that it is read from and written to.
+
+`read_header` looks at file headers only and never touches a tensor; `open_adapter` maps the file
+and yields the factors of one module at a time; `AdapterWriter` writes a folder that appears whole
+or not at all. Importing this package imports no torch.
+"""
+
+from koinize.adapter.factors import Adapter, Factors, open_adapter
+from koinize.adapter.header import AdapterHeader, ModuleHeader, read_header
+from koinize.adapter.writer import AdapterWriter, ModuleShape
+
+__all__ = [
+    "Adapter",
+    "AdapterHeader",
+    "AdapterWriter",
+    "Factors",
+    "ModuleHeader",
+    "ModuleShape",
+    "open_adapter",
+    "read_header",
+]

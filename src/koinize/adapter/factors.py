@@ -1,0 +1,85 @@
+"""The tensors of an adapter: the factors of one module at a time, from a mapped file."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from koinize.adapter.header import AdapterHeader, read_header
+from koinize.adapter.tensorfile import ITEM_BYTES, TORCH_NAMES, TensorSpec
+from koinize.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """A low-rank update B A: B is outputs x rank, A is rank x inputs; scales are folded into B."""
+
+    B: torch.Tensor
+    A: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        """The number of columns of B, which is the number of rows of A."""
+        return self.B.shape[1]
+
+
+class Adapter:
+    """An open adapter. Use it as a context manager; reading is safe from several threads."""
+
+    def __init__(self, header: AdapterHeader) -> None:
+        self.header = header
+        with header.weights.open("rb") as file:
+            # A private writable mapping, because torch warns about read-only buffers.
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def factors(self, module: str) -> Factors:
+        """The factors of one module in float32, alpha folded in. Raises InputError on NaN."""
+        entry = self.header.modules[module]
+        A = self._tensor(f"{module}.lora_A", entry.A)
+        B = self._tensor(f"{module}.lora_B", entry.B)
+        return Factors(B=B * entry.scale, A=A)
+
+    def _tensor(self, name: str, spec: TensorSpec) -> torch.Tensor:
+        import torch
+
+        dtype = getattr(torch, TORCH_NAMES[spec.dtype])
+        if spec.start % ITEM_BYTES[spec.dtype]:  # legal in the format, not for a processor
+            raw = torch.frombuffer(bytearray(self._map[spec.start : spec.end]), dtype=dtype)
+        else:
+            count = (spec.end - spec.start) // ITEM_BYTES[spec.dtype]
+            raw = torch.frombuffer(self._map, dtype=dtype, count=count, offset=spec.start)
+        # A copy in any case: sums must not depend on where the file happens to be mapped.
+        tensor = raw.reshape(spec.shape).to(torch.float32, copy=True)
+        low, high = torch.aminmax(tensor)
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            raise InputError(
+                f"tensor '{name}' holds NaN or infinity",
+                where=str(self.header.weights),
+                remedy="its training diverged or the file is damaged",
+            )
+        return tensor
+
+    def __enter__(self) -> Adapter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A traceback may still hold a view of the map; it is then unmapped with its last view.
+        with contextlib.suppress(BufferError):
+            self._map.close()
+
+
+def open_adapter(folder: Path | str | AdapterHeader) -> Adapter:
+    """Open an adapter, from its folder or from a header that was read before."""
+    return Adapter(folder if isinstance(folder, AdapterHeader) else read_header(folder))

@@ -1,0 +1,297 @@
+"""What a PEFT LoRA folder holds, from `adapter_config.json` and file headers alone.
+
+Everything that would make a merge wrong is refused here rather than ignored: an adapter means
+`W + scale * B A` on the modules it names and nothing else, or it does not pass.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from koinize.adapter.tensorfile import TensorSpec, read_tensor_specs
+from koinize.errors import InputError
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
+
+# Keys that change what the adapter computes, in words for the message.
+REFUSED = {
+    "use_dora": "DoRA rescales the base weights' columns, which no sum of B A can express",
+    "lora_bias": "a bias on B is no part of B A",
+    "modules_to_save": "whole modules were trained beside the LoRA factors",
+    "target_parameters": "LoRA on bare parameters is not supported",
+    "trainable_token_indices": "rows of the embedding were trained beside the LoRA factors",
+    "alora_invocation_tokens": "an activated LoRA applies to a part of the input only",
+    "layer_replication": "the base model's layers were replicated",
+    "use_qalora": "QALoRA pools its input",
+    "use_bdlora": "block-diagonal LoRA is not supported",
+    "arrow_config": "Arrow routes between adapters",
+    "kasa_config": "KaSA rescales by learned singular values",
+}
+# Keys that say how the adapter was made or where it applies, or that PEFT has retired.
+# fmt: off
+HARMLESS = frozenset((
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "corda_config",
+    "enable_lora", "ensure_weight_tying", "eva_config", "exclude_modules", "fan_in_fan_out",
+    "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform",
+    "loftq_config", "lora_alpha", "lora_dropout", "lora_ga_config", "megatron_core",
+    "merge_weights", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern",
+    "revision", "runtime_config", "target_modules", "task_type", "unsloth_fixed", "use_rslora",
+))
+# fmt: on
+# Initialisations that replace W by a residual: the saved B A belongs on that residual.
+RESIDUAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleHeader:
+    """One adapted linear module: the update is `scale * B A`, B outputs x rank, A rank x inputs."""
+
+    name: str
+    rank: int
+    inputs: int
+    outputs: int
+    scale: float
+    A: TensorSpec
+    B: TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterHeader:
+    """Everything about an adapter that can be known without reading a tensor."""
+
+    folder: Path
+    base_model: str
+    revision: str | None
+    task_type: str | None
+    fan_in_fan_out: bool
+    target_modules: tuple[str, ...] | str | None
+    modules: Mapping[str, ModuleHeader]
+    warnings: tuple[str, ...]
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file."""
+        return self.folder / WEIGHTS_FILE
+
+
+def read_header(folder: Path | str) -> AdapterHeader:
+    """Read and check a PEFT LoRA folder without touching a tensor.
+
+    Raises InputError for anything that a merge could not honour: another method than LoRA, DoRA,
+    biases, whole saved modules, adapted embeddings or convolutions, pickles, broken files.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise _no_weights(folder)
+    modules = _modules(folder, config, read_tensor_specs(folder / WEIGHTS_FILE))
+    return AdapterHeader(
+        folder=folder,
+        base_model=_text(config, "base_model_name_or_path") or "",
+        revision=_text(config, "revision"),
+        task_type=_text(config, "task_type"),
+        fan_in_fan_out=config.get("fan_in_fan_out") is True,
+        target_modules=_target_modules(config),
+        modules=modules,
+        warnings=_warnings(folder, config),
+    )
+
+
+def _no_weights(folder: Path) -> InputError:
+    if (folder / PICKLE_FILE).exists():
+        return InputError(
+            f"{PICKLE_FILE} is a pickle, which can run any program when it is read",
+            where=str(folder),
+            expected=WEIGHTS_FILE,
+            remedy="load it in PEFT where you trust it and save_pretrained() it again",
+        )
+    return InputError(
+        f"there is no {WEIGHTS_FILE}",
+        where=str(folder),
+        expected="a PEFT adapter folder",
+        remedy="give the folder that holds the adapter itself",
+    )
+
+
+def _read_config(folder: Path) -> dict[str, object]:
+    path = folder / CONFIG_FILE
+    try:
+        config = json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no {CONFIG_FILE}", where=str(folder), expected="a PEFT adapter folder"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON ({type(error).__name__})", where=str(path)) from None
+    if not isinstance(config, dict):
+        raise InputError("is not a JSON object", where=str(path))
+    _refuse(path, config)
+    return config
+
+
+def _refuse(path: Path, config: Mapping[str, object]) -> None:
+    if config.get("peft_type") != "LORA":
+        raise InputError(
+            f"peft_type is {config.get('peft_type')!r}", where=str(path), expected="'LORA'"
+        )
+    if config.get("bias", "none") not in ("none", None):
+        raise InputError(
+            f"bias is {config['bias']!r}: biases were trained beside the LoRA factors",
+            where=str(path),
+            expected="'none'",
+        )
+    for key, value in config.items():
+        if key in HARMLESS or not value:
+            continue
+        if key in REFUSED:
+            raise InputError(f"{key} is set: {REFUSED[key]}", where=str(path))
+        raise InputError(
+            f"unknown key '{key}' is set and may change what the adapter means",
+            where=str(path),
+            remedy="remove it if it only mattered in training",
+        )
+
+
+def _warnings(folder: Path, config: Mapping[str, object]) -> tuple[str, ...]:
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and init.lower().startswith(RESIDUAL_INITS):
+        return (
+            f"{folder} was saved with init_lora_weights '{init}': it and its merge belong on the "
+            "residual base model that this initialisation made; to merge it for the plain base, "
+            "save it with path_initial_model_for_weight_conversion",
+        )
+    return ()
+
+
+def _text(config: Mapping[str, object], key: str) -> str | None:
+    value = config.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _target_modules(config: Mapping[str, object]) -> tuple[str, ...] | str | None:
+    """The selection as the config states it; None if it depends on more than this one key."""
+    narrowed = any(config.get(key) for key in ("layers_to_transform", "exclude_modules"))
+    targets = config.get("target_modules")
+    if narrowed or targets is None:
+        return None
+    if isinstance(targets, list) and all(isinstance(target, str) for target in targets):
+        return tuple(sorted(set(targets)))
+    return targets if isinstance(targets, str) else None
+
+
+def _modules(
+    folder: Path, config: Mapping[str, object], specs: Mapping[str, TensorSpec]
+) -> dict[str, ModuleHeader]:
+    where = str(folder / WEIGHTS_FILE)
+    sides: dict[str, dict[str, TensorSpec]] = {}
+    for name, spec in specs.items():
+        found = TENSOR_NAME.fullmatch(name)
+        if found is None:
+            raise InputError(f"tensor '{name}' {_why_refused(name)}", where=where)
+        sides.setdefault(found[1], {})[found[2]] = spec
+    if not sides:
+        raise InputError("holds no LoRA factors", where=where)
+    scales = _Scales(folder, config)
+    return {name: _module(where, name, sides[name], scales) for name in sorted(sides)}
+
+
+def _why_refused(name: str) -> str:
+    if "lora_magnitude_vector" in name:
+        return f"belongs to DoRA: {REFUSED['use_dora']}"
+    if "lora_embedding" in name:
+        return "is LoRA on an embedding, which is not supported"
+    if name.endswith(".bias"):
+        return "is a bias, which is no part of B A"
+    if "lora_" not in name:
+        return f"is a whole module, not a LoRA factor: {REFUSED['modules_to_save']}"
+    return "has a name that PEFT does not give to a LoRA factor"
+
+
+def _module(
+    where: str, name: str, sides: Mapping[str, TensorSpec], scales: _Scales
+) -> ModuleHeader:
+    if len(sides) != 2:
+        missing = "B" if "A" in sides else "A"
+        raise InputError(f"module '{name}' has no lora_{missing}", where=where)
+    A, B = sides["A"], sides["B"]
+    if len(A.shape) != 2 or len(B.shape) != 2 or A.shape[0] != B.shape[1] or 0 in A.shape + B.shape:
+        raise InputError(
+            f"module '{name}' has A {list(A.shape)} and B {list(B.shape)}",
+            where=where,
+            expected="A [rank, inputs] and B [outputs, rank] of a linear layer",
+        )
+    rank = A.shape[0]
+    return ModuleHeader(
+        name=name,
+        rank=rank,
+        inputs=A.shape[1],
+        outputs=B.shape[0],
+        scale=scales.of(name, rank),
+        A=A,
+        B=B,
+    )
+
+
+class _Scales:
+    """alpha / r, or alpha / sqrt(r) for rsLoRA, per module, as PEFT reads the patterns."""
+
+    def __init__(self, folder: Path, config: Mapping[str, object]) -> None:
+        self._where = str(folder / CONFIG_FILE)
+        self._rank = self._number("r", config.get("r"))
+        self._alpha = self._number("lora_alpha", config.get("lora_alpha"))
+        self._ranks = self._pattern("rank_pattern", config.get("rank_pattern"))
+        self._alphas = self._pattern("alpha_pattern", config.get("alpha_pattern"))
+        self._root = config.get("use_rslora") is True
+
+    def of(self, module: str, rank: int) -> float:
+        """The scale of one module. Raises InputError if its tensors have another rank."""
+        stated = self._look_up(self._ranks, module, self._rank)
+        if stated != rank:
+            raise InputError(
+                f"says rank {stated:g} for module '{module}', its tensors have {rank}",
+                where=self._where,
+                remedy="the two files do not belong together; save the adapter again",
+            )
+        alpha = self._look_up(self._alphas, module, self._alpha)
+        return alpha / (math.sqrt(rank) if self._root else rank)
+
+    def _number(self, key: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+            raise InputError(f"{key} is {value!r}", where=self._where, expected="a positive number")
+        return float(value)
+
+    def _pattern(self, key: str, patterns: object) -> list[tuple[re.Pattern[str], float]]:
+        if not patterns:
+            return []
+        if not isinstance(patterns, dict):
+            raise InputError(f"{key} is not a JSON object", where=self._where)
+        compiled = []
+        for pattern, value in patterns.items():
+            try:
+                expression = re.compile(rf"(.*\.)?({pattern})$")
+            except (re.error, RecursionError, OverflowError):
+                raise InputError(
+                    f"{key} has '{pattern}', which is no regular expression", where=self._where
+                ) from None
+            compiled.append((expression, self._number(f"{key}['{pattern}']", value)))
+        return compiled
+
+    @staticmethod
+    def _look_up(
+        patterns: list[tuple[re.Pattern[str], float]], module: str, default: float
+    ) -> float:
+        for expression, value in patterns:
+            if expression.match(module):
+                return value
+        return default

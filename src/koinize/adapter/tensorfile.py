@@ -1,0 +1,175 @@
+"""The safetensors format: eight bytes of header length, a JSON header, then raw tensors.
+
+The header is checked against the file before anything trusts it: a file that is truncated, too
+long, or whose header lies about offsets is refused here, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from koinize.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+FORMAT_NAMES = {name: tag for tag, name in TORCH_NAMES.items()}
+LARGEST_HEADER = 100_000_000  # the format's own limit, in bytes
+LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor of a file: its dtype tag, its shape, and its bytes' [start, end) in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def read_tensor_specs(path: Path) -> dict[str, TensorSpec]:
+    """Every tensor's place in a safetensors file, by name. Raises InputError for a broken file."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(LENGTH_BYTES)
+            if len(head) < LENGTH_BYTES:
+                raise _broken(path, f"it has {size} bytes, less than a header")
+            length: int = struct.unpack("<Q", head)[0]
+            if length > min(size - LENGTH_BYTES, LARGEST_HEADER):
+                raise _broken(path, f"its header claims {length} bytes of a file of {size}")
+            text = file.read(length)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    entries = _parse(path, text)
+    entries.pop("__metadata__", None)
+    start = LENGTH_BYTES + length
+    specs = {name: _spec(path, name, entry, start) for name, entry in entries.items()}
+    _check_layout(path, specs.values(), start, size)
+    return specs
+
+
+def _broken(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"is not a usable safetensors file: {reason}",
+        where=str(path),
+        remedy="copy or save the adapter again",
+    )
+
+
+def _parse(path: Path, text: bytes) -> dict[str, object]:
+    try:
+        entries = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, f"its header is not JSON ({type(error).__name__})") from None
+    if not isinstance(entries, dict):
+        raise _broken(path, "its header is not a JSON object")
+    return entries
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return result
+
+
+def _spec(path: Path, name: str, entry: object, start: int) -> TensorSpec:
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [first, last]}:
+            if not all(_is_count(number) for number in [*shape, first, last]):
+                raise _broken(path, f"tensor '{name}' has a shape or offset that is no count")
+        case _:
+            raise _broken(path, f"tensor '{name}' lacks dtype, shape or data_offsets")
+    if dtype not in ITEM_BYTES:
+        raise InputError(
+            f"tensor '{name}' has dtype {dtype}",
+            where=str(path),
+            expected=f"one of {', '.join(ITEM_BYTES)}",
+        )
+    if last - first != math.prod(shape) * ITEM_BYTES[dtype]:
+        raise _broken(path, f"tensor '{name}' does not fill the bytes that it claims")
+    return TensorSpec(dtype, tuple(shape), start + first, start + last)
+
+
+def _is_count(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
+
+
+def _check_layout(path: Path, specs: Iterable[TensorSpec], start: int, size: int) -> None:
+    position = start
+    for spec in sorted(specs, key=lambda spec: (spec.start, spec.end)):
+        if spec.start != position:
+            raise _broken(path, "its tensors overlap or leave gaps")
+        position = spec.end
+    if position != size:
+        fate = "truncated" if position > size else "too long"
+        raise _broken(path, f"it is {fate}: {size} bytes where its header says {position}")
+
+
+class TensorWriter:
+    """Writes a safetensors file tensor by tensor, in the order in which they were announced.
+
+    Shapes may turn out smaller than announced (a rank that only the values decide): the header's
+    place is reserved at its largest and filled in last.
+    """
+
+    def __init__(self, path: Path, largest: Mapping[str, tuple[int, ...]], dtype: str) -> None:
+        self._tag = FORMAT_NAMES[dtype]
+        self._names = iter(largest)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._length = len(self._header(largest))
+        self._length += -(LENGTH_BYTES + self._length) % 64  # tensors begin on a cache line
+        self._file = path.open("xb")
+        self._file.write(struct.pack("<Q", self._length) + b" " * self._length)
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Append one contiguous tensor of the file's dtype. Raises ValueError out of order."""
+        if name != next(self._names, None):
+            raise ValueError(f"tensor '{name}' was not announced here")
+        self._shapes[name] = tuple(tensor.shape)
+        raw = tensor.contiguous().reshape(-1).view(_bytes_dtype())
+        self._file.write(raw.numpy().data)
+
+    def _header(self, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+        entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        position = 0
+        for name, shape in shapes.items():
+            end = position + math.prod(shape) * ITEM_BYTES[self._tag]
+            entries[name] = {
+                "dtype": self._tag,
+                "shape": list(shape),
+                "data_offsets": [position, end],
+            }
+            position = end
+        return json.dumps(entries, separators=(",", ":")).encode()
+
+    def __enter__(self) -> TensorWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._file as file:
+            if kind is None:
+                file.seek(LENGTH_BYTES)
+                file.write(self._header(self._shapes).ljust(self._length))
+
+
+def _bytes_dtype() -> torch.dtype:
+    import torch
+
+    return torch.uint8

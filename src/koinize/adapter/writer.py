@@ -1,0 +1,155 @@
+"""Writing a PEFT folder that appears whole or not at all, with the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from koinize.adapter.factors import Factors
+from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE, AdapterHeader
+from koinize.adapter.tensorfile import TensorWriter
+from koinize.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleShape:
+    """The size of an update that is going to be written; `rank` is the largest it may get."""
+
+    name: str
+    outputs: int
+    inputs: int
+    rank: int
+
+
+class AdapterWriter:
+    """Writes modules in sorted order into a temporary folder, and renames it at the end.
+
+    Use it as a context manager: `out` exists after a clean exit and at no other time. alpha / r is
+    1 for every module; ranks that differ are stated in `rank_pattern` and `alpha_pattern`.
+    Raises InputError if `out` exists already.
+    """
+
+    def __init__(
+        self, out: Path | str, shapes: Iterable[ModuleShape], *, dtype: str = "float32"
+    ) -> None:
+        self.out = Path(out).absolute()
+        refuse_existing(self.out)
+        self._dtype = dtype
+        self._ranks: dict[str, int] = {}
+        self._folder = self.out.parent / f".{self.out.name}.{secrets.token_hex(4)}.partial"
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir()
+        largest: dict[str, tuple[int, ...]] = {}
+        for shape in sorted(shapes, key=lambda shape: shape.name):
+            largest[_tensor_name(shape.name, "A")] = (shape.rank, shape.inputs)
+            largest[_tensor_name(shape.name, "B")] = (shape.outputs, shape.rank)
+        self._tensors = TensorWriter(self._folder / WEIGHTS_FILE, largest, dtype)
+
+    def write(self, module: str, factors: Factors) -> None:
+        """Append one module's factors, cast to the writer's dtype. Modules come in sorted order."""
+        import torch
+
+        dtype = getattr(torch, self._dtype)
+        self._tensors.write(_tensor_name(module, "A"), factors.A.to(dtype))
+        self._tensors.write(_tensor_name(module, "B"), factors.B.to(dtype))
+        self._ranks[module] = factors.rank
+
+    def finish(self, like: Iterable[AdapterHeader], *, card: str | None = None) -> None:
+        """Write `adapter_config.json` for the base that the inputs `like` share, and README.md."""
+        config = peft_config(list(like), self._ranks)
+        text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        (self._folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
+        if card is not None:
+            (self._folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
+
+    def __enter__(self) -> AdapterWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._tensors.__exit__(kind, error, trace)
+            if kind is None:
+                _commit(self._folder, self.out)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def refuse_existing(out: Path) -> None:
+    """Nothing is ever written over. Raises InputError if `out` exists."""
+    if out.exists() or out.is_symlink():
+        raise InputError(
+            "exists already", where=str(out), remedy="remove it or choose another name"
+        )
+
+
+def peft_config(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> dict[str, object]:
+    """The `adapter_config.json` of an adapter with these ranks, for the base of the inputs.
+
+    `r` is the largest rank, because a server that ignores `rank_pattern` allocates `r`.
+    """
+    rank = max(ranks.values())
+    others = {module: number for module, number in sorted(ranks.items()) if number != rank}
+    tasks = {header.task_type for header in inputs}
+    return {
+        "alpha_pattern": others,
+        "auto_mapping": None,
+        "base_model_name_or_path": inputs[0].base_model or None,
+        "bias": "none",
+        "fan_in_fan_out": inputs[0].fan_in_fan_out,
+        "inference_mode": True,
+        # Never the inputs' own: an initialisation such as PiSSA would rewrite the base on loading.
+        "init_lora_weights": True,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": rank,
+        "rank_pattern": others,
+        "revision": inputs[0].revision,
+        "target_modules": _targets(inputs, ranks),
+        "task_type": tasks.pop() if len(tasks) == 1 else None,
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def _targets(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> list[str] | str:
+    """The inputs' own selection if they all made the same one, else every module by its name."""
+    selections = {header.target_modules for header in inputs}
+    modules = {tuple(header.modules) for header in inputs}
+    only = selections.pop()
+    if selections or len(modules) > 1 or only is None:
+        return sorted(ranks)
+    return only if isinstance(only, str) else list(only)
+
+
+def _tensor_name(module: str, side: str) -> str:
+    return f"base_model.model.{module}.lora_{side}.weight"
+
+
+def _commit(folder: Path, out: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        _sync(path)
+    _sync(folder)
+    refuse_existing(out)
+    folder.rename(out)
+    _sync(out.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

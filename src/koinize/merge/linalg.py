@@ -1,0 +1,151 @@
+"""Orthonormal bases of tall factors, and low-rank approximations of matrices.
+
+A tall matrix is never decomposed itself. Its Gram matrix in float64 is, which is as accurate for
+factors that come in float32 or less, and twice as fast as QR.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from koinize.adapter import Factors
+from koinize.merge.masks import signs
+
+# Directions weaker than this share of the strongest are rounding noise of float32 inputs.
+NEGLIGIBLE = 1e-6
+# A matrix with a shorter side than this is decomposed exactly, a larger one by random projection.
+EXACT_SIDE = 1024
+OVERSAMPLING = 10
+POWER_ITERATIONS = 2
+
+Rank = Literal["full"] | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Orthonormal columns `tall @ mix`: tall (n x m, float32), mix (m x k, float64)."""
+
+    tall: Tensor
+    mix: Tensor
+
+    def times(self, small: Tensor) -> Tensor:
+        """`(tall @ mix) @ small` in float32, without forming the basis itself."""
+        return self.tall @ (self.mix @ small.double()).float()
+
+
+@dataclass(frozen=True, slots=True)
+class Approximation:
+    """Factors of a low-rank approximation, and what it lost: squared Frobenius norms."""
+
+    factors: Factors
+    lost: float
+    total: float
+
+    @property
+    def error(self) -> float:
+        """Relative Frobenius error; 0 if nothing was cut."""
+        return math.sqrt(self.lost / self.total) if self.lost > 0.0 else 0.0
+
+
+def gram(tall: Tensor) -> Tensor:
+    """`tall' @ tall` in float64."""
+    double = tall.double()
+    return double.T @ double
+
+
+def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, largest first, and vectors of a Gram matrix, without its rounding noise."""
+    values, vectors = torch.linalg.eigh(symmetric)
+    values, vectors = values.flip(0), vectors.flip(1)
+    count = max(1, int((values > values[0] * NEGLIGIBLE**2).sum()))
+    return values[:count].clamp_min(0.0), vectors[:, :count]
+
+
+def orthonormal(tall: Tensor) -> Basis:
+    """The left singular vectors of a tall matrix, strongest first."""
+    values, vectors = strong_eigh(gram(tall))
+    return Basis(tall, vectors * reciprocal(values.sqrt()))
+
+
+def columns(matrix: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
+    """The matrix cut into groups of neighbouring columns."""
+    return torch.split_with_sizes(matrix, list(counts), dim=1)
+
+
+def reciprocal(values: Tensor) -> Tensor:
+    """1 / values, and 0 where a value is 0."""
+    return torch.where(values > 0.0, 1.0 / values, torch.zeros_like(values))
+
+
+def approximate(matrix: Tensor, limit: int, rank: Rank, module: str) -> Approximation:
+    """The matrix as `B @ A` of the given rank, and never more than `limit`.
+
+    rank: "full", a number, or the share of the squared Frobenius norm to keep. The best
+    approximation if the shorter side is at most EXACT_SIDE; else by random projection with two
+    power iterations (Halko et al. 2011, arXiv 0909.4061), keyed by the module's name.
+    """
+    side = min(matrix.shape)
+    if rank == "full" and side <= limit:
+        return _whole(matrix)
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    largest = min(limit, side, rank if isinstance(rank, int) else limit)
+    total = _square_norm(wide)
+    if side <= EXACT_SIDE or largest + OVERSAMPLING >= side:
+        projection, sketch = None, wide
+    else:
+        projection = _range(wide, largest + OVERSAMPLING, module)
+        sketch = projection.T @ wide
+    squares, vectors = torch.linalg.eigh(gram(sketch.T))
+    squares, vectors = squares.flip(0).clamp_min(0.0), vectors.flip(1)
+    kept = _choose(squares, total, largest, rank)
+    lost = (
+        max(0.0, total - float(squares[:kept].sum()))
+        if projection is not None
+        else float(squares[kept:].sum())
+    )
+    roots = squares[:kept].sqrt().sqrt()
+    left = vectors[:, :kept] * roots
+    right = ((vectors[:, :kept] * reciprocal(roots)).T.to(sketch.dtype) @ sketch).float()
+    tall = left.float() if projection is None else projection @ left.float()
+    factors = Factors(B=tall, A=right) if wide is matrix else Factors(B=right.T, A=tall.T)
+    return Approximation(factors, lost, total)
+
+
+def _whole(matrix: Tensor) -> Approximation:
+    """The matrix times an identity on its shorter side."""
+    rows, columns = matrix.shape
+    eye = torch.eye(min(rows, columns))
+    matrix = matrix.float()
+    factors = Factors(B=eye, A=matrix) if rows <= columns else Factors(B=matrix, A=eye)
+    return Approximation(factors, 0.0, _square_norm(matrix))
+
+
+def _square_norm(matrix: Tensor) -> float:
+    return float(torch.linalg.vector_norm(matrix, dtype=torch.float64) ** 2)
+
+
+def _choose(squares: Tensor, total: float, largest: int, rank: Rank) -> int:
+    """How many of the descending squared singular values to keep."""
+    if not isinstance(rank, float):
+        return largest
+    reached = squares[:largest].cumsum(0) >= rank * total
+    return int(reached.int().argmax()) + 1 if bool(reached.any()) else largest
+
+
+def _range(wide: Tensor, size: int, module: str) -> Tensor:
+    """Orthonormal columns (rows of `wide` x at most size) that span its strongest directions."""
+    sketch = wide @ signs(module, wide.shape[1], size)
+    for _ in range(POWER_ITERATIONS):
+        sketch = wide @ (wide.T @ _orthonormal_columns(sketch))
+    return _orthonormal_columns(sketch)
+
+
+def _orthonormal_columns(tall: Tensor) -> Tensor:
+    basis = orthonormal(tall)
+    return tall @ basis.mix.float()

@@ -1,0 +1,54 @@
+"""Random numbers by key and counter: the same entry always gets the same draw.
+
+The key is (seed, what, language, module) and the counter is the entry's index, so a mask depends
+on neither the order of the calls, nor the other languages, nor tiles, nor threads. The generator is
+Philox (Salmon et al. 2011), whose raw output numpy promises never to change.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from koinize.digest import digest
+
+WORDS_PER_COUNT = 8  # one step of the counter gives four 64-bit numbers
+
+
+def keep(
+    seed: int, language: str, module: str, start: int, shape: tuple[int, ...], density: float
+) -> Tensor:
+    """Boolean tensor: True with probability `density` for entries start, start + 1, ...
+
+    The probability is exact to 2^-32.
+    """
+    count = int(np.prod(shape))
+    draws = words((seed, "drop", language, module), start, count)
+    return torch.from_numpy(draws < np.uint32(density * 2**32)).reshape(shape)
+
+
+def uniform(seed: int, language: str, module: str, start: int, shape: tuple[int, ...]) -> Tensor:
+    """Float32 tensor, uniform in [0, 1), for entries start, start + 1, ..."""
+    draws = words((seed, "drop", language, module), start, int(np.prod(shape)))
+    # 24 bits are what a float32 below 1 can hold exactly.
+    return torch.from_numpy((draws >> np.uint32(8)).astype(np.float32) / 2**24).reshape(shape)
+
+
+def signs(module: str, rows: int, columns: int) -> Tensor:
+    """Float32 matrix of random +1 and -1, by module: the test matrix of a randomized SVD."""
+    drawn = words((0, "sketch", "", module), 0, (rows * columns + 31) // 32)
+    bits = np.unpackbits(drawn.view(np.uint8))[: rows * columns]
+    return torch.from_numpy(bits.astype(np.float32) * 2 - 1).reshape(rows, columns)
+
+
+def words(key: tuple[int | str, ...], start: int, count: int) -> NDArray[np.uint32]:
+    """32-bit random numbers [start, start + count) of the sequence that belongs to the key."""
+    identity = int(digest(key)[:32], 16)
+    generator = np.random.Philox(key=[identity >> 64, identity & (2**64 - 1)])
+    skipped, offset = divmod(start, WORDS_PER_COUNT)
+    generator.advance(skipped)
+    raw = generator.random_raw((offset + count + 1) // 2)
+    # Little-endian halves on every machine.
+    return raw.astype("<u8", copy=False).view("<u4")[offset : offset + count]

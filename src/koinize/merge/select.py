@@ -1,0 +1,51 @@
+"""Exact selection: the magnitude above which a given number of entries lie."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+# Every STRIDE-th entry is sampled to guess a bracket; a prime, so that it walks over all columns.
+STRIDE = 61
+SMALL = 1 << 16
+
+
+def kept_count(density: float, entries: int) -> int:
+    """int(density n), the number of entries that trimming keeps (as in TIES and PEFT)."""
+    return int(density * entries)
+
+
+def magnitude_threshold(matrix: Tensor, count: int) -> float:
+    """The `count`-th largest magnitude: `|x| >= threshold` keeps `count` entries and ties with it.
+
+    Infinity for a count of 0. Exact: a strided sample brackets the threshold, and only the few
+    entries inside the bracket are sorted; a bracket that misses costs time, never exactness.
+    """
+    entries = matrix.numel()
+    if count <= 0:
+        return math.inf
+    if count >= entries:
+        return 0.0
+    magnitudes = matrix.abs().reshape(-1)
+    if entries > SMALL:
+        low, high = _bracket(magnitudes[::STRIDE], count / entries)
+        above = int((magnitudes > high).sum())
+        inside = magnitudes[(magnitudes >= low) & (magnitudes <= high)]
+        if above < count <= above + len(inside):
+            return _largest(inside, count - above)
+    return _largest(magnitudes, count)
+
+
+def _largest(values: Tensor, count: int) -> float:
+    return float(values.kthvalue(len(values) - count + 1).values)
+
+
+def _bracket(sample: Tensor, share: float) -> tuple[float, float]:
+    """Magnitudes that hold the threshold between them, six standard errors apart."""
+    size = len(sample)
+    spread = 6.0 * math.sqrt(size * share * (1.0 - share)) + 1.0
+    ordered = sample.sort(descending=True).values
+    first = max(0, int(size * share - spread))
+    last = min(size - 1, int(size * share + spread))
+    return float(ordered[last]), float(ordered[first])

@@ -1,0 +1,56 @@
+"""The common column and row spaces of all updates (Core Space)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from koinize.adapter import Factors
+from koinize.merge.linalg import columns, gram, orthonormal, reciprocal, strong_eigh
+from koinize.merge.spaces._aligned import Aligned
+
+
+def space(factors: Sequence[Factors]) -> Aligned:
+    """X_i = U_B' D_i V_A (at most sum of ranks, squared), float64; lossless.
+
+    U_B and V_A are the left singular vectors of [B_1 ... B_N] and of [A_1' ... A_N']. Panariello
+    et al. 2025, arXiv 2509.17786, takes the factors as they come, so that its result depends on the
+    basis in which each adapter happened to be trained; here every update is first written in its
+    own balanced factors, U sqrt(S) and sqrt(S) V', which only D_i determines.
+    """
+    changes = [_balancing(update) for update in factors]
+    left = torch.cat([u.B @ b.float() for u, (b, _) in zip(factors, changes, strict=True)], dim=1)
+    right = torch.cat(
+        [u.A.T @ a.float() for u, (_, a) in zip(factors, changes, strict=True)], dim=1
+    )
+    U, V = orthonormal(left), orthonormal(right)
+    ranks = [change[0].shape[1] for change in changes]
+    to_left = columns(U.mix.T @ gram(left), ranks)
+    to_right = columns(V.mix.T @ gram(right), ranks)
+
+    def block(index: int, rows: slice) -> Tensor:
+        return to_left[index][rows] @ to_right[index].T
+
+    def lift(merged: Factors) -> Factors:
+        return Factors(B=U.times(merged.B), A=V.times(merged.A.T).T)
+
+    return Aligned((U.mix.shape[1], V.mix.shape[1]), block, lift, dtype=torch.float64)
+
+
+def _balancing(update: Factors) -> tuple[Tensor, Tensor]:
+    """The changes of basis b, a (rank x k, float64) that make B b = U sqrt(S), A' a = V sqrt(S).
+
+    With B' B = E e E' and A A' = F f F': the core sqrt(e) E' F sqrt(f) = P S Q' gives
+    b = E / sqrt(e) P sqrt(S) and a = F / sqrt(f) Q sqrt(S).
+    """
+    if update.rank == 0:
+        empty = torch.zeros(0, 0, dtype=torch.float64)
+        return empty, empty
+    e, E = strong_eigh(gram(update.B))
+    f, F = strong_eigh(gram(update.A.T))
+    P, S, Qt = torch.linalg.svd((e.sqrt()[:, None] * (E.T @ F)) * f.sqrt(), full_matrices=False)
+    b = (E * reciprocal(e.sqrt())) @ (P * S.sqrt())
+    a = (F * reciprocal(f.sqrt())) @ (Qt.T * S.sqrt())
+    return b, a

@@ -1,0 +1,31 @@
+"""The updates themselves, D_i = B_i A_i: the definition of TIES and DARE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from koinize.adapter import Factors
+from koinize.merge.spaces._aligned import Aligned
+
+# Products are always taken over the same groups of rows, so that the way a matrix library splits
+# its work, and with it the last bit, does not depend on the tiles that somebody asks for.
+GROUP_ROWS = 64
+
+
+def space(factors: Sequence[Factors]) -> Aligned:
+    """X_i = D_i (outputs x inputs), formed a few rows at a time."""
+    shape = (factors[0].B.shape[0], factors[0].A.shape[1])
+
+    def block(index: int, rows: slice) -> Tensor:
+        B, A = factors[index].B, factors[index].A
+        first = rows.start - rows.start % GROUP_ROWS
+        groups = [
+            B[start : start + GROUP_ROWS] @ A for start in range(first, rows.stop, GROUP_ROWS)
+        ]
+        whole = groups[0] if len(groups) == 1 else torch.cat(groups)
+        return whole[rows.start - first : rows.stop - first]
+
+    return Aligned(shape, block, lift=lambda merged: merged)

@@ -1,0 +1,58 @@
+"""The basis that the SVD of all updates side by side gives (KnOTS)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from koinize.adapter import Factors
+from koinize.merge.linalg import Basis, columns, gram, reciprocal, strong_eigh
+from koinize.merge.spaces._aligned import Aligned
+
+
+def space(factors: Sequence[Factors]) -> Aligned:
+    """X_i = S V_i' (k x inputs) of [D_1 ... D_N] = U S [V_1' ... V_N'], k <= sum of the ranks.
+
+    Stoica et al. 2025, arXiv 2410.19735. No D_i is formed: with B = [B_1 ... B_N] and L the block
+    diagonal of the square roots of A_i A_i', the singular values of B L are S, and
+    U = B L W / S, X_i = (U' B_i) A_i, where (B L)' (B L) = W S^2 W'.
+    """
+    stacked = torch.cat([update.B for update in factors], dim=1)
+    inner = gram(stacked)
+    L = _block_diagonal([_root(update.A) for update in factors])
+    squares, W = strong_eigh(L @ inner @ L)
+    mix = L @ (W * reciprocal(squares.sqrt()))
+    ranks = [update.rank for update in factors]
+    moved = [
+        to_basis.float() @ update.A
+        for to_basis, update in zip(columns(mix.T @ inner, ranks), factors, strict=True)
+    ]
+    basis = Basis(stacked, mix)
+
+    def block(index: int, rows: slice) -> Tensor:
+        return moved[index][rows].clone()
+
+    def lift(merged: Factors) -> Factors:
+        return Factors(B=basis.times(merged.B), A=merged.A)
+
+    return Aligned((mix.shape[1], factors[0].A.shape[1]), block, lift)
+
+
+def _root(A: Tensor) -> Tensor:
+    """The symmetric square root of A A' (rank x rank, float64)."""
+    values, vectors = torch.linalg.eigh(gram(A.T))
+    root: Tensor = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
+    return root
+
+
+def _block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
+    size = sum(len(block) for block in blocks)
+    whole = torch.zeros(size, size, dtype=torch.float64)
+    start = 0
+    for block in blocks:
+        stop = start + len(block)
+        whole[start:stop, start:stop] = block
+        start = stop
+    return whole

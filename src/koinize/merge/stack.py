@@ -1,0 +1,57 @@
+"""The updates of all languages in one space, seen in row tiles that are computed on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+# Elementwise work on a tile should stay within a core's share of the cache.
+TILE_ELEMENTS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """N matrices X_i of one shape: language i's update of one module in some space.
+
+    `block(i, rows)` gives rows [start, stop) of X_i as a new tensor that the caller may change.
+    Nothing else is kept, so a stack of five dense updates takes no memory of its own.
+    """
+
+    module: str
+    languages: tuple[str, ...]
+    shape: tuple[int, int]
+    block: Callable[[int, slice], Tensor]
+    dtype: torch.dtype = torch.float32
+    tile_rows: int = 0
+
+    def __len__(self) -> int:
+        return len(self.languages)
+
+    def rows(self) -> Iterator[slice]:
+        """The row ranges of the tiles, in order."""
+        count, columns = self.shape
+        step = self.tile_rows or max(1, TILE_ELEMENTS // max(1, columns))
+        for start in range(0, count, step):
+            yield slice(start, min(start + step, count))
+
+    def matrix(self, index: int) -> Tensor:
+        """The whole X_i (rows x columns)."""
+        whole = torch.empty(self.shape, dtype=self.dtype)
+        for rows in self.rows():
+            whole[rows] = self.block(index, rows)
+        return whole
+
+    def each(self, change: Callable[[int, slice, Tensor], Tensor]) -> Stack:
+        """The stack whose blocks are `change(i, rows, block)`; nothing is computed yet."""
+        block = self.block
+        return replace(self, block=lambda index, rows: change(index, rows, block(index, rows)))
+
+    def gather(self, combine: Callable[[list[Tensor]], Tensor]) -> Tensor:
+        """One matrix out of N: `combine` gets the N blocks of a tile and gives one."""
+        result = torch.empty(self.shape, dtype=self.dtype)
+        for rows in self.rows():
+            result[rows] = combine([self.block(index, rows) for index in range(len(self))])
+        return result
