@@ -67,11 +67,13 @@ class Encoder:
         A prompt too long for `max_length` loses tokens from its middle, so that the instruction
         at its head and the cue at its tail stay; a target is never cut. `reserve` keeps room for
         that many generated tokens, `end` appends the end-of-text token to every target. Raises
-        InputError when a target alone leaves no room for a prompt.
+        InputError for an empty target, and for one that leaves no room for a prompt.
         """
         text, moved = self._split(prompt)
         ending = (self.end_token,) if end else ()
         encoded = tuple(self._target(moved + target) + ending for target in targets)
+        if not all(encoded):
+            raise InputError("a target has no text", where=where, expected="at least one token")
         room = max_length - max([reserve, *map(len, encoded)])
         if room < 1:
             raise InputError(

@@ -44,16 +44,16 @@ class LogitHead:
         """Logits of every vocabulary entry, (n, vocabulary), float32."""
         return self._finish(self._layer(hidden).float())
 
-    def at(self, hidden: Tensor, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Logits of the given tokens (n, k) at hidden states (n, hidden), exact in float32.
+    def at(self, hidden: Tensor, logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Single logits (n,): of `tokens` (n,) at `rows` (n,) of hidden states, exact in float32.
 
         A bfloat16 logit near 20 moves in steps of 0.125, enough to tie two labels; products with
         the few rows that matter are redone in float32. Other output layers give what they gave.
         """
         layer = self._layer
         if type(layer) is not nn.Linear:
-            return logits.gather(1, tokens)
-        exact = torch.einsum("nh,nkh->nk", hidden.float(), layer.weight[tokens].float())
+            return logits[rows, tokens]
+        exact = (hidden[rows].float() * layer.weight[tokens].float()).sum(dim=-1)
         if layer.bias is not None:
             exact = exact + layer.bias[tokens].float()
         return self._finish(exact)
@@ -230,6 +230,12 @@ def pad(
         line[span] = torch.tensor(row, dtype=torch.long)
         marks[span] = 1
     return ids.to(device), mask.to(device)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Starts a new count of an accelerator's peak memory; a process's own cannot be reset."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> int:
