@@ -118,7 +118,7 @@ def _steps(document: object, loc: Loc) -> Iterator[tuple[object, str | int]]:
     for key in loc:
         if isinstance(node, Mapping) and key in node:
             yield node, key
-            node = node[key]  # type: ignore[index]
+            node = node[key]
         elif isinstance(node, Sequence) and isinstance(key, int) and key < len(node):
             if isinstance(node, str):
                 continue

@@ -1,0 +1,120 @@
+"""The commands of a project: init, plan, run, report, schema."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from koinize.pipeline import Project
+
+SpecFile = Annotated[
+    Path, typer.Option("--spec", help="The project's koinize.yaml, or the folder that holds it.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    for command in (init, plan, run, report, schema):
+        app.command()(command)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make.")],
+    example: Annotated[str, typer.Option(help="Which example to write.")] = "reviews",
+) -> None:
+    """Write a small commented project: koinize.yaml and data in five languages."""
+    from koinize.examples import write_example
+
+    write_example(example, folder)
+    typer.echo(f"wrote {folder}/koinize.yaml and its data; next: cd {folder} && koinize plan")
+
+
+def plan(spec: SpecFile = Path("koinize.yaml"), as_json: AsJson = False) -> None:
+    """Say what is missing, why, and what it will cost, before it costs anything."""
+    from koinize.cli.plan_view import plan_json, show_plan
+
+    project = _project(spec)
+    todo = project.plan()
+    if as_json:
+        _print_json(plan_json(todo, project))
+    else:
+        show_plan(todo, project)
+
+
+def run(spec: SpecFile = Path("koinize.yaml"), as_json: AsJson = False) -> None:
+    """Do what is missing: train, merge, choose on dev, test once, report."""
+    from koinize.cli.progress import watching
+    from koinize.errors import StepError
+
+    project = _project(spec)
+    with watching(quiet=as_json) as watcher:
+        todo, outcome = project.run(watcher)
+    if outcome.failed:
+        lines = [*outcome.failed.values(), f"{len(outcome.skipped)} steps wait for them"]
+        raise StepError("\n".join(lines))
+    written = project.root / "report.html"
+    if todo.missing or not written.exists():
+        _write_report(project, written)
+    if as_json:
+        _print_json({"done": outcome.done, "report": str(written)})
+    else:
+        did = f"{len(outcome.done)} steps done" if outcome.done else "nothing to do"
+        typer.echo(f"{did}; the report is {written}")
+
+
+def report(
+    spec: SpecFile = Path("koinize.yaml"),
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the HTML goes.")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report as one HTML file, and show it in the terminal."""
+    from rich.console import Console
+
+    from koinize.report import render_text
+
+    project = _project(spec)
+    written = out or project.root / "report.html"
+    results = _write_report(project, written)
+    if as_json:
+        _print_json(results)
+        return
+    render_text(results, Console())
+    typer.echo(f"the report is {written}")
+    if open_it:
+        typer.launch(str(written))
+
+
+def schema() -> None:
+    """Print the JSON Schema of koinize.yaml."""
+    from koinize.spec import schema as spec_schema
+
+    _print_json(spec_schema())
+
+
+def _project(spec: Path) -> Project:
+    from koinize.pipeline import Project
+    from koinize.spec import SPEC_FILE
+
+    return Project.at(spec / SPEC_FILE if spec.is_dir() else spec)
+
+
+def _write_report(project: Project, path: Path) -> dict[str, object]:
+    from koinize.pipeline.outcome import gather
+    from koinize.report import render_html, results
+    from koinize.store import write_atomically
+
+    found = results(gather(project))
+    write_atomically(path, render_html(found))
+    return found
+
+
+def _print_json(value: object) -> None:
+    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")

@@ -1,0 +1,54 @@
+"""The machine at hand, without torch: its device's name, and how to spread work over it."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+MOST_CPU_WORKERS = 4  # each holds its own copy of the base model
+
+
+@cache
+def gpus() -> tuple[str, ...]:
+    """The names of NVIDIA GPUs that the driver lists; CUDA_VISIBLE_DEVICES may hide them."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return ()
+    names = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+        names.append(fields.get("Model", "NVIDIA GPU").strip())
+    return tuple(names)
+
+
+@cache
+def device() -> str:
+    """What the ledger calls this machine: its GPUs, or its processor and number of cores."""
+    if gpus():
+        return f"{len(gpus())} x {gpus()[0]}"
+    return f"{cores()} cores of {_processor()}"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def layout(workers: int | str, threads: int | str) -> tuple[int, int]:
+    """(workers, threads per worker), "auto" resolved.
+
+    A worker per GPU where there are any; else processes before threads, because small products
+    gain little from a second thread and lose a lot to a busy neighbour.
+    """
+    count = workers if isinstance(workers, int) else len(gpus()) or min(cores(), MOST_CPU_WORKERS)
+    each = threads if isinstance(threads, int) else max(1, cores() // count)
+    return count, each
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return os.uname().machine
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else os.uname().machine

@@ -1,0 +1,165 @@
+"""What a project's data files hold now: digests, sizes and findings, remembered between runs.
+
+A file is read again only when its size, time or inode changed, or its task did, so that a plan
+over hundreds of files takes milliseconds. Losing the memory costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from koinize.data import SPLITS, Row, read_rows, refuse_leaks
+from koinize.digest import digest, digest_unordered
+from koinize.errors import InputError, ManyErrors
+from koinize.spec import Spec
+from koinize.store import write_atomically
+from koinize.tasks import Example, Task
+
+Place = tuple[str, str]  # language, split
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """One split of one language of one task.
+
+    `digest` is that of its examples, so it changes with the rows, the prompt or the verbalizers,
+    and with nothing else. `bytes` are those that a model reads and writes.
+    """
+
+    digest: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Every split by (task, language, split), and what the checks found worth a warning."""
+
+    splits: dict[tuple[str, str, str], SplitFacts]
+    findings: tuple[str, ...]
+
+
+def survey(spec: Spec, root: Path, memory: Path) -> Inputs:
+    """Read what changed, check it, remember it.
+
+    Raises InputError or ManyErrors for missing files, bad rows, labels outside the set, empty
+    splits and leaks, over all tasks at once.
+    """
+    known = _recall(memory)
+    before = json.dumps(known)
+    splits: dict[tuple[str, str, str], SplitFacts] = {}
+    findings: list[str] = []
+    errors = _Collected()
+    for name, task in spec.tasks.items():
+        with errors:
+            facts, found = _survey_task(spec, task, root, known)
+            splits.update({(name, *place): one for place, one in facts.items()})
+            findings.extend(f"{name}: {one}" for one in found)
+    errors.refuse()
+    if json.dumps(known) != before:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory, json.dumps(known))
+    return Inputs(splits, tuple(findings))
+
+
+class _Collected:
+    """Gathers the input errors of several `with` blocks, to raise them together."""
+
+    def __init__(self) -> None:
+        self.errors: list[InputError] = []
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, ManyErrors):
+            self.errors.extend(error.errors)
+        elif isinstance(error, InputError):
+            self.errors.append(error)
+        return isinstance(error, InputError)
+
+    def refuse(self) -> None:
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise ManyErrors(self.errors)
+
+
+def _survey_task(
+    spec: Spec, task: Task, root: Path, known: dict[str, Any]
+) -> tuple[dict[Place, SplitFacts], list[str]]:
+    meaning = digest(task.model_dump(mode="json"))
+    fresh: dict[Place, list[Row]] = {}
+    facts: dict[Place, SplitFacts] = {}
+    errors = _Collected()
+    for place, source in _sources(spec, task):
+        stamp = [meaning, *_stamp(root / source)]
+        entry = known.get(f"{source} {place[0]}", {})
+        if len(stamp) > 1 and entry.get("stamp") == stamp:
+            facts[place] = SplitFacts(**entry["facts"])
+            continue
+        with errors:
+            fresh[place] = read_rows(source, root)
+            facts[place] = _facts(task.examples(fresh[place], place[0]))
+            known[f"{source} {place[0]}"] = {"stamp": stamp, "facts": asdict(facts[place])}
+    errors.refuse()
+    whole = digest([meaning, [[*place, one.digest] for place, one in facts.items()]])
+    if whole not in known:
+        known[whole] = _findings(spec, task, root, fresh)
+    return facts, known[whole]
+
+
+def _findings(spec: Spec, task: Task, root: Path, fresh: dict[Place, list[Row]]) -> list[str]:
+    """What is suspicious between the splits. Raises ManyErrors for leaks."""
+    rows = {
+        place: fresh.get(place) or read_rows(source, root) for place, source in _sources(spec, task)
+    }
+    findings = task.check(rows)
+    refuse_leaks(findings)
+    return [str(one) for one in findings]
+
+
+def _sources(spec: Spec, task: Task) -> Iterator[tuple[Place, str]]:
+    for language in spec.languages:
+        for split in SPLITS:
+            yield (language, split), task.source(language, split)
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes when a file does; nothing for what is no file, such as a hub data set."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _facts(examples: Sequence[Example]) -> SplitFacts:
+    size = sum(
+        len("".join((one.prompt, one.target, *one.options)).encode("utf-8", "replace"))
+        for one in examples
+    )
+    return SplitFacts(digest_unordered(_content(one) for one in examples), len(examples), size)
+
+
+def _content(example: Example) -> list[object]:
+    """What a model is shown of an example, and what it should answer."""
+    return [
+        example.prompt,
+        example.target,
+        example.options,
+        example.labels,
+        example.gold,
+    ]
+
+
+def _recall(memory: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

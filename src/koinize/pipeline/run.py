@@ -1,0 +1,213 @@
+"""Do what is missing: in parallel where the machine allows, every interval in the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from koinize import machine
+from koinize.digest import short
+from koinize.errors import InputError, KoinizeError
+from koinize.executors import Executor, executors
+from koinize.ledger import Ledger
+from koinize.pipeline.plan import Missing, Plan
+from koinize.pipeline.step import Step
+from koinize.pipeline.work import Job, perform
+from koinize.spec import Spec
+from koinize.store import Store
+
+POLL_SECONDS = 0.25
+
+
+class Watcher(Protocol):
+    """Whoever shows how far a run is."""
+
+    def planned(self, todo: Plan) -> None:
+        """What is about to be done."""
+
+    def started(self, step: Step) -> None:
+        """A worker began this step."""
+
+    def moved(self, step: Step, done: int, total: int) -> None:
+        """It did `done` of `total` parts of it."""
+
+    def ended(self, step: Step, seconds: float, error: str) -> None:
+        """It is over; an empty error means that its artifact is committed."""
+
+
+@dataclass
+class Outcome:
+    """What a run did. `failed` maps the names of failed steps to their messages."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Running:
+    step: Step
+    interval: str
+    began: float
+    job: Job
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Hold the project's lock. Raises InputError that says who holds it when it is taken."""
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / "lock", blocking=False)
+    holder = home / "holder.json"
+    try:
+        lock.acquire()
+    except Timeout as error:
+        try:
+            who = json.loads(holder.read_text())
+        except (OSError, ValueError):
+            who = {"pid": "?", "since": "?"}
+        raise InputError(
+            f"another koinize works here since {who['since']} (process {who['pid']})",
+            where=str(home),
+            remedy="wait for it or stop it",
+        ) from error
+    try:
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder.write_text(json.dumps({"pid": os.getpid(), "since": now}))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def run(
+    missing: Sequence[Missing], spec: Spec, root: Path, home: Path, watcher: Watcher
+) -> Outcome:
+    """Do the missing steps. The caller holds the lock.
+
+    One failed step ends what depends on it and nothing else. KeyboardInterrupt passes through,
+    after the steps in hand were stopped and their intervals closed.
+    """
+    ledger = Ledger(home / "ledger.jsonl")
+    heartbeat = home / "heartbeat"
+    ledger.close_abandoned(heartbeat.stat().st_mtime if heartbeat.exists() else None)
+    Store(home).sweep()
+    if not missing:
+        return Outcome()
+    workers, threads = machine.layout(spec.machine.workers, spec.machine.threads)
+    with executors.get(spec.machine.executor)(workers, threads) as executor:
+        return _Run(missing, spec, root, home, watcher, executor, ledger, heartbeat).go()
+
+
+class _Run:
+    """The state of one run: what waits, what is in hand, what is over."""
+
+    def __init__(
+        self,
+        missing: Sequence[Missing],
+        spec: Spec,
+        root: Path,
+        home: Path,
+        watcher: Watcher,
+        executor: Executor,
+        ledger: Ledger,
+        heartbeat: Path,
+    ) -> None:
+        self.waiting = {one.step.id: one for one in missing}
+        self.spec, self.root, self.home = spec, root, home
+        self.watcher, self.executor, self.ledger = watcher, executor, ledger
+        self.heartbeat = heartbeat
+        self.running: dict[Future[dict[str, Any]], _Running] = {}
+        self.outcome = Outcome()
+        self.name = uuid.uuid4().hex[:8]
+
+    def go(self) -> Outcome:
+        try:
+            while self.waiting or self.running:
+                self._fill()
+                finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
+                self.heartbeat.touch()
+                for future in finished:
+                    self._finish(future, self.running.pop(future))
+                for one in self.running.values():
+                    self._show(one)
+                if not self.running and not self._ready():
+                    self.outcome.skipped = [one.step.name for one in self.waiting.values()]
+                    break
+        except BaseException:
+            for one in self.running.values():
+                self._close(one, "interrupted", {}, "stopped by the user")
+            raise
+        return self.outcome
+
+    def _ready(self) -> list[Missing]:
+        """What could start now, the longest training first so that no worker waits for it."""
+        blocked = self.waiting.keys() | {one.step.id for one in self.running.values()}
+        ready = [one for one in self.waiting.values() if not blocked.intersection(one.step.needs)]
+        failed = set(self.outcome.failed)
+        ready = [one for one in ready if one.step.name not in failed]
+        return sorted(ready, key=lambda one: -one.seconds if one.step.kind == "train" else 0.0)
+
+    def _fill(self) -> None:
+        while len(self.running) < self.executor.workers and (ready := self._ready()):
+            step = self.waiting.pop(ready[0].step.id).step
+            self._start(step)
+
+    def _start(self, step: Step) -> None:
+        interval = f"{self.name}-{short(step.id)}"
+        job = Job(step, self.spec, self.root, self.home, self.executor.threads)
+        self.ledger.start(
+            interval,
+            run=self.name,
+            step=step.name,
+            kind=step.kind,
+            artifact=step.id,
+            device=machine.device(),
+            share=f"{1 / self.executor.workers:.6g}",
+            price=self.spec.price.record() if self.spec.price else {},
+        )
+        self.watcher.started(step)
+        began = time.monotonic()
+        self.running[self.executor.submit(perform, job)] = _Running(step, interval, began, job)
+
+    def _finish(self, future: Future[dict[str, Any]], one: _Running) -> None:
+        error = future.exception()
+        if error is None:
+            Store(self.home).point({one.step.name: one.step.id})
+            self._close(one, "done", future.result(), "")
+            self.outcome.done.append(one.step.name)
+            return
+        known = isinstance(error, KoinizeError)
+        message = str(error) if known else f"{one.step.name} ended with its worker process: {error}"
+        self._close(one, "failed", {}, message)
+        self.outcome.failed[one.step.name] = message
+        # Its dependents stay in `waiting` with a need that never comes.
+        self.waiting[one.step.id] = Missing(one.step, "failed", 0.0)
+
+    def _close(self, one: _Running, status: str, facts: Mapping[str, Any], error: str) -> None:
+        seconds = time.monotonic() - one.began
+        self.ledger.end(
+            one.interval,
+            status=status,
+            seconds=seconds,
+            tokens=facts.get("tokens", 0),
+            units=facts.get("units", 0),
+            error=error,
+        )
+        self.watcher.ended(one.step, seconds, error)
+
+    def _show(self, one: _Running) -> None:
+        try:
+            done, total = one.job.progress_file.read_text().split()
+        except (OSError, ValueError):
+            return
+        self.watcher.moved(one.step, int(done), int(total))

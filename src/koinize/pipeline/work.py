@@ -1,0 +1,223 @@
+"""What each kind of step does: runs in a worker, reads verified artifacts, commits its own.
+
+A worker keeps the base model between steps; torch is imported only by the steps that need it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from koinize import base
+from koinize.data import read_rows
+from koinize.errors import KoinizeError, StepError
+from koinize.metrics import metrics
+from koinize.pipeline.graph import evaluation_of, labels_of
+from koinize.pipeline.step import Step
+from koinize.spec import Spec
+from koinize.store import Artifact, Draft, Store
+from koinize.tasks import Example
+
+if TYPE_CHECKING:
+    from koinize.model import Loaded
+
+ROWS = "rows.jsonl"
+PROGRESS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One step with everything that a worker needs to do it. `home` is the .koinize folder."""
+
+    step: Step
+    spec: Spec
+    root: Path
+    home: Path
+    threads: int
+
+    @property
+    def progress_file(self) -> Path:
+        """Where the worker says how far it is, for whoever shows it."""
+        return self.home / "progress" / self.step.id
+
+    @property
+    def log_file(self) -> Path:
+        """Where the traceback of an unexpected failure goes."""
+        return self.home / "logs" / f"{self.step.name.replace('/', '.')}.log"
+
+
+def perform(job: Job) -> dict[str, Any]:
+    """Do one step and commit its artifact; returns the artifact's facts.
+
+    Raises KoinizeError with a message for people; the unexpected leaves its traceback in a log.
+    """
+    store = Store(job.home)
+    started = time.perf_counter()
+    step = job.step
+    try:
+        with store.building(step.id, step.name, step.identity) as draft:
+            draft.facts.update(rows=dict(step.rows), units=step.units, tokens=0)
+            draft.facts.update(DOERS[step.kind](job, store, draft))
+            draft.facts["seconds"] = round(time.perf_counter() - started, 3)
+            draft.facts["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return dict(draft.facts)
+    except KoinizeError:
+        raise
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise StepError(
+            f"failed: {what}",
+            where=step.name,
+            remedy="make room or mend the permissions, then run again: finished steps are kept",
+        ) from error
+    except Exception as error:
+        job.log_file.parent.mkdir(parents=True, exist_ok=True)
+        job.log_file.write_text(traceback.format_exc(), encoding="utf-8")
+        what = f"failed unexpectedly: {type(error).__name__}: {error}"
+        raise StepError(
+            what, where=step.name, remedy=f"the details are in {job.log_file}"
+        ) from error
+    finally:
+        job.progress_file.unlink(missing_ok=True)
+
+
+def _prepare_base(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
+    return {"path": str(base.prepare(job.spec.base, job.root, base.cache_folder()))}
+
+
+def _import_adapter(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
+    folder = job.root / job.spec.adapters[job.step.task][job.step.languages[0]]
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copyfile(folder / name, draft.folder / name)
+    return {"source": str(folder)}
+
+
+def _train(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
+    from koinize.train import train
+
+    languages = job.step.languages
+    lora = job.spec.lora.of(languages[0] if len(languages) == 1 else "")
+    report = train(
+        _loaded(job),
+        [example for one in languages for example in _examples(job, one, "train")],
+        [example for one in languages for example in _examples(job, one, "dev")],
+        lora,
+        job.spec.training,
+        draft.folder,
+        progress=_reporter(job),
+    )
+    return report.to_dict()
+
+
+def _merge(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
+    from koinize.engine import merge_adapters
+
+    assert job.step.merge is not None  # noqa: S101 - merge steps carry their settings
+    adapters = {language: store.open(adapter).folder for language, adapter in job.step.uses.items()}
+    built = draft.folder / "adapter"
+    report = merge_adapters(
+        adapters, job.step.merge, built, threads=job.threads, progress=_reporter(job)
+    )
+    for path in built.iterdir():
+        path.rename(draft.folder / path.name)
+    built.rmdir()
+    return report.to_dict()
+
+
+def _evaluate(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
+    from koinize.evaluate import evaluate
+    from koinize.model import with_adapter
+
+    step = job.step
+    task = job.spec.tasks[step.task]
+    examples = _examples(job, step.languages[0], step.split)
+    settings = evaluation_of(job.spec, task)
+    with with_adapter(_loaded(job), _adapter(step, store)) as loaded:
+        rows = evaluate(loaded, examples, task.mode, settings, progress=_reporter(job))
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (draft.folder / ROWS).write_text(text, encoding="utf-8")
+    return {"tokens": loaded.take_tokens()}
+
+
+def _adapter(step: Step, store: Store) -> Path | None:
+    """The PEFT folder that an evaluation uses; None for the bare base model."""
+    if "choice" in step.uses:
+        return store.open(store.open(step.uses["choice"]).facts["adapter"]).folder
+    return store.open(step.uses["adapter"]).folder if step.uses else None
+
+
+def _select(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
+    """Choose the system with the highest mean over languages; the first listed wins a tie."""
+    task = job.spec.tasks[job.step.task]
+    metric = metrics.get(task.metrics[0]).over(labels_of(task))
+    adapters: dict[str, str] = {}
+    scores: dict[str, list[float]] = {}
+    for label, artifact_id in job.step.uses.items():
+        system, _, what = label.rpartition("|")
+        if what == "adapter":
+            adapters[system] = artifact_id
+            continue
+        statistics = metric.statistics(read_result_rows(store.open(artifact_id)))
+        scores.setdefault(system, []).append(float(metric.aggregate(statistics.sum(axis=0))))
+    means = {system: sum(values) / len(values) for system, values in scores.items()}
+    chosen = max(means, key=lambda system: means[system])
+    return {"chosen": chosen, "adapter": adapters[chosen], "metric": metric.name, "means": means}
+
+
+DOERS: dict[str, Callable[[Job, Store, Draft], Mapping[str, Any]]] = {
+    "base": _prepare_base,
+    "import": _import_adapter,
+    "train": _train,
+    "merge": _merge,
+    "evaluate": _evaluate,
+    "select": _select,
+}
+
+
+def read_result_rows(artifact: Artifact) -> list[dict[str, Any]]:
+    """The per-example rows of an evaluation."""
+    text = artifact.path(ROWS).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _examples(job: Job, language: str, split: str) -> list[Example]:
+    task = job.spec.tasks[job.step.task]
+    rows = read_rows(task.source(language, split), job.root)
+    return task.examples(rows, language)
+
+
+def _loaded(job: Job) -> Loaded:
+    path = base.prepare(job.spec.base, job.root, base.cache_folder())
+    return _load(str(path), job.spec.base, job.threads)
+
+
+@lru_cache(maxsize=1)
+def _load(path: str, spec: base.BaseSpec, threads: int) -> Loaded:
+    import torch
+
+    from koinize.model import load_model
+
+    torch.set_num_threads(threads)
+    return load_model(path, spec.dtype)
+
+
+def _reporter(job: Job) -> Callable[[int, int], None]:
+    """A callback that writes how far the step is, at most twice a second."""
+    last = [0.0]
+    job.progress_file.parent.mkdir(parents=True, exist_ok=True)
+
+    def report(done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - last[0] >= PROGRESS_SECONDS:
+            last[0] = now
+            job.progress_file.write_text(f"{done} {total}")
+
+    return report
