@@ -23,6 +23,7 @@ from koinize.metrics._tokens import tokens
         ("ไปที่", ["ไ", "ป", "ที่"]),  # vowel sign and tone mark stay on their consonant
         ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),  # vowel signs do not end a word
         ("한국어 문장", ["한국어", "문장"]),
+        ("๑๒ บท", ["๑๒", "บ", "ท"]),  # digits are a number in any script
         ("می‌خواهم", ["میخواهم"]),  # zero-width non-joiner inside a word
         ("Sil\u00adbe", ["silbe"]),
         ("don't", ["don", "t"]),
