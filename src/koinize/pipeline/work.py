@@ -11,7 +11,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,32 +104,36 @@ def _train(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: 
     from koinize.train import train
 
     languages = job.step.languages
-    lora = job.spec.lora.of(languages[0] if len(languages) == 1 else "")
     report = train(
         _loaded(job),
         [example for one in languages for example in _examples(job, one, "train")],
         [example for one in languages for example in _examples(job, one, "dev")],
-        lora,
+        job.spec.lora.of(languages[0] if len(languages) == 1 else ""),
         job.spec.training,
         draft.folder,
         progress=_reporter(job),
     )
-    return report.to_dict()
+    return asdict(report)
 
 
 def _merge(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     from koinize.engine import merge_adapters
 
-    assert job.step.merge is not None  # noqa: S101 - merge steps carry their settings
-    adapters = {language: store.open(adapter).folder for language, adapter in job.step.uses.items()}
+    adapters = {one: store.open(adapter).folder for one, adapter in job.step.uses.items()}
     built = draft.folder / "adapter"
     report = merge_adapters(
-        adapters, job.step.merge, built, threads=job.threads, progress=_reporter(job)
+        adapters, job.step.merge, out=built, threads=job.threads, progress=_reporter(job)
     )
     for path in built.iterdir():
         path.rename(draft.folder / path.name)
     built.rmdir()
-    return report.to_dict()
+    return {
+        "rank": report.rank,
+        "truncation_error": report.error,
+        "modules": {module.name: module.error for module in report.modules},
+        "warnings": list(report.warnings),
+        "vllm_flags": report.vllm_flags,
+    }
 
 
 def _evaluate(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
@@ -144,7 +148,7 @@ def _evaluate(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
         rows = evaluate(loaded, examples, task.mode, settings, progress=_reporter(job))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (draft.folder / ROWS).write_text(text, encoding="utf-8")
-    return {"tokens": loaded.take_tokens()}
+    return {}
 
 
 def _adapter(step: Step, store: Store) -> Path | None:
@@ -206,15 +210,15 @@ def _load(path: str, spec: base.BaseSpec, threads: int) -> Loaded:
     from koinize.model import load_model
 
     torch.set_num_threads(threads)
-    return load_model(path, spec.dtype)
+    return load_model(path, spec.dtype, name=spec.model, revision=spec.revision)
 
 
-def _reporter(job: Job) -> Callable[[int, int], None]:
+def _reporter(job: Job) -> Callable[..., None]:
     """A callback that writes how far the step is, at most twice a second."""
     last = [0.0]
     job.progress_file.parent.mkdir(parents=True, exist_ok=True)
 
-    def report(done: int, total: int) -> None:
+    def report(done: int, total: int, *_: object) -> None:
         now = time.monotonic()
         if now - last[0] >= PROGRESS_SECONDS:
             last[0] = now

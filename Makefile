@@ -1,0 +1,45 @@
+# Two commands on a machine with Python 3.11 or later and nothing else: make demo, make test.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test check tiny clean
+
+# torch is installed on its own first, so that the build pinned in constraints.txt is the one used.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[demo,dev]'
+	touch $(READY)
+
+# The main job: five languages, one adapter each, the paper's merges, an honest report.
+demo: $(READY)
+	test -f demo/koinize.yaml || $(BIN)/koinize init --example reviews demo
+	$(BIN)/koinize run --spec demo
+	$(BIN)/koinize report --spec demo
+
+# The same on a generated model of a few thousand parameters.
+tiny: $(READY)
+	rm -rf .cache/tiny
+	$(BIN)/koinize init --example tiny .cache/tiny
+	$(BIN)/koinize run --spec .cache/tiny
+	$(BIN)/koinize report --spec .cache/tiny
+
+test: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+# Under two minutes: what to run before every commit.
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m 'not slow'
+
+clean:
+	rm -rf $(VENV) .cache demo build dist
