@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
-from koinize.data import SPLITS, Finding, Row, check_splits, refuse, row_digest
-from koinize.digest import short
+from koinize.data import SPLITS, Finding, Row, check_splits, refuse
+from koinize.digest import digest, short
 from koinize.errors import InputError
 from koinize.frozen import Frozen
 from koinize.tasks import _reading, _template
@@ -44,7 +44,7 @@ class Example:
     """
 
     key: str
-    """Identity of the row: 12 digits of its digest, and a counter for rows that repeat."""
+    """Identity of what the row asks: 12 digits of its digest, and a counter where it repeats."""
     language: str
     prompt: str
     target: str
@@ -90,7 +90,7 @@ class Task(Frozen, ABC):
 
     @abstractmethod
     def example(self, row: Row, language: str, key: str) -> Example:
-        """The example that a row makes. `key` is the row's short digest. Raises InputError."""
+        """The example that a row makes; `key` is hexadecimal. Raises InputError."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -125,8 +125,10 @@ class Task(Frozen, ABC):
         Raises ManyErrors with everything that is missing.
         """
         errors: dict[str, InputError] = {}
+        sources = [partial(self.source, split=split) for split in SPLITS]
+        look_ups: list[Callable[[str], object]] = [self._wording, *sources]
         for language in sorted(languages):
-            for look_up in (self._wording, *(partial(self.source, split=one) for one in SPLITS)):
+            for look_up in look_ups:
                 try:
                     look_up(language)
                 except InputError as error:
@@ -134,22 +136,23 @@ class Task(Frozen, ABC):
         refuse(list(errors.values()))
 
     def examples(self, rows: Iterable[Row], language: str) -> list[Example]:
-        """The examples of a split, sorted by content: the order of the rows changes nothing.
+        """The examples of a split, sorted by key: the order of the rows changes nothing.
 
+        Nor does a column that the task does not name, nor the wording around what a row asks.
         Raises ManyErrors that names every bad row (the first 20 in full).
         """
-        found: list[tuple[str, Example]] = []
+        found: list[Example] = []
         errors: list[InputError] = []
         self._wording(language)  # one error for the task, not one for every row
         for row in rows:
-            identity = row_digest(row)
             try:
-                found.append((identity, self.example(row, language, short(identity))))
+                key = short(digest(self.asked(row, language)))
+                found.append(self.example(row, language, key))
             except InputError as error:
                 errors.append(error)
         refuse(errors)
-        found.sort(key=lambda pair: pair[0])
-        return _distinct_keys(example for _, example in found)
+        found.sort(key=lambda one: (one.key, one.prompt, one.target, one.options))
+        return _distinct_keys(found)
 
     def check(self, splits: Mapping[tuple[str, str], Sequence[Row]]) -> tuple[Finding, ...]:
         """Leaks, duplicates and conflicts between the rows of {(language, split): rows}.
@@ -263,11 +266,9 @@ def _check_place(template: str, *, needed: tuple[str, ...]) -> None:
 
 def _distinct_keys(examples: Iterable[Example]) -> list[Example]:
     times: Counter[str] = Counter()
-    distinct_examples = []
-    for example in examples:
-        times[example.key] += 1
-        nth = times[example.key]
-        distinct_examples.append(
-            example if nth == 1 else replace(example, key=f"{example.key}-{nth}")
-        )
-    return distinct_examples
+    renamed = []
+    for one in examples:
+        times[one.key] += 1
+        nth = times[one.key]
+        renamed.append(one if nth == 1 else replace(one, key=f"{one.key}-{nth}"))
+    return renamed

@@ -19,7 +19,7 @@ MOST_OPTIONS = len(ascii_uppercase)
 class Choose(Task):
     """The model scores the text of every option of the row.
 
-    Options are rotated by the row's digest, so that no place in the list is right more often than
+    Options are rotated by the row's key, so that no place in the list is right more often than
     others; `Example.labels` keeps their indexes in the row. `{options}` in a prompt template shows
     them as lines "A. ...", in the rotated order.
     """
