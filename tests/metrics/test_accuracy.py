@@ -30,6 +30,11 @@ def test_labels_of_the_row_go_before_labels_of_the_task() -> None:
     assert value(NORMALIZED.over(["long", "short"]), rotated) == 100.0
 
 
+def test_labels_of_the_row_allow_a_prediction_made_by_another_rule() -> None:
+    by_mean = {**ROW, "prediction": "long", "labels": ["short", "long"]}
+    assert value(NORMALIZED, by_mean) == 100.0
+
+
 def test_one_length_for_all_options_changes_nothing() -> None:
     row = {**ROW, "lengths": [3, 3]}
     assert value(NORMALIZED.over(["short", "long"]), row) == value(metrics.get("accuracy"), row)
