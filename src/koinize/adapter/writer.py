@@ -10,11 +10,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from koinize.adapter.factors import Factors
 from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE, AdapterHeader
 from koinize.adapter.tensorfile import TensorWriter
 from koinize.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,21 @@ class AdapterWriter:
 
     def write(self, module: str, factors: Factors) -> None:
         """Append one module's factors, cast to the writer's dtype. Modules come in sorted order."""
+        for side, factor in (("A", factors.A), ("B", factors.B)):
+            self._tensors.write(_tensor_name(module, side), self._cast(module, factor))
+        self._ranks[module] = factors.rank
+
+    def _cast(self, module: str, factor: torch.Tensor) -> torch.Tensor:
         import torch
 
-        dtype = getattr(torch, self._dtype)
-        self._tensors.write(_tensor_name(module, "A"), factors.A.to(dtype))
-        self._tensors.write(_tensor_name(module, "B"), factors.B.to(dtype))
-        self._ranks[module] = factors.rank
+        cast = factor.to(getattr(torch, self._dtype))
+        if self._dtype == "float16" and not bool(torch.isfinite(cast).all()):
+            raise InputError(
+                f"module '{module}' does not fit float16",
+                expected="magnitudes below 65504",
+                remedy="use bfloat16 or float32",
+            )
+        return cast
 
     def finish(self, like: Iterable[AdapterHeader], *, card: str | None = None) -> None:
         """Write `adapter_config.json` for the base that the inputs `like` share, and README.md."""

@@ -7,6 +7,8 @@ Philox (Salmon et al. 2011), whose raw output numpy promises never to change.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,14 +28,7 @@ def keep(
     """
     count = int(np.prod(shape))
     draws = words((seed, "drop", language, module), start, count)
-    return torch.from_numpy(draws < np.uint32(density * 2**32)).reshape(shape)
-
-
-def uniform(seed: int, language: str, module: str, start: int, shape: tuple[int, ...]) -> Tensor:
-    """Float32 tensor, uniform in [0, 1), for entries start, start + 1, ..."""
-    draws = words((seed, "drop", language, module), start, int(np.prod(shape)))
-    # 24 bits are what a float32 below 1 can hold exactly.
-    return torch.from_numpy((draws >> np.uint32(8)).astype(np.float32) / 2**24).reshape(shape)
+    return torch.from_numpy(draws <= np.uint32(math.ceil(density * 2**32) - 1)).reshape(shape)
 
 
 def signs(module: str, rows: int, columns: int) -> Tensor:

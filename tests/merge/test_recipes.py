@@ -1,0 +1,125 @@
+"""Every recipe against the oracle's definition, on random factors, with the same masks."""
+
+import numpy as np
+import pytest
+import torch
+
+from koinize.adapter import Factors
+from koinize.merge.compose import merge_module
+from koinize.merge.masks import keep
+from koinize.recipe import RECIPES, merge_settings
+
+LANGUAGES = ("de", "en", "fr")
+WEIGHTS = {"de": 1.0, "en": 0.5, "fr": 2.0}
+OUTPUTS, INPUTS, RANK = 20, 30, 3
+# float32 factors, sums of at most 60 products, and no cancellation beyond a few digits.
+CLOSE = 60 * np.finfo(np.float32).eps
+
+
+def updates():
+    random = torch.Generator().manual_seed(7)
+    return {
+        language: Factors(
+            torch.randn(OUTPUTS, RANK, generator=random),
+            torch.randn(RANK, INPUTS, generator=random),
+        )
+        for language in LANGUAGES
+    }
+
+
+def deltas(factors):
+    return [
+        factors[lang].B.double().numpy() @ factors[lang].A.double().numpy() for lang in LANGUAGES
+    ]
+
+
+def product(factors):
+    return factors.B.double().numpy() @ factors.A.double().numpy()
+
+
+def dropped(oracle, matrices, density, seed):
+    masks = [keep(seed, language, "m", 0, matrices[0].shape, density) for language in LANGUAGES]
+    return [oracle.drop(m, k.numpy(), density) for m, k in zip(matrices, masks, strict=True)]
+
+
+def expected(oracle, recipe, density, seed, ds):
+    """The recipe by its name, in the oracle's words."""
+    weights = list(WEIGHTS.values())
+    back = lambda X: X  # noqa: E731
+    space, _, method = recipe.partition("-") if recipe[:4] in ("knot", "core") else ("", "", recipe)
+    if space == "knots":
+        U, ds = oracle.knots(ds)
+        back = lambda X: U @ X  # noqa: E731
+    match method:
+        case "mean" | "sum":
+            return back({"mean": oracle.mean, "sum": oracle.weighted_sum}[method](ds, weights))
+        case "ties":
+            return back(oracle.elect([oracle.trim(d, density) for d in ds], weights))
+        case "dare-ties":
+            return back(oracle.elect(dropped(oracle, ds, density, seed), weights))
+        case "dare-linear":
+            return back(oracle.mean(dropped(oracle, ds, density, seed), weights))
+    raise AssertionError(f"the oracle does not know recipe {recipe}")
+
+
+@pytest.mark.parametrize("density", [1.0, 0.3])
+@pytest.mark.parametrize("recipe", RECIPES.names())
+def test_recipe_is_what_its_paper_says(oracle, recipe, density):
+    options = {"density": density, "seed": 11}
+    used = {key: options[key] for key in RECIPES.get(recipe).options if key in options}
+    settings = merge_settings(recipe=recipe, weights=WEIGHTS, scale=1.5, **used)
+    factors = updates()
+    exact = 1.5 * expected(oracle, recipe, used.get("density", 1.0), 11, deltas(factors))
+    merged = merge_module("m", factors, settings)
+    best, error = oracle.truncate(exact, merged.factors.rank)
+    assert np.abs(product(merged.factors) - best).max() <= CLOSE * np.abs(exact).max()
+    assert merged.error == pytest.approx(error, abs=1e-6)
+    assert merged.factors.rank <= RANK * len(LANGUAGES)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.names())
+def test_a_lower_rank_is_the_best_approximation_of_the_full_one(oracle, recipe):
+    settings = merge_settings(recipe=recipe, weights=WEIGHTS)
+    full = expected(oracle, recipe, 1.0, 0, deltas(updates()))
+    merged = merge_module("m", updates(), settings.model_copy(update={"rank": 4}))
+    best, error = oracle.truncate(full, 4)
+    assert merged.factors.rank == 4
+    assert np.abs(product(merged.factors) - best).max() <= CLOSE * np.abs(full).max()
+    assert merged.error == pytest.approx(error, abs=1e-6)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.names())
+def test_an_energy_rank_is_the_smallest_that_keeps_this_share(oracle, recipe):
+    full = expected(oracle, recipe, 1.0, 0, deltas(updates()))
+    squares = np.linalg.svd(full, compute_uv=False) ** 2
+    # Dense election has a longer spectrum than the ranks together, which is the limit.
+    limit = min(RANK * len(LANGUAGES), OUTPUTS)
+    wanted = min(limit, 1 + int((squares.cumsum() < 0.8 * squares.sum()).sum()))
+    merged = merge_module("m", updates(), merge_settings(recipe=recipe, weights=WEIGHTS, rank=0.8))
+    assert merged.factors.rank == wanted
+
+
+def test_trim_on_paper():
+    # |x|: 4 3 2 1, half of four is two.
+    from koinize.merge.sparsify.trim import sparsify
+    from koinize.merge.stack import Stack
+
+    x = torch.tensor([[1.0, -4.0], [3.0, -2.0]])
+    stack = Stack("m", ("en",), (2, 2), lambda i, rows: x[rows].clone())
+    assert sparsify(stack, density=0.5).matrix(0).tolist() == [[0.0, -4.0], [3.0, 0.0]]
+    assert sparsify(stack, density=0.2).matrix(0).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_elect_on_paper():
+    # columns: 1 - 3 + 1 < 0, so only -3 counts; 2 + 2 - 1 > 0, so (2 + 2) / 2; 1 - 1 elects +.
+    from koinize.merge.combine.elect import combine
+    from koinize.merge.stack import Stack
+
+    xs = [torch.tensor([row]) for row in ([1.0, 2.0, 1.0], [-3.0, 2.0, -1.0], [1.0, -1.0, 0.0])]
+    stack = Stack("m", ("de", "en", "fr"), (1, 3), lambda i, rows: xs[i][rows].clone())
+    assert combine(stack, [1.0, 1.0, 1.0]).tolist() == [[-3.0, 2.0, 1.0]]
+    # With weights 1, 0, 0 the first adapter comes back.
+    assert combine(stack, [1.0, 0.0, 0.0]).tolist() == [[1.0, 2.0, 1.0]]
+    # Weight -1 turns the third around: 1 - 3 - 1 < 0 gives (-3 - 1) / 2; 2 + 2 + 1 > 0 gives 5 / 3.
+    merged = combine(stack, [1.0, 1.0, -1.0])
+    assert merged[0].tolist() == pytest.approx([-2.0, 5.0 / 3.0, 1.0])
