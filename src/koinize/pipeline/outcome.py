@@ -15,6 +15,12 @@ from koinize.pipeline.work import read_result_rows
 from koinize.report import Evaluation, ReportInput, System, SystemKind, TaskInput
 from koinize.store import Artifact
 
+LABEL_MARGIN, TEXT_MARGIN = 2.0, 1.0
+MARGINS = {
+    # Points that a language may lose, unless koinize.yaml says otherwise.
+    **dict.fromkeys(("accuracy", "macro-f1", "precision", "recall"), LABEL_MARGIN),
+    **dict.fromkeys(("rouge-1", "rouge-2", "rouge-l", "chrf"), TEXT_MARGIN),
+}
 KINDS: dict[str, SystemKind] = {BASE: "base", INDV: "individual", COMB: "combined"}
 
 
@@ -58,7 +64,7 @@ class _Gatherer:
             metrics=self.definition.metrics,
             labels=labels_of(self.definition),
             languages=self.spec.languages,
-            margins={**self.spec.margins, **self.definition.margins},
+            margins={**MARGINS, **self.spec.margins, **self.definition.margins},
             reference=COMB,
             systems=list(self._systems()),
             evaluations=list(self._evaluations()),

@@ -1,0 +1,142 @@
+"""The graph: which steps there are, and which of them a change touches."""
+
+from __future__ import annotations
+
+import json
+
+from koinize.pipeline.graph import canonical, distinct
+from koinize.recipe import MergeSettings
+from koinize.spec.grid import PAPER
+from tests.pipeline.conftest import SPEC, Small
+
+CANDIDATES = 6  # the paper's eight are six distinct merges
+MEANS = 2
+
+
+def changed(before: dict, after: dict) -> set[str]:
+    return {name for name in after if name not in before or before[name].id != after[name].id}
+
+
+def families(names: set[str]) -> set[str]:
+    """train/mood/de -> train de; evaluate/mood/X/de/test -> evaluate de."""
+    kept = set()
+    for name in names:
+        parts = name.split("/")
+        kept.add(f"{parts[0]} {parts[3]}" if parts[0] == "evaluate" else " ".join(parts[::2][:2]))
+    return kept
+
+
+def test_counts_follow_from_the_spec(small: Small) -> None:
+    kinds = [step.kind for step in small.steps().values()]
+    # Two languages and COMB; six distinct candidates and two scales of MEAN, each scored on dev in
+    # two languages; one choice for each; on test BASE, COMB, MEAN and six candidates in two
+    # languages, two INDV, and each adapter on the other language.
+    assert kinds.count("train") == 3
+    assert kinds.count("merge") == CANDIDATES + MEANS
+    assert kinds.count("select") == 2
+    assert kinds.count("evaluate") == (CANDIDATES + MEANS) * 2 + (3 + CANDIDATES) * 2 + 2 + 2
+
+
+def test_every_step_comes_after_its_needs(small: Small) -> None:
+    seen: set[str] = set()
+    for step in small.steps().values():
+        assert set(step.needs) <= seen
+        seen.add(step.id)
+
+
+def test_no_test_score_comes_before_the_choice(small: Small) -> None:
+    steps = small.steps()
+    choice = steps["select/mood"].id
+    on_test = [s for s in steps.values() if s.kind == "evaluate" and s.split == "test"]
+    assert on_test
+    assert all(choice in step.needs for step in on_test)
+
+
+def test_the_same_project_has_the_same_ids(small: Small) -> None:
+    assert not changed(small.steps(), small.steps())
+
+
+def test_one_language_changed_trains_one_adapter(small: Small) -> None:
+    before = small.steps()
+    small.rows("de", "train", [f"de train {n}" for n in range(6)])
+    touched = changed(before, small.steps())
+    assert {name for name in touched if name.startswith("train")} == {
+        "train/mood/de",
+        "train/mood/comb",
+    }
+    assert "evaluate/mood/INDV/en/test" not in touched
+    assert "evaluate/mood/BASE/de/test" not in touched
+    assert "evaluate/mood/en only/de/test" not in touched
+    assert "evaluate/mood/de only/en/test" in touched
+    merges = {name for name in touched if name.startswith("merge")}
+    assert len(merges) == CANDIDATES + MEANS
+
+
+def test_row_order_and_unused_columns_change_nothing(small: Small) -> None:
+    before = small.steps()
+    path = small.root / "data" / "de.train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.dumps({**row, "note": "unused"}) for row in reversed(rows)]
+    path.write_text("\n".join(lines) + "\n")
+    assert not changed(before, small.steps())
+
+
+def test_a_test_row_retrains_nothing(small: Small) -> None:
+    before = small.steps()
+    small.rows("de", "test", ["de test 0", "de test 1", "de test 2", "de test 9"])
+    assert families(changed(before, small.steps())) == {"evaluate de"}
+
+
+def test_a_setting_at_its_default_changes_nothing(small: Small) -> None:
+    before = small.steps()
+    small.spec(SPEC.replace("{epochs: 2}", "{epochs: 2, warmup_ratio: 0.05}"))
+    assert not changed(before, small.steps())
+
+
+def test_a_language_override_touches_that_language(small: Small) -> None:
+    before = small.steps()
+    small.spec(SPEC + "lora: {overrides: {de: {r: 4}}}\n")
+    trained = {name for name in changed(before, small.steps()) if name.startswith("train")}
+    assert trained == {"train/mood/de"}
+
+
+def test_an_added_candidate_touches_only_itself_and_the_choice(small: Small) -> None:
+    before = small.steps()
+    small.spec(SPEC.replace("[paper]", "[paper, sum]"))
+    touched = changed(before, small.steps())
+    assert {name for name in touched if not name.startswith("evaluate/mood/sum/")} == {
+        "merge/mood/sum",
+        "select/mood",
+    }
+
+
+def test_dev_rows_matter_to_training_only_with_early_stopping(small: Small) -> None:
+    before = small.steps()
+    small.rows("de", "dev", ["de dev 0", "de dev 7"])
+    assert "train/mood/de" not in changed(before, small.steps())
+    small.spec(SPEC.replace("{epochs: 2}", "{epochs: 2, patience: 1}"))
+    before = small.steps()
+    small.rows("de", "dev", ["de dev 0", "de dev 8"])
+    assert "train/mood/de" in changed(before, small.steps())
+
+
+def test_the_papers_eight_are_six() -> None:
+    eight = [MergeSettings.model_validate(one) for one in PAPER]
+    assert len({canonical(one) for one in eight}) == CANDIDATES
+    first = distinct(eight)
+    assert first["dare-ties density 1"].describe() == "ties density 1"
+    assert first["knots-dare-ties density 1"].describe() == "knots-ties density 1"
+    assert first["dare-ties density 0.5"].describe() == "dare-ties density 0.5"
+
+
+def test_weights_and_seed_make_other_merges() -> None:
+    plain = MergeSettings(recipe="dare-ties", density=0.5)
+    assert canonical(plain) != canonical(plain.model_copy(update={"seed": 1}))
+    assert canonical(plain) != canonical(plain.model_copy(update={"weights": {"de": 2.0}}))
+
+
+def test_unchanged_files_are_not_read_again(small: Small) -> None:
+    small.steps()
+    before = (small.root / "memory.json").stat().st_mtime_ns
+    small.steps()
+    assert (small.root / "memory.json").stat().st_mtime_ns == before
