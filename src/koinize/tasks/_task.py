@@ -191,11 +191,15 @@ class Task(Frozen, ABC):
             raise InputError(what, where=row.where, expected="text for the prompt")
         return cells
 
-    def _answer(self, row: Row, column: str) -> object:
-        """The value in the answer's column or, without a template, the row's own answer."""
+    def _answer(self, row: Row, column: str) -> tuple[str, object]:
+        """Where the row's answer stands, and what it is.
+
+        In the column, or else, without a template, in the completion or the last message.
+        """
         if self.prompt is None and column not in row.columns:
-            return _reading.conversation(row)[1]
-        return _reading.value(row, column, named_by="task")
+            form = "messages" if "messages" in row.columns else "completion"
+            return form, _reading.conversation(row)[1]
+        return column, _reading.value(row, column, named_by="task")
 
     def _wording(self, language: str) -> None:
         """Raise InputError for a language in which the task has not all of its words."""

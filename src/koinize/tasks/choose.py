@@ -86,9 +86,9 @@ class Choose(Task):
 
     def _index(self, row: Row, options: tuple[str, ...]) -> int:
         """Which option is right. An option's own text counts before a letter or an index."""
-        found = self._answer(row, self.target)
+        column, found = self._answer(row, self.target)
         indexes = {str(index): index for index in range(len(options))}
-        answer = _reading.scalar(found, row, self.target).strip()
+        answer = _reading.scalar(found, row, column).strip()
         if isinstance(found, int) and answer in indexes:
             return indexes[answer]
         if answer in options:
@@ -98,7 +98,7 @@ class Choose(Task):
         if answer in known:
             return known[answer]
         raise InputError(
-            f"the column '{self.target}' holds '{answer}', which is none of the options",
+            f"the column '{column}' holds '{answer}', which is none of the options",
             where=row.where,
             expected=f"an option's text, a letter from A to {letters[-1]}, "
             f"or an index from 0 to {len(options) - 1}",

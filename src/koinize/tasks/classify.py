@@ -26,19 +26,24 @@ class Classify(Task):
     verbalizers: dict[str, str | dict[str, str]] | None = Field(
         default=None,
         description="label -> the text that stands for it, or language -> such a mapping; "
-        "by default a space and the label",
+        "by default the label itself",
     )
     target: str = Field(default="label", description="the column with the right label")
     metrics: Metrics = ("macro-f1", "accuracy", "precision", "recall")
 
     def example(self, row: Row, language: str, key: str) -> Example:
         """Raises InputError for a label outside the set, or a prompt that cannot be made."""
-        options = self.texts(language)
-        gold = self._gold(row, options)
+        texts = self.texts(language)
+        gold = self._gold(row, texts)
+        prompt = self._prompt(row, language)
+        if not self.verbalizers:
+            options = tuple(_reading.continuing(prompt, label) for label in texts)
+        else:
+            options = texts
         return Example(
             key=key,
             language=language,
-            prompt=self._prompt(row, language),
+            prompt=prompt,
             target=options[gold],
             options=options,
             labels=self.labels,
@@ -52,22 +57,23 @@ class Classify(Task):
         )
 
     def texts(self, language: str) -> tuple[str, ...]:
-        """The verbalizers of a language, in the order of the labels. Raises InputError."""
-        if self.verbalizers is None:
-            return tuple(f" {label}" for label in self.labels)
+        """The verbalizers of a language or, without any, the labels. Raises InputError."""
+        if not self.verbalizers:
+            return self.labels
         common, per_language = _split(self.verbalizers)
         of_label = common or of_language(per_language, language, "verbalizers")
         return tuple(of_label[label] for label in self.labels)
 
-    def _gold(self, row: Row, options: tuple[str, ...]) -> int:
-        label = _reading.scalar(self._answer(row, self.target), row, self.target)
+    def _gold(self, row: Row, texts: tuple[str, ...]) -> int:
+        column, answer = self._answer(row, self.target)
+        label = _reading.scalar(answer, row, column)
         if label in self.labels:
             return self.labels.index(label)
-        written = [option.strip() for option in options]
+        written = [text.strip() for text in texts]
         if self.prompt is None and label.strip() in written:
             return written.index(label.strip())
         raise not_among(
-            f"the column '{self.target}' holds '{label}', which is no label of the task",
+            f"the column '{column}' holds '{label}', which is no label of the task",
             label,
             self.labels,
             where=row.where,

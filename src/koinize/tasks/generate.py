@@ -28,8 +28,9 @@ class Generate(Task):
     def example(self, row: Row, language: str, key: str) -> Example:
         """Raises InputError for a reference that is empty or that `stop` would cut."""
         prompt = self._prompt(row, language)
-        target = _reading.scalar(self._answer(row, self.target), row, self.target)
-        self._check(target.strip(), row)
+        column, answer = self._answer(row, self.target)
+        target = _reading.scalar(answer, row, column)
+        self._check(target.strip(), row, column)
         if self.prompt is not None or "messages" in row.columns:
             # A row of prompt and completion says itself what stands between the two.
             target = _reading.continuing(prompt, target.strip())
@@ -39,13 +40,13 @@ class Generate(Task):
         """The reference's column and the longest answer."""
         return f"generate: column '{self.target}', at most {self.max_new_tokens} tokens"
 
-    def _check(self, reference: str, row: Row) -> None:
+    def _check(self, reference: str, row: Row, column: str) -> None:
         if not reference:
-            what = f"the column '{self.target}' is empty"
+            what = f"the column '{column}' is empty"
             raise InputError(what, where=row.where, expected="the text to generate")
         if cut := [stop for stop in self.stop if stop in reference]:
             raise InputError(
-                f"the column '{self.target}' contains {cut[0]!r}, at which generation stops",
+                f"the column '{column}' contains {cut[0]!r}, at which generation stops",
                 where=row.where,
                 remedy="put the text on one line, or give the task another `stop`",
             )
