@@ -137,7 +137,8 @@ def _priors(
 def _score(
     loaded: Loaded, items: Sequence[_Item], settings: EvaluationSpec
 ) -> Iterator[tuple[_Item, list[float]]]:
-    for batch in buckets(items, lambda item: item.tokens.total, settings.batch_tokens):
+    budget = loaded.pass_tokens(settings.batch_tokens)
+    for batch in buckets(items, lambda item: item.tokens.total, budget):
         yield from zip(batch, _score_batch(loaded, [item.tokens for item in batch]), strict=True)
 
 

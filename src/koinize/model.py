@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 # Positions per product with the output layer: 128 x 262,144 float32 logits are 134 MB.
 HEAD_ROWS = 128
 
+# A CPU is fastest when a pass stays near its caches: 740 tokens/s at 1,024 tokens a pass and 590
+# at 4,096 or more, on Gemma 3 270M.
+CPU_TOKENS = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class LogitHead:
@@ -85,6 +89,10 @@ class Loaded:
     def backbone(self) -> PreTrainedModel:
         """The model without its output layer: token ids to hidden states."""
         return self.model.get_decoder()
+
+    def pass_tokens(self, budget: int) -> int:
+        """Tokens to put into one forward pass over whole sequences, at most `budget`."""
+        return min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget
 
     @property
     def dtype(self) -> torch.dtype:

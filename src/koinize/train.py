@@ -155,7 +155,7 @@ class _Loop:
             group["lr"] = self.training.learning_rate * rate(step, planned, self.training)
         targets = sum(len(row.target) for row in batch)
         loss = 0.0
-        for part in buckets(batch, lambda row: row.tokens.longest, self.training.batch_tokens):
+        for part in self._passes(batch):
             loss += self._backward(part, targets)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
         if not (math.isfinite(loss) and math.isfinite(float(norm))):
@@ -185,9 +185,13 @@ class _Loop:
     @torch.no_grad()
     def _dev_loss(self, rows: list[_Row]) -> float:
         loss = 0.0
-        for part in buckets(rows, lambda row: row.tokens.longest, self.training.batch_tokens):
+        for part in self._passes(rows):
             loss += sum(float(piece) for piece in self._losses(*self._hidden(part)))
         return loss / sum(len(row.target) for row in rows)
+
+    def _passes(self, rows: list[_Row]) -> Iterator[list[_Row]]:
+        budget = self.loaded.pass_tokens(self.training.batch_tokens)
+        return buckets(rows, lambda row: row.tokens.longest, budget)
 
     def _hidden(self, part: list[_Row]) -> tuple[Tensor, Tensor]:
         """Hidden states (n, hidden) that predict the part's n target tokens, and those tokens."""
