@@ -179,7 +179,8 @@ class _Loop:
         for piece in self._losses(rows, targets):
             (piece / batch_targets).backward()  # type: ignore[no-untyped-call]
             loss += float(piece.detach())
-        hidden.backward(rows.grad)  # type: ignore[no-untyped-call]
+        if hidden.requires_grad:  # not so when the output layer alone is adapted
+            hidden.backward(rows.grad)  # type: ignore[no-untyped-call]
         return loss / batch_targets
 
     @torch.no_grad()
