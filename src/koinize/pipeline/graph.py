@@ -26,9 +26,9 @@ def graph(
     """All steps. `base` is the base model's identity; `imported` maps (task, language) to the
     digest of an adapter that was trained elsewhere.
     """
-    steps: list[Step] = []
+    steps = [Step(kind="base", name="base", inputs={"base": base}, units=1)]
     for name in spec.tasks:
-        steps.extend(_TaskGraph(spec, name, inputs, base, imported).steps())
+        steps.extend(_TaskGraph(spec, name, inputs, steps[0], imported).steps())
     return steps
 
 
@@ -74,10 +74,11 @@ class _TaskGraph:
         spec: Spec,
         name: str,
         inputs: Inputs,
-        base: str,
+        base: Step,
         imported: dict[tuple[str, str], str],
     ) -> None:
-        self.spec, self.name, self.inputs, self.base = spec, name, inputs, base
+        self.spec, self.name, self.inputs = spec, name, inputs
+        self.base, self.ready = base.inputs["base"], base.id
         self.task: Task = spec.tasks[name]
         self.imported = imported
 
@@ -154,6 +155,7 @@ class _TaskGraph:
                 "training": _settings(training),
                 **{label: split.digest for label, split in splits.items()},
             },
+            after=(self.ready,),
             rows={label: split.rows for label, split in splits.items()},
             units=sum(self._split(one, "train").bytes for one in languages) * training.epochs,
             task=self.name,
@@ -218,7 +220,7 @@ class _TaskGraph:
                 f"{split} rows {language}": facts.digest,
             },
             uses=uses,
-            after=after,
+            after=(self.ready, *after),
             rows={f"{split} rows {language}": facts.rows},
             units=facts.bytes,
             task=self.name,

@@ -6,10 +6,12 @@ A worker keeps the base model between steps; torch is imported only by the steps
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -59,6 +61,7 @@ def perform(job: Job) -> dict[str, Any]:
 
     Raises KoinizeError with a message for people; the unexpected leaves its traceback in a log.
     """
+    _quiet()
     store = Store(job.home)
     started = time.perf_counter()
     step = job.step
@@ -90,7 +93,7 @@ def perform(job: Job) -> dict[str, Any]:
 
 
 def _prepare_base(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
-    return {"path": str(base.prepare(job.spec.base, job.root, base.cache_folder()))}
+    return {"path": str(base.prepare(job.spec.base, job.root, base.user_cache()))}
 
 
 def _import_adapter(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
@@ -199,7 +202,7 @@ def _examples(job: Job, language: str, split: str) -> list[Example]:
 
 
 def _loaded(job: Job) -> Loaded:
-    path = base.prepare(job.spec.base, job.root, base.cache_folder())
+    path = base.prepare(job.spec.base, job.root, base.user_cache())
     return _load(str(path), job.spec.base, job.threads)
 
 
@@ -211,6 +214,13 @@ def _load(path: str, spec: base.BaseSpec, threads: int) -> Loaded:
 
     torch.set_num_threads(threads)
     return load_model(path, spec.dtype, name=spec.model, revision=spec.revision)
+
+
+def _quiet() -> None:
+    """Keep libraries' bars and notes about their own future off the user's screen."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _reporter(job: Job) -> Callable[..., None]:
