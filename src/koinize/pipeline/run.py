@@ -127,6 +127,7 @@ class _Run:
         self.watcher, self.executor, self.ledger = watcher, executor, ledger
         self.heartbeat = heartbeat
         self.running: dict[Future[dict[str, Any]], _Running] = {}
+        self.open: dict[str, _Running] = {}  # intervals that the ledger has no end of yet
         self.outcome = Outcome()
         self.name = uuid.uuid4().hex[:8]
 
@@ -144,7 +145,7 @@ class _Run:
                     self.outcome.skipped = [one.step.name for one in self.waiting.values()]
                     break
         except BaseException:
-            for one in self.running.values():
+            for one in list(self.open.values()):
                 self._close(one, "interrupted", {}, "stopped by the user")
             raise
         return self.outcome
@@ -176,8 +177,8 @@ class _Run:
             price=self.spec.price.record() if self.spec.price else {},
         )
         self.watcher.started(step)
-        began = time.monotonic()
-        self.running[self.executor.submit(perform, job)] = _Running(step, interval, began, job)
+        one = self.open[interval] = _Running(step, interval, time.monotonic(), job)
+        self.running[self.executor.submit(perform, job)] = one
 
     def _finish(self, future: Future[dict[str, Any]], one: _Running) -> None:
         error = future.exception()
@@ -195,6 +196,7 @@ class _Run:
 
     def _close(self, one: _Running, status: str, facts: Mapping[str, Any], error: str) -> None:
         seconds = time.monotonic() - one.began
+        del self.open[one.interval]
         self.ledger.end(
             one.interval,
             status=status,

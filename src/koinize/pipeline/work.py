@@ -61,7 +61,6 @@ def perform(job: Job) -> dict[str, Any]:
 
     Raises KoinizeError with a message for people; the unexpected leaves its traceback in a log.
     """
-    _quiet()
     store = Store(job.home)
     started = time.perf_counter()
     step = job.step
@@ -93,6 +92,7 @@ def perform(job: Job) -> dict[str, Any]:
 
 
 def _prepare_base(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
+    _quiet()
     return {"path": str(base.prepare(job.spec.base, job.root, base.user_cache()))}
 
 
@@ -202,6 +202,7 @@ def _examples(job: Job, language: str, split: str) -> list[Example]:
 
 
 def _loaded(job: Job) -> Loaded:
+    _quiet()
     path = base.prepare(job.spec.base, job.root, base.user_cache())
     return _load(str(path), job.spec.base, job.threads)
 
@@ -217,10 +218,13 @@ def _load(path: str, spec: base.BaseSpec, threads: int) -> Loaded:
 
 
 def _quiet() -> None:
-    """Keep libraries' bars and notes about their own future off the user's screen."""
+    """Keep the libraries' bars, and notes about their own future, off the user's screen."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     warnings.filterwarnings("ignore", category=FutureWarning)
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _reporter(job: Job) -> Callable[..., None]:
