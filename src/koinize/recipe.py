@@ -7,13 +7,16 @@ A recipe is a composition `align . sparsify* . combine` of plug-ins, written dow
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from koinize.catalog import Catalog
-from koinize.errors import InputError, ManyErrors
+from koinize.dialect import DIALECTS, EVERY_RECIPE
+from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.frozen import Frozen
 
 
@@ -32,9 +35,18 @@ class Recipe:
     options: tuple[str, ...] = ()
 
 
+# The settings that the slots read, so that a recipe file can name them in one word.
+TRIM = ("density", "scope")
+DROP = ("density", "rescale", "seed")
+ELECT = ("sign", "normalize")
+
 RECIPES: Catalog[Recipe] = Catalog("koinize.merge.recipes", "recipe")
 
-COMMON_OPTIONS = frozenset({"recipe", "weights", "scale", "rank", "dtype"})
+COMMON_OPTIONS = frozenset({"recipe", "weights", "scale", "rank", "dtype", "dialect", "overrides"})
+# What may differ from module to module.
+LOCAL_OPTIONS = frozenset(
+    {"density", "epsilon", "normalize", "outliers", "rank", "rescale", "scale", "sign", "weights"}
+)
 
 
 class MergeSettings(Frozen):
@@ -46,6 +58,16 @@ class MergeSettings(Frozen):
     rank: "full" (as much as the method needs), a number, or an energy share in (0, 1).
     seed: of the random masks, which are keyed by (seed, language, module, index).
     dtype: of the written adapter; the arithmetic is always float32 or better.
+    space: where to merge, for recipes that do not fix it (`ties` in "knots" is `knots-ties`).
+    scope: whether trimming ranks the entries of one "module" or of the whole "adapter".
+    sign: elect it on the "total" of the values or by the "frequency" of the signs.
+    normalize: divide an elected sum by the agreeing "weights", by their "count", or by "none".
+    rescale: after dropping, divide by the density ("inverse") or restore the L1 norm ("l1").
+    epsilon: DELLA's range: entries are kept with probability density -+ epsilon by magnitude.
+    outliers: share of the largest entries that breadcrumbs removes.
+    dialect: whose reading of the papers to follow; options given here still win.
+    overrides: module pattern -> options that differ there, such as {"layers.[0-7].*":
+        {"density": 0.3}}; a pattern is a glob over the end of the module's dotted name.
     """
 
     recipe: str
@@ -55,6 +77,15 @@ class MergeSettings(Frozen):
     rank: Literal["full"] | int | float = "full"
     seed: int = Field(default=0, ge=0, lt=2**63)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    space: Literal["dense", "knots", "core", "factor"] | None = None
+    scope: Literal["module", "adapter"] | None = None
+    sign: Literal["total", "frequency"] = "total"
+    normalize: Literal["weights", "count", "none"] | None = None
+    rescale: Literal["inverse", "l1"] | None = None
+    epsilon: float = Field(default=0.1, gt=0.0, lt=0.5)
+    outliers: float = Field(default=0.01, ge=0.0, lt=1.0)
+    dialect: Literal["koinize", "peft", "mergekit", "knots"] = "koinize"
+    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("recipe")
     @classmethod
@@ -97,25 +128,116 @@ class MergeSettings(Frozen):
     def _used(self) -> MergeSettings:
         """An option that the recipe does not read would be ignored in silence: refuse it."""
         read = COMMON_OPTIONS | set(RECIPES.get(self.recipe).options)
-        for name, field in type(self).model_fields.items():
-            if name not in read and getattr(self, name) != field.default:
+        for name in self.given():
+            if name not in read:
                 known = ", ".join(sorted(read - {"recipe"}))
                 raise ValueError(f"recipe '{self.recipe}' does not use '{name}'; it uses {known}")
+        known_recipes = DIALECTS[self.dialect].normalize
+        if self.recipe not in known_recipes and EVERY_RECIPE not in known_recipes:
+            raise ValueError(
+                f"dialect '{self.dialect}' has no recipe '{self.recipe}'; it has "
+                + ", ".join(sorted(known_recipes))
+            )
         return self
+
+    @model_validator(mode="after")
+    def _epsilon_fits(self) -> MergeSettings:
+        reads = "epsilon" in RECIPES.get(self.recipe).options
+        if reads and self.density < 1.0 and not self.epsilon < min(self.density, 1 - self.density):
+            raise ValueError(
+                f"density {self.density:g} -+ epsilon {self.epsilon:g} leaves (0, 1); choose a "
+                "smaller epsilon"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _overrides_are_settings(self) -> MergeSettings:
+        for pattern, options in self.overrides.items():
+            for name in options:
+                if name not in LOCAL_OPTIONS:
+                    raise ValueError(
+                        f"overrides['{pattern}']: '{name}' cannot differ from module to module; "
+                        + did_you_mean(name, LOCAL_OPTIONS)
+                    )
+            try:
+                self._with(options)
+            except ValidationError as error:
+                raise ValueError(f"overrides['{pattern}']: {_plain(error.errors()[0])}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _scope_is_one(self) -> MergeSettings:
+        local = any("density" in options for options in self.overrides.values())
+        if local and self.resolve("scope") == "adapter":
+            raise ValueError(
+                "density cannot differ from module to module while trimming ranks the entries of "
+                "the whole adapter; set scope to module"
+            )
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {
+            name: getattr(self, name)
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        }
+
+    def of_module(self, module: str) -> MergeSettings:
+        """The settings of one module: these, with the overrides whose pattern matches its name.
+
+        Raises InputError if two patterns disagree about an option, for their order has no meaning.
+        """
+        chosen: dict[str, tuple[str, Any]] = {}
+        for pattern, options in self.overrides.items():
+            if not matches(pattern, module):
+                continue
+            for name, value in options.items():
+                other, known = chosen.setdefault(name, (pattern, value))
+                if known != value:
+                    raise InputError(
+                        f"module '{module}' gets two values of '{name}', from the overrides "
+                        f"'{other}' and '{pattern}'",
+                        remedy="make the patterns disjoint",
+                    )
+        return self._with({name: value for name, (_, value) in chosen.items()})
+
+    def _with(self, options: Mapping[str, Any]) -> MergeSettings:
+        return MergeSettings.model_validate({**self.given(), "overrides": {}, **options})
+
+    def composition(self) -> Recipe:
+        """The recipe with the slots that `space` and the dialect put in place of its own."""
+        recipe, dialect = RECIPES.get(self.recipe), DIALECTS[self.dialect]
+        return replace(
+            recipe,
+            space=self.space or dialect.spaces.get(self.recipe, recipe.space),
+            combine=dialect.combines.get(self.recipe, recipe.combine),
+        )
+
+    def resolve(self, name: str) -> Any:  # noqa: ANN401 - as various as the options are
+        """The value of an option or of a dialect's convention, for a slot that asks by name."""
+        value = getattr(self, name, None)
+        if value is not None:
+            return value
+        convention = getattr(DIALECTS[self.dialect], name)
+        if name == "normalize":
+            return convention.get(self.recipe) or convention[EVERY_RECIPE]
+        return convention
 
     def describe(self) -> str:
         """One short line for tables, such as `knots-ties density 0.5 rank 64`."""
         parts = [self.recipe]
         if "density" in RECIPES.get(self.recipe).options:
             parts.append(f"density {self.density:g}")
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name in {"recipe", "density"} or value == field.get_default(
-                call_default_factory=True
-            ):
-                continue
-            parts.append(f"{name} {_brief(value)}")
+        for name, value in self.given().items():
+            if name not in {"recipe", "density"}:
+                parts.append(f"{name} {_brief(value)}")
         return " ".join(parts)
+
+
+def matches(pattern: str, module: str) -> bool:
+    """Whether a glob matches a module's dotted name or its end, at a dot."""
+    return fnmatchcase(module, pattern) or fnmatchcase(module, f"*.{pattern}")
 
 
 def _brief(value: object) -> str:

@@ -162,8 +162,10 @@ def test_the_rank_is_kept_and_the_error_is_the_measured_one(recipe, case, rank):
     merged = merge_module("m", case.updates, chosen.model_copy(update={"rank": rank}))
     assert merged.factors.rank <= rank
     full = product(merge_module("m", case.updates, chosen))
-    if RECIPES.get(recipe).space == "dense" and RECIPES.get(recipe).sparsify:
+    if RECIPES.get(recipe).space == "dense" and recipe not in ("mean", "sum"):
         return  # even "full" is cut there; test_recipes compares it with the oracle
+    if not full.any():
+        return  # so few entries that int(density n) is 0
     measured = (full - product(merged)).norm() / full.norm()
     assert abs(float(measured) - merged.error) <= 1e-5
 
@@ -207,7 +209,7 @@ def ones(*languages):
 def options_of(slot, **values):
     import inspect
 
-    names = inspect.signature(slot).parameters
+    names = inspect.signature(slot).parameters  # and every option has a value below
     return {key: value for key, value in values.items() if key in names}
 
 
@@ -224,7 +226,7 @@ def test_a_mask_depends_on_its_own_language_module_and_seed_alone(name):
         assert not torch.equal(two.matrix(1), other.matrix(1))
 
 
-EXTRA: dict = {}
+EXTRA = {"epsilon": 0.2, "outliers": 0.1, "rescale": "inverse", "extra": 0, "thresholds": None}
 
 
 @FEW
@@ -258,8 +260,11 @@ def test_every_recipe_declares_exactly_the_options_that_its_slots_read():
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
         assert recipe.space in SPACES.names()
-        assert read <= set(recipe.options) <= set(MergeSettings.model_fields) - COMMON_OPTIONS
+        assert read - CONVENTIONS <= set(recipe.options)
+        assert set(recipe.options) <= set(MergeSettings.model_fields) - COMMON_OPTIONS
         assert set(recipe.options) - read <= SETTINGS_OF_THE_ENGINE
 
 
-SETTINGS_OF_THE_ENGINE: set = set()
+# What slots read that is no setting: a dialect's conventions, and what the engine hands over.
+CONVENTIONS = {"vote", "zero_sign", "extra", "thresholds"}
+SETTINGS_OF_THE_ENGINE = {"space", "scope"}

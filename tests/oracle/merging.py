@@ -65,3 +65,55 @@ def truncate(matrix, rank):
     U, S, Vt = np.linalg.svd(matrix, full_matrices=False)
     error = np.sqrt((S[rank:] ** 2).sum() / (S**2).sum())
     return (U[:, :rank] * S[:rank]) @ Vt[:rank], error
+
+
+def della_probability(matrix, density, epsilon):
+    """density - epsilon for the smallest of a row, + epsilon for the largest (arXiv 2406.11617)."""
+    ranks = np.argsort(np.argsort(np.abs(matrix), axis=1, kind="stable"), axis=1)
+    return density - epsilon + 2 * epsilon * ranks / (matrix.shape[1] - 1)
+
+
+def breadcrumbs(matrix, density, outliers):
+    """Without the int(outliers n) largest, the int(density n) next (arXiv 2312.06795)."""
+    if density >= 1.0:
+        return matrix
+    order = np.argsort(-np.abs(matrix).ravel(), kind="stable")
+    kept, removed = int(density * matrix.size), int(outliers * matrix.size)
+    result = np.zeros(matrix.size)
+    chosen = order[removed : removed + kept]
+    result[chosen] = matrix.ravel()[chosen]
+    return result.reshape(matrix.shape)
+
+
+def sce(matrices, weights, density):
+    """Most varying entries, energy weights, minority signs erased (arXiv 2408.07990)."""
+    stack = np.stack(matrices)
+    variance = stack.var(axis=0)
+    selected = trim(variance, density * np.count_nonzero(variance) / variance.size) != 0
+    stack = stack * (selected if density < 1.0 else 1.0)
+    shares = np.array(weights) * (stack**2).sum(axis=(1, 2)) / (stack**2).sum()
+    agree = np.sign(stack) == np.where(stack.sum(axis=0) >= 0, 1.0, -1.0)
+    shares = shares[:, None, None] * agree
+    return (stack * shares).sum(axis=0) / np.maximum(shares.sum(axis=0), 1e-6)
+
+
+def tsv(matrices, weights, density, ranks):
+    """Strongest singular directions of each, decorrelated by Procrustes (arXiv 2412.00081)."""
+    left, values, right = [], [], []
+    for matrix, weight, rank in zip(matrices, weights, ranks, strict=True):
+        U, S, Vt = np.linalg.svd(matrix, full_matrices=False)
+        kept = max(1, int(density * rank))
+        left.append(U[:, :kept])
+        values.append(weight * S[:kept])
+        right.append(Vt[:kept].T)
+    nearest = []
+    for stacked in (np.concatenate(left, axis=1), np.concatenate(right, axis=1)):
+        P, _, Qt = np.linalg.svd(stacked, full_matrices=False)
+        nearest.append(P @ Qt)
+    return (nearest[0] * np.concatenate(values)) @ nearest[1].T
+
+
+def isotropic(matrices, weights, rank):
+    """The sum with its `rank` singular values all set to their mean (arXiv 2502.04959)."""
+    U, S, Vt = np.linalg.svd(weighted_sum(matrices, weights), full_matrices=False)
+    return (U[:, :rank] * S[:rank].mean()) @ Vt[:rank]

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """A low-rank update B A: B is outputs x rank, A is rank x inputs; scales are folded into B."""
+    """A low-rank update B A: B is outputs x rank, A is rank x inputs, both float32.
+
+    `scale` is the alpha / r that is folded into B already, for who needs the factors as stored.
+    """
 
     B: torch.Tensor
     A: torch.Tensor
+    scale: float = 1.0
 
     @property
     def rank(self) -> int:
@@ -44,7 +48,7 @@ class Adapter:
         entry = self.header.modules[module]
         A = self._tensor(f"{module}.lora_A", entry.A)
         B = self._tensor(f"{module}.lora_B", entry.B)
-        return Factors(B=B * entry.scale, A=A)
+        return Factors(B=B.mul_(entry.scale), A=A, scale=entry.scale)
 
     def _tensor(self, name: str, spec: TensorSpec) -> torch.Tensor:
         import torch

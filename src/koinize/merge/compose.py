@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from koinize.adapter import Factors
 from koinize.catalog import Catalog
@@ -16,59 +17,99 @@ from koinize.merge.combine._linear import Linear
 from koinize.merge.linalg import Approximation, approximate
 from koinize.merge.spaces._aligned import Aligned
 from koinize.merge.stack import Stack
-from koinize.recipe import RECIPES, MergeSettings
+from koinize.recipe import MergeSettings
 
 SPACES: Catalog[Callable[[Sequence[Factors]], Aligned]] = Catalog("koinize.merge.spaces", "space")
 SPARSIFIERS: Catalog[Callable[..., Stack]] = Catalog("koinize.merge.sparsify", "sparsify")
-COMBINES: Catalog[Callable[..., torch.Tensor]] = Catalog("koinize.merge.combine", "combine")
+COMBINES: Catalog[Callable[..., Tensor]] = Catalog("koinize.merge.combine", "combine")
 
 
 def merge_module(
-    module: str, updates: Mapping[str, Factors], settings: MergeSettings
+    module: str,
+    updates: Mapping[str, Factors],
+    settings: MergeSettings,
+    thresholds: Mapping[str, float] | None = None,
 ) -> Approximation:
     """Merge the updates of one module, by language, as the settings say.
 
     All updates have the same outputs and inputs; their ranks may differ, and a language that does
     not adapt this module takes part with rank 0. "full" rank is the exact result, except where the
-    space is dense: there it is at most the sum of the ranks, as everywhere.
+    space is dense: there it is at most the sum of the ranks, as everywhere. thresholds: by
+    language, the magnitude at which trimming over the whole adapter cuts.
     """
     languages = tuple(sorted(updates))
-    factors = [updates[language] for language in languages]
+    factors = [_as_read(updates[language], settings) for language in languages]
     weights = [settings.weights.get(language, 1.0) for language in languages]
-    recipe = RECIPES.get(settings.recipe)
+    recipe = settings.composition()
     combine = COMBINES.get(recipe.combine)
-    limit = sum(update.rank for update in factors)
-    if isinstance(combine, Linear) and not recipe.sparsify:
-        scaled = [settings.scale * number for number in combine.coefficients(weights)]
-        return _on_factors(module, factors, scaled, settings)
+    if isinstance(combine, Linear) and not recipe.sparsify and recipe.space != "factor":
+        coefficients = [settings.scale * share for share in combine.coefficients(weights)]
+        return _compressed(module, _side_by_side(factors, coefficients), settings)
     aligned = SPACES.get(recipe.space)(factors)
-    stack = Stack(module, languages, aligned.shape, aligned.block, aligned.dtype)
-    for name in recipe.sparsify:
-        stack = _with_options(SPARSIFIERS.get(name), settings)(stack)
-    merged = _with_options(combine, settings)(stack, weights).mul_(settings.scale)
-    small = approximate(merged, limit, settings.rank, module)
+    merged = []
+    for part in aligned.parts:
+        stack = Stack(module, languages, part.shape, part.block, part.dtype)
+        for name in recipe.sparsify:
+            sparsify = _with_options(SPARSIFIERS.get(name), settings, thresholds=thresholds)
+            stack = sparsify(stack)
+        merged.append(_with_options(combine, settings)(stack, part.weights(weights)))
+    merged[-1].mul_(settings.scale)
+    if len(merged) == 2:
+        return _compressed(module, Factors(A=merged[0], B=merged[1]), settings)
+    limit = sum(update.rank for update in factors)
+    small = approximate(merged[0], limit, settings.rank, module)
     return replace(small, factors=aligned.lift(small.factors))
 
 
-def _on_factors(
-    module: str, factors: Sequence[Factors], coefficients: Sequence[float], settings: MergeSettings
-) -> Approximation:
-    """A linear combination: the factors side by side, compressed only if a rank is asked for."""
-    joined = Factors(
+def entries(
+    module: str, updates: Mapping[str, Factors], settings: MergeSettings
+) -> dict[str, list[Tensor]]:
+    """All X_i of a module by language, as trimming over the whole adapter has to see them."""
+    languages = tuple(sorted(updates))
+    factors = [_as_read(updates[language], settings) for language in languages]
+    parts = SPACES.get(settings.composition().space)(factors).parts
+
+    def matrices(index: int) -> list[Tensor]:
+        return [
+            Stack(module, languages, part.shape, part.block, part.dtype).matrix(index)
+            for part in parts
+        ]
+
+    return {language: matrices(index) for index, language in enumerate(languages)}
+
+
+def _as_read(update: Factors, settings: MergeSettings) -> Factors:
+    """The update, without alpha / r for a dialect that ignores it."""
+    if settings.resolve("folded"):
+        return update
+    return Factors(B=update.B / update.scale, A=update.A)
+
+
+def _side_by_side(factors: Sequence[Factors], coefficients: Sequence[float]) -> Factors:
+    """sum c_i B_i A_i as one product."""
+    return Factors(
         B=torch.cat([u.B * c for u, c in zip(factors, coefficients, strict=True)], dim=1),
         A=torch.cat([update.A for update in factors], dim=0),
     )
+
+
+def _compressed(module: str, product: Factors, settings: MergeSettings) -> Approximation:
+    """A merge that is a product already: as it is, or its best approximation of lower rank."""
     if settings.rank == "full":
-        return Approximation(joined, lost=0.0, total=0.0)
-    aligned = SPACES.get("core")([joined])
-    small = approximate(
-        aligned.block(0, slice(0, aligned.shape[0])), joined.rank, settings.rank, module
-    )
+        return Approximation(product, lost=0.0, total=0.0)
+    aligned = SPACES.get("core")([product])
+    (part,) = aligned.parts
+    middle = part.block(0, slice(0, part.shape[0]))
+    small = approximate(middle, product.rank, settings.rank, module)
     return replace(small, factors=aligned.lift(small.factors))
 
 
-def _with_options(slot: Callable[..., Any], settings: MergeSettings) -> Callable[..., Any]:
-    """A slot names the settings that it reads as its keyword-only parameters."""
+def _with_options(
+    slot: Callable[..., Any], settings: MergeSettings, **known: object
+) -> Callable[..., Any]:
+    """A slot names what it reads as its keyword-only parameters."""
     parameters = inspect.signature(slot).parameters.values()
     names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    return partial(slot, **{name: getattr(settings, name) for name in names})
+    return partial(
+        slot, **{name: known[name] if name in known else settings.resolve(name) for name in names}
+    )

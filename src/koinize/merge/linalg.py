@@ -63,8 +63,14 @@ def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, largest first, and vectors of a Gram matrix, without its rounding noise."""
     values, vectors = torch.linalg.eigh(symmetric)
     values, vectors = values.flip(0), vectors.flip(1)
-    count = max(1, int((values > values[0] * NEGLIGIBLE**2).sum()))
-    return values[:count].clamp_min(0.0), vectors[:, :count]
+    values = values.clamp_min(0.0)
+    count = numerical_rank(values.sqrt())
+    return values[:count], vectors[:, :count]
+
+
+def numerical_rank(singular: Tensor) -> int:
+    """How many of the descending singular values stand above rounding noise; at least one."""
+    return max(1, int(singular.gt(singular[0] * NEGLIGIBLE).sum()))
 
 
 def orthonormal(tall: Tensor) -> Basis:

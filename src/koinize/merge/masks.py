@@ -20,15 +20,21 @@ WORDS_PER_COUNT = 8  # one step of the counter gives four 64-bit numbers
 
 
 def keep(
-    seed: int, language: str, module: str, start: int, shape: tuple[int, ...], density: float
+    seed: int,
+    language: str,
+    module: str,
+    start: int,
+    shape: tuple[int, ...],
+    probability: float | Tensor,
 ) -> Tensor:
-    """Boolean tensor: True with probability `density` for entries start, start + 1, ...
+    """Boolean tensor: True with the given probability for entries start, start + 1, ...
 
-    The probability is exact to 2^-32.
+    The probability, one for all or one for each, is exact to 2^-32.
     """
-    count = int(np.prod(shape))
-    draws = words((seed, "drop", language, module), start, count)
-    return torch.from_numpy(draws <= np.uint32(math.ceil(density * 2**32) - 1)).reshape(shape)
+    draws = words((seed, "drop", language, module), start, math.prod(shape)).reshape(shape)
+    if isinstance(probability, Tensor):
+        return torch.from_numpy(draws < probability.double().numpy() * 2**32)
+    return torch.from_numpy(draws <= np.uint32(math.ceil(probability * 2**32) - 1))
 
 
 def signs(module: str, rows: int, columns: int) -> Tensor:

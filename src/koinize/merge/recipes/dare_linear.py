@@ -1,15 +1,12 @@
-"""DARE then the weighted mean of the deltas."""
+"""Drop entries at random and rescale, then take the weighted mean."""
 
-from koinize.recipe import Recipe
+from koinize.recipe import DROP, Recipe
 
 recipe = Recipe(
-    title="DARE then the weighted mean of the deltas.",
+    title="Drop entries at random and rescale, then take the weighted mean.",
     paper="Yu et al. 2024, arXiv 2311.03099",
     space="dense",
     sparsify=("drop",),
     combine="mean",
-    options=(
-        "density",
-        "seed",
-    ),
+    options=("space", *DROP),
 )

@@ -1,15 +1,12 @@
-"""DARE then TIES' election on the deltas: drop entries at random, rescale, elect."""
+"""Drop entries at random and rescale, then elect signs as TIES does."""
 
-from koinize.recipe import Recipe
+from koinize.recipe import DROP, ELECT, Recipe
 
 recipe = Recipe(
-    title="DARE then TIES' election on the deltas: drop entries at random, rescale, elect.",
+    title="Drop entries at random and rescale, then elect signs as TIES does.",
     paper="Yu et al. 2024, arXiv 2311.03099",
     space="dense",
     sparsify=("drop",),
     combine="elect",
-    options=(
-        "density",
-        "seed",
-    ),
+    options=("space", *DROP, *ELECT),
 )

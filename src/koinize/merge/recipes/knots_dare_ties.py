@@ -1,15 +1,12 @@
-"""DARE then TIES' election in the basis that the SVD of all deltas side by side gives."""
+"""DARE-TIES in the basis of the SVD of all updates side by side."""
 
-from koinize.recipe import Recipe
+from koinize.recipe import DROP, ELECT, Recipe
 
 recipe = Recipe(
-    title="DARE then TIES' election in the basis that the SVD of all deltas side by side gives.",
+    title="DARE-TIES in the basis of the SVD of all updates side by side.",
     paper="Stoica et al. 2025, arXiv 2410.19735",
     space="knots",
     sparsify=("drop",),
     combine="elect",
-    options=(
-        "density",
-        "seed",
-    ),
+    options=(*DROP, *ELECT),
 )

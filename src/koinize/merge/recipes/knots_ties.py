@@ -1,12 +1,12 @@
-"""TIES in the basis that the SVD of all deltas side by side gives."""
+"""TIES in the basis of the SVD of all updates side by side."""
 
-from koinize.recipe import Recipe
+from koinize.recipe import ELECT, TRIM, Recipe
 
 recipe = Recipe(
-    title="TIES in the basis that the SVD of all deltas side by side gives.",
+    title="TIES in the basis of the SVD of all updates side by side.",
     paper="Stoica et al. 2025, arXiv 2410.19735",
     space="knots",
     sparsify=("trim",),
     combine="elect",
-    options=("density",),
+    options=(*TRIM, *ELECT),
 )

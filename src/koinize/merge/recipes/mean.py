@@ -1,9 +1,9 @@
-"""Weighted mean of the deltas: sum w D / sum w. Exact on factors."""
+"""Weighted mean of the updates, exact on factors."""
 
 from koinize.recipe import Recipe
 
 recipe = Recipe(
-    title="Weighted mean of the deltas: sum w D / sum w. Exact on factors.",
+    title="Weighted mean of the updates, exact on factors.",
     paper="Wortsman et al. 2022, arXiv 2203.05482",
     space="dense",
     combine="mean",

@@ -1,10 +1,11 @@
-"""Weighted sum of the deltas (task arithmetic). Exact on factors."""
+"""Weighted sum of the updates (task arithmetic), exact on factors."""
 
 from koinize.recipe import Recipe
 
 recipe = Recipe(
-    title="Weighted sum of the deltas (task arithmetic). Exact on factors.",
+    title="Weighted sum of the updates (task arithmetic), exact on factors.",
     paper="Ilharco et al. 2023, arXiv 2212.04089",
     space="dense",
     combine="sum",
+    options=("space",),
 )

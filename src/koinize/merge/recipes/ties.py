@@ -1,12 +1,12 @@
-"""TIES on the deltas: trim small entries, elect a sign, average those that agree."""
+"""Trim small entries, elect a sign per entry, average those that agree."""
 
-from koinize.recipe import Recipe
+from koinize.recipe import ELECT, TRIM, Recipe
 
 recipe = Recipe(
-    title="TIES on the deltas: trim small entries, elect a sign, average those that agree.",
+    title="Trim small entries, elect a sign per entry, average those that agree.",
     paper="Yadav et al. 2023, arXiv 2306.01708",
     space="dense",
     sparsify=("trim",),
     combine="elect",
-    options=("density",),
+    options=("space", *TRIM, *ELECT),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,14 +12,22 @@ from koinize.adapter import Factors
 
 
 @dataclass(frozen=True, slots=True)
-class Aligned:
-    """Coordinates X_i (shape) of N updates of one module, as blocks of rows.
-
-    lift: factors of a merged X to factors of the merged update. It keeps singular values, so the
-    truncation of X is the truncation of the update.
-    """
+class Part:
+    """Matrices X_i of one shape, as blocks of rows; `weights` are what w_i becomes on them."""
 
     shape: tuple[int, int]
     block: Callable[[int, slice], Tensor]
-    lift: Callable[[Factors], Factors]
     dtype: torch.dtype = torch.float32
+    weights: Callable[[Sequence[float]], list[float]] = list
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Coordinates of N updates of one module: one part, or the two factors (A, B) apart.
+
+    lift: factors of a merged X to factors of the merged update. With one part it keeps singular
+    values, so the truncation of X is the truncation of the update.
+    """
+
+    parts: tuple[Part, ...]
+    lift: Callable[[Factors], Factors]

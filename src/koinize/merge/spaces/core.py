@@ -9,7 +9,7 @@ from torch import Tensor
 
 from koinize.adapter import Factors
 from koinize.merge.linalg import columns, gram, orthonormal, reciprocal, strong_eigh
-from koinize.merge.spaces._aligned import Aligned
+from koinize.merge.spaces._aligned import Aligned, Part
 
 
 def space(factors: Sequence[Factors]) -> Aligned:
@@ -36,7 +36,8 @@ def space(factors: Sequence[Factors]) -> Aligned:
     def lift(merged: Factors) -> Factors:
         return Factors(B=U.times(merged.B), A=V.times(merged.A.T).T)
 
-    return Aligned((U.mix.shape[1], V.mix.shape[1]), block, lift, dtype=torch.float64)
+    shape = (U.mix.shape[1], V.mix.shape[1])
+    return Aligned((Part(shape, block, dtype=torch.float64),), lift)
 
 
 def _balancing(update: Factors) -> tuple[Tensor, Tensor]:

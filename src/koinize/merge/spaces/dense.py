@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
-from koinize.merge.spaces._aligned import Aligned
+from koinize.merge.spaces._aligned import Aligned, Part
 
 # Products are always taken over the same groups of rows, so that the way a matrix library splits
 # its work, and with it the last bit, does not depend on the tiles that somebody asks for.
@@ -28,4 +28,4 @@ def space(factors: Sequence[Factors]) -> Aligned:
         whole = groups[0] if len(groups) == 1 else torch.cat(groups)
         return whole[rows.start - first : rows.stop - first]
 
-    return Aligned(shape, block, lift=lambda merged: merged)
+    return Aligned((Part(shape, block),), lift=lambda merged: merged)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from koinize.adapter import Factors
 from koinize.merge.linalg import Basis, columns, gram, reciprocal, strong_eigh
-from koinize.merge.spaces._aligned import Aligned
+from koinize.merge.spaces._aligned import Aligned, Part
 
 
 def space(factors: Sequence[Factors]) -> Aligned:
@@ -37,7 +37,7 @@ def space(factors: Sequence[Factors]) -> Aligned:
     def lift(merged: Factors) -> Factors:
         return Factors(B=basis.times(merged.B), A=merged.A)
 
-    return Aligned((mix.shape[1], factors[0].A.shape[1]), block, lift)
+    return Aligned((Part((mix.shape[1], factors[0].A.shape[1]), block),), lift)
 
 
 def _root(A: Tensor) -> Tensor:

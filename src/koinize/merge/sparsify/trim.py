@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from koinize.merge.select import kept_count, magnitude_threshold
 from koinize.merge.stack import Stack
 
 
-def sparsify(stack: Stack, *, density: float) -> Stack:
-    """Each X_i with only its int(density n) entries of largest magnitude; n = rows x columns.
+def sparsify(
+    stack: Stack,
+    *,
+    density: float,
+    extra: int = 0,
+    thresholds: Mapping[str, float] | None = None,
+) -> Stack:
+    """Each X_i with only its int(density n) + extra entries of largest magnitude.
 
-    Entries that tie with the last one kept are kept too. Yadav et al. 2023, arXiv 2306.01708.
+    n is rows x columns; entries that tie with the last one kept are kept too. `thresholds`, by
+    language, stand in for the module's own when the scope is the whole adapter. Yadav et al. 2023,
+    arXiv 2306.01708.
     """
     if density >= 1.0:
         return stack
-    count = kept_count(density, stack.shape[0] * stack.shape[1])
-    thresholds = [magnitude_threshold(stack.matrix(i), count) for i in range(len(stack))]
+    if thresholds is not None:
+        lowest = [thresholds[language] for language in stack.languages]
+    else:
+        count = kept_count(density, stack.shape[0] * stack.shape[1]) + extra
+        lowest = [magnitude_threshold(stack.matrix(index), count) for index in range(len(stack))]
 
     def trimmed(index: int, _rows: slice, block: Tensor) -> Tensor:
-        return block.masked_fill_(block.abs() < thresholds[index], 0.0)
+        # The adapter's thresholds are float32, whatever the space works in.
+        magnitudes = block.abs() if thresholds is None else block.float().abs()
+        return block.masked_fill_(magnitudes < lowest[index], 0.0)
 
     return stack.each(trimmed)

@@ -1,0 +1,183 @@
+"""Merging adapter folders: PEFT folders in, one PEFT folder out, and the base is never read.
+
+Plan, validate, apply: everything that can be wrong is found in file headers before the first tensor
+is read. Then one module after the other is read, merged and written, so memory is bounded by the
+largest module. The output's bytes depend on the adapters and the settings alone: not on the order
+of the inputs, nor on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from koinize.adapter import AdapterHeader, AdapterWriter
+from koinize.adapter.header import CONFIG_FILE
+from koinize.adapter.writer import refuse_existing
+from koinize.digest import digest, file_digest
+from koinize.engine.card import render_card
+from koinize.engine.plan import plan_merge
+from koinize.engine.stream import MergeStream, single_threaded
+from koinize.errors import StepError
+from koinize.recipe import RECIPES, MergeSettings, merge_settings
+
+NOTABLE_ERROR = 0.1
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleReport:
+    """One merged module: its rank, and what reaching it lost, as squared Frobenius norms."""
+
+    name: str
+    rank: int
+    lost: float
+    total: float
+
+    @property
+    def error(self) -> float:
+        """Relative Frobenius error; 0 if nothing was cut."""
+        return _relative(self.lost, self.total)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """What a merge did; `inputs` are the adapters' digests by language."""
+
+    out: Path
+    settings: MergeSettings
+    modules: tuple[ModuleReport, ...]
+    inputs: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """Relative Frobenius error of the change of rank, over all modules together."""
+        lost = sum(module.lost for module in self.modules)
+        return _relative(lost, sum(module.total for module in self.modules))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know: an input's peculiarity, a large error, an unservable rank."""
+        found = list(self.notes)
+        if self.error > NOTABLE_ERROR:
+            found.append(f"the change of rank lost {self.error:.1%} of the merge (Frobenius norm)")
+        if not self.vllm_flags:
+            found.append(f"rank {self.rank} is above vLLM's limit of {VLLM_RANKS[-1]}")
+        return tuple(found)
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any module."""
+        return max(module.rank for module in self.modules)
+
+    @property
+    def vllm_flags(self) -> str:
+        """The flags that vLLM needs for this adapter; empty if its rank is beyond vLLM's limit."""
+        return vllm_flags(self.rank)
+
+
+def _relative(lost: float, total: float) -> float:
+    return math.sqrt(lost / total) if lost > 0.0 else 0.0
+
+
+def vllm_flags(rank: int) -> str:
+    """`--enable-lora --max-lora-rank N` for an adapter of this rank, or "" above vLLM's limit."""
+    fitting = [limit for limit in VLLM_RANKS if limit >= rank]
+    return f"--enable-lora --max-lora-rank {fitting[0]}" if fitting else ""
+
+
+def merge_adapters(
+    adapters: Mapping[str, Path | str],
+    settings: MergeSettings | None = None,
+    *,
+    out: Path | str,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    card: Mapping[str, object] | None = None,
+    **options: object,
+) -> MergeReport:
+    """Merge PEFT LoRA folders, by language, into a new folder `out`.
+
+    Give either `settings` or its fields as keywords (`recipe="knots-ties", density=0.5`).
+    threads: modules merged at once; it changes no byte. progress: called with (done, all) modules.
+    card: more keys for the front matter of the model card, for example {"license": "apache-2.0"}.
+
+    Raises InputError (or ManyErrors) for adapters or settings that cannot be merged, before a
+    tensor is read; StepError if the output cannot be written. `out` exists only after success.
+    """
+    started = time.monotonic()
+    chosen = settings if settings is not None else merge_settings(**options)
+    refuse_existing(Path(out))
+    headers = plan_merge(adapters, chosen)
+    with ThreadPoolExecutor(max(1, threads), initializer=single_threaded) as pool:
+        inputs = dict(zip(headers, pool.map(adapter_digest, headers.values()), strict=True))
+        try:
+            merged = MergeStream(headers, chosen, pool, max(1, threads))
+            writer = AdapterWriter(out, merged.shapes(), dtype=chosen.dtype)
+            with merged, writer:
+                modules = _write(merged, writer, progress)
+                notes = tuple(note for header in headers.values() for note in header.warnings)
+                report = MergeReport(Path(out), chosen, modules, inputs, notes)
+                writer.finish(headers.values(), card=_card(report, headers, card or {}))
+        except OSError as error:
+            raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
+    return replace(report, seconds=time.monotonic() - started)
+
+
+def adapter_digest(header: AdapterHeader) -> str:
+    """The identity of an adapter: its weights and its configuration, not its place."""
+    return digest(
+        {
+            "config": file_digest(header.folder / CONFIG_FILE),
+            "weights": file_digest(header.weights),
+        }
+    )
+
+
+def _card(
+    report: MergeReport, headers: Mapping[str, AdapterHeader], more: Mapping[str, object]
+) -> str:
+    front = {
+        "base_model": next(iter(headers.values())).base_model,
+        "language": list(headers),
+        "library_name": "peft",
+        "tags": ["lora", "merge", "koinize"],
+        **more,
+    }
+    settings = report.settings
+    recipe = RECIPES.get(settings.recipe)
+    return render_card(
+        front,
+        title=f"Merged adapter: {', '.join(headers)}",
+        recipe=f"`{settings.describe()}`. {recipe.title} {recipe.paper}.",
+        settings=settings.model_dump(mode="json"),
+        inputs=[
+            (language, settings.weights.get(language, 1.0), report.inputs[language])
+            for language in headers
+        ],
+        outcome=[
+            f"Modules: {len(report.modules)}; rank: {report.rank}.",
+            f"Lost by the change of rank: {report.error:.3%} of the Frobenius norm.",
+            f"vLLM: `{report.vllm_flags}`." if report.vllm_flags else "vLLM: rank above its limit.",
+            *report.notes,
+        ],
+        errors=[(module.name, module.rank, module.error) for module in report.modules],
+    )
+
+
+def _write(
+    merged: MergeStream, writer: AdapterWriter, progress: Callable[[int, int], None] | None
+) -> tuple[ModuleReport, ...]:
+    done: list[ModuleReport] = []
+    for name, result in merged.merged():
+        writer.write(name, result.factors)
+        done.append(ModuleReport(name, result.factors.rank, result.lost, result.total))
+        if progress is not None:
+            progress(len(done), len(merged.modules))
+    return tuple(done)

@@ -1,0 +1,129 @@
+"""Everything that can be known to be wrong before the first tensor is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from koinize.adapter import AdapterHeader, read_header
+from koinize.adapter.header import CONFIG_FILE
+from koinize.errors import InputError, ManyErrors, did_you_mean
+from koinize.recipe import MergeSettings, matches
+
+
+def plan_merge(
+    adapters: Mapping[str, Path | str], settings: MergeSettings
+) -> dict[str, AdapterHeader]:
+    """The headers of all adapters, sorted by language, after every check that needs no tensor."""
+    if not adapters:
+        raise InputError("there is no adapter to merge", expected="at least one LANGUAGE=FOLDER")
+    headers: dict[str, AdapterHeader] = {}
+    errors: list[InputError] = []
+    for language in sorted(adapters):
+        try:
+            headers[language] = read_header(adapters[language])
+        except InputError as error:
+            errors.append(error)
+    errors += [
+        *_weight_errors(sorted(adapters), settings),
+        *_mismatches(headers),
+        *_override_errors(headers, settings),
+        *_rank_errors(headers, settings),
+    ]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ManyErrors(errors)
+    return headers
+
+
+def _weight_errors(languages: list[str], settings: MergeSettings) -> Iterator[InputError]:
+    for language in settings.weights:
+        if language not in languages:
+            yield InputError(
+                f"there is a weight for '{language}' but no adapter",
+                remedy=did_you_mean(language, languages),
+            )
+    weights = [settings.weights.get(language, 1.0) for language in languages]
+    if not any(weights):
+        yield InputError("all weights are 0", remedy="give at least one language a weight")
+    elif settings.composition().combine == "mean" and abs(sum(weights)) < 1e-9:
+        yield InputError(
+            "the weights sum to 0, and a mean divides by their sum",
+            remedy="use recipe 'sum' for differences",
+        )
+
+
+def _mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
+    """Adapters that are not of one base model, or not of one shape."""
+    if not headers:
+        return
+    first_language, first = next(iter(headers.items()))
+    shapes: dict[str, tuple[str, tuple[int, int]]] = {}
+    for language, header in headers.items():
+        if (header.base_model, header.revision) != (first.base_model, first.revision):
+            yield InputError(
+                f"'{language}' adapts {_base(header)}, '{first_language}' adapts {_base(first)}",
+                where=str(header.folder),
+                expected="adapters of one base model",
+                remedy=f"if the two are the same, make both {CONFIG_FILE} say so",
+            )
+        elif header.fan_in_fan_out != first.fan_in_fan_out:
+            yield InputError(
+                f"fan_in_fan_out differs between '{language}' and '{first_language}'",
+                where=str(header.folder),
+                expected="adapters of one base model",
+            )
+        for module in header.modules.values():
+            shape = (module.outputs, module.inputs)
+            owner, known = shapes.setdefault(module.name, (language, shape))
+            if shape != known:
+                yield InputError(
+                    f"module '{module.name}' is {shape[0]} x {shape[1]} in '{language}' "
+                    f"and {known[0]} x {known[1]} in '{owner}'",
+                    where=str(header.folder),
+                    expected="adapters of one base model",
+                )
+                break  # one module says it; the others would only repeat it
+
+
+def _base(header: AdapterHeader) -> str:
+    name = header.base_model or "an unnamed base"
+    return f"{name} at {header.revision}" if header.revision else name
+
+
+def _override_errors(
+    headers: Mapping[str, AdapterHeader], settings: MergeSettings
+) -> Iterator[InputError]:
+    modules = sorted({name for header in headers.values() for name in header.modules})
+    for pattern in settings.overrides:
+        if modules and not any(matches(pattern, module) for module in modules):
+            yield InputError(
+                f"the override '{pattern}' matches no module",
+                expected=f"a glob over names such as '{modules[0]}'",
+            )
+    for module in modules:
+        try:
+            settings.of_module(module)
+        except InputError as error:
+            yield error
+            return  # one module says it; the others would only repeat it
+
+
+def _rank_errors(
+    headers: Mapping[str, AdapterHeader], settings: MergeSettings
+) -> Iterator[InputError]:
+    if settings.composition().space != "factor":
+        return
+    first: dict[str, tuple[str, int]] = {}
+    for language, header in headers.items():
+        for module in header.modules.values():
+            owner, rank = first.setdefault(module.name, (language, module.rank))
+            if rank != module.rank:
+                yield InputError(
+                    f"module '{module.name}' has rank {module.rank} in '{language}' and {rank} in "
+                    f"'{owner}', and space 'factor' adds up factors",
+                    where=str(header.folder),
+                    remedy="merge in space 'dense', 'knots' or 'core'",
+                )
+                return

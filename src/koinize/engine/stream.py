@@ -1,0 +1,120 @@
+"""Running a merge: modules read, merged and handed on one after the other, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from koinize.adapter import Adapter, AdapterHeader, Factors, ModuleShape
+from koinize.recipe import MergeSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from koinize.merge.linalg import Approximation
+
+T = TypeVar("T")
+
+
+def single_threaded() -> None:
+    """Modules run side by side; one product split over threads could differ in its last bit."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[str], T], names: Iterable[str], ahead: int
+) -> Iterator[tuple[str, T]]:
+    """(name, work(name)) in the order of the names, with `ahead` results waiting at most."""
+    remaining = iter(names)
+    waiting: list[tuple[str, Future[T]]] = []
+    waiting.extend((name, pool.submit(work, name)) for name in islice(remaining, ahead))
+    while waiting:
+        name, future = waiting.pop(0)
+        result = future.result()
+        waiting.extend((later, pool.submit(work, later)) for later in islice(remaining, 1))
+        yield name, result
+
+
+class MergeStream:
+    """The open inputs of one merge, and its modules as they get done."""
+
+    def __init__(
+        self,
+        headers: Mapping[str, AdapterHeader],
+        settings: MergeSettings,
+        pool: ThreadPoolExecutor,
+        threads: int,
+    ) -> None:
+        self._headers, self._settings, self._pool = headers, settings, pool
+        self._ahead = threads + 1
+        self.modules = sorted({name for header in headers.values() for name in header.modules})
+        self._open = ExitStack()
+        self._adapters: dict[str, Adapter] = {}
+
+    def __enter__(self) -> MergeStream:
+        for language, header in self._headers.items():
+            self._adapters[language] = self._open.enter_context(Adapter(header))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._open.close()
+
+    def shapes(self) -> Iterator[ModuleShape]:
+        """The largest that every module may become."""
+        for name in self.modules:
+            present = [h.modules[name] for h in self._headers.values() if name in h.modules]
+            rank = sum(module.rank for module in present)
+            wanted = self._settings.of_module(name).rank
+            rank = min(rank, wanted) if isinstance(wanted, int) else rank
+            yield ModuleShape(name, present[0].outputs, present[0].inputs, rank)
+
+    def merged(self) -> Iterator[tuple[str, Approximation]]:
+        """Every module's merge, in sorted order."""
+        from koinize.merge.compose import merge_module
+
+        cuts = self._thresholds()
+
+        def work(module: str) -> Approximation:
+            settings = self._settings.of_module(module)
+            return merge_module(module, self._updates(module), settings, cuts)
+
+        yield from in_order(self._pool, work, self.modules, self._ahead)
+
+    def _updates(self, module: str) -> dict[str, Factors]:
+        """All languages' factors; one that does not adapt the module takes part with rank 0."""
+        present = {
+            language: adapter.factors(module)
+            for language, adapter in self._adapters.items()
+            if module in adapter.header.modules
+        }
+        like = next(iter(present.values()))
+        nothing = Factors(B=like.B[:, :0], A=like.A[:0])
+        return {language: present.get(language, nothing) for language in self._adapters}
+
+    def _thresholds(self) -> dict[str, float] | None:
+        """Where trimming cuts, if it looks at the whole adapter rather than at one module."""
+        settings = self._settings
+        trims = "trim" in settings.composition().sparsify and settings.density < 1.0
+        if not trims or settings.resolve("scope") != "adapter":
+            return None
+        from koinize.merge import scope
+        from koinize.merge.compose import entries
+
+        def counted(count: Callable[..., dict[str, Tensor]], *more: object) -> dict[str, Tensor]:
+            def work(module: str) -> dict[str, Tensor]:
+                local = settings.of_module(module)
+                return count(entries(module, self._updates(module), local), *more)
+
+            done = in_order(self._pool, work, self.modules, self._ahead)
+            return scope.added(counts for _, counts in done)
+
+        upper = counted(scope.upper_counts)
+        groups = scope.wanted_groups(upper, settings.density, settings.resolve("extra"))
+        lower = counted(scope.lower_counts, {key: group for key, (group, _) in groups.items()})
+        return scope.thresholds(groups, lower)

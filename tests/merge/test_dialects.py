@@ -1,0 +1,175 @@
+"""Other tools' readings: PEFT itself in the same run, mergekit and KnOTS by their formulas."""
+
+import numpy as np
+import pytest
+import torch
+
+from koinize.adapter import Factors
+from koinize.engine import merge_adapters
+from koinize.errors import InputError
+from koinize.merge.compose import merge_module
+from koinize.merge.masks import keep
+from koinize.recipe import merge_settings
+
+LANGUAGES = ("de", "en", "fr")
+WEIGHTS = {"de": 1.0, "en": 0.5, "fr": 2.0}
+CLOSE = 64 * np.finfo(np.float32).eps
+
+
+def updates(scale=1.0):
+    random = torch.Generator().manual_seed(3)
+    return {
+        language: Factors(
+            scale * torch.randn(9, 2, generator=random), torch.randn(2, 11, generator=random), scale
+        )
+        for language in LANGUAGES
+    }
+
+
+def deltas(factors):
+    return np.stack([(factors[one].B @ factors[one].A).double().numpy() for one in LANGUAGES])
+
+
+def merged(factors, **options):
+    result = merge_module("m", factors, merge_settings(weights=WEIGHTS, **options))
+    return (result.factors.B @ result.factors.A).double().numpy()
+
+
+def assert_close(found, wanted):
+    assert np.abs(found - wanted).max() <= CLOSE * np.abs(wanted).max()
+
+
+W = np.array(list(WEIGHTS.values()))[:, None, None]
+
+
+def peft_ties(tensors, weights, density):
+    """PEFT's `ties` on any tensors: signs of plain values, divided by the number that agree."""
+    kept = []
+    for tensor in tensors:
+        mask = np.zeros(tensor.size)
+        mask[np.argsort(-np.abs(tensor).ravel())[: int(density * tensor.size)]] = 1
+        kept.append(tensor * mask.reshape(tensor.shape))
+    kept = np.stack(kept)
+    mask = np.sign(kept) == np.where(kept.sum(0) >= 0, 1, -1)
+    return (kept * weights * mask).sum(0) / np.maximum(mask.sum(0), 1)
+
+
+def test_peft_ties_acts_on_the_factors_as_stored():
+    factors = updates(scale=0.5)
+    A = [factors[one].A.double().numpy() for one in LANGUAGES]
+    B = [factors[one].B.double().numpy() / 0.5 for one in LANGUAGES]
+    root = np.sqrt(W * 0.5)
+    wanted = peft_ties(B, root, 0.6) @ peft_ties(A, root, 0.6)
+    assert_close(merged(factors, recipe="ties", dialect="peft", density=0.6), wanted)
+
+
+def test_peft_ties_svd_with_weights_is_the_dense_space():
+    factors = updates()
+    wanted = peft_ties(deltas(factors), W, 1.0)
+    found = merged(factors, recipe="ties", dialect="peft", space="dense")
+    U, S, Vt = np.linalg.svd(wanted)
+    assert_close(found, (U[:, :6] * S[:6]) @ Vt[:6])  # three adapters of rank 2
+
+
+def test_a_negative_weight_keeps_its_sign_on_one_factor():
+    factors = {"de": updates()["de"]}
+    settings = merge_settings(recipe="sum", dialect="peft", weights={"de": -2.0})
+    result = merge_module("m", factors, settings).factors
+    assert_close((result.B @ result.A).numpy(), -2.0 * (factors["de"].B @ factors["de"].A).numpy())
+
+
+def dropped(ds, density, seed=0):
+    return np.stack(
+        [
+            d * keep(seed, one, "m", 0, d.shape, density).numpy()
+            for one, d in zip(LANGUAGES, ds, strict=True)
+        ]
+    )
+
+
+def test_mergekit_restores_the_l1_norm_and_does_not_divide():
+    factors = updates()
+    thin = dropped(deltas(factors), 0.5)
+    full = np.abs(deltas(factors)).sum((1, 2)) / np.abs(thin).sum((1, 2))
+    weighted = thin * full[:, None, None] * W
+    mask = np.sign(weighted) == np.where(weighted.sum(0) >= 0, 1, -1)
+    wanted = (weighted * mask).sum(0)
+    options = {"recipe": "dare-ties", "dialect": "mergekit", "density": 0.5}
+    # A third, empty direction in each adapter lets the merge keep all its 9 ranks.
+    factors = {
+        one: Factors(torch.cat([f.B, 0 * f.B[:, :1]], 1), torch.cat([f.A, f.A[:1]]))
+        for one, f in factors.items()
+    }
+    assert_close(merged(factors, **options), wanted)
+
+
+def knots_ties(ds, density):
+    """KnOTS' own code: S V' of the SVD side by side, one threshold per adapter, plain signs."""
+    U, S, Vt = np.linalg.svd(np.concatenate(list(ds), axis=1), full_matrices=False)
+    strong = S > 1e-5
+    X = np.stack(np.split(S[strong, None] * Vt[strong], len(ds), axis=1))
+    k = X[0].size - int(X[0].size * density)
+    flat = np.sort(np.abs(X).reshape(len(ds), -1), axis=1)
+    kept = np.where(np.abs(X) >= flat[:, k - 1][:, None, None], X, 0.0) if density < 1 else X
+    sign = np.sign(kept.sum(0))
+    sign[sign == 0] = np.sign(sign.sum())
+    agree = np.where(sign > 0, kept > 0, kept < 0)
+    return U[:, strong] @ ((kept * agree).sum(0) / np.maximum(agree.sum(0), 1))
+
+
+@pytest.mark.parametrize("density", [1.0, 0.4])
+def test_knots_ties_of_one_module(density):
+    """Alpha is ignored, and int(density n) + 1 entries are kept."""
+    factors = updates(scale=0.25)
+    wanted = knots_ties(deltas(factors) / 0.25, density)
+    settings = merge_settings(recipe="knots-ties", dialect="knots", density=density, scope="module")
+    result = merge_module("m", factors, settings).factors
+    assert_close((result.B @ result.A).double().numpy(), wanted)
+
+
+def test_trimming_over_the_whole_adapter(tmp_path, save_adapter, make_modules, oracle):
+    """One threshold for both modules, as if their S V' were one vector."""
+    density = 0.3
+    adapters, loaded = {}, {}
+    for seed, language in enumerate(LANGUAGES):
+        loaded[language] = make_modules(seed)
+        adapters[language] = save_adapter(language, loaded[language])
+    out = merge_adapters(
+        adapters, recipe="knots-ties", density=density, scope="adapter", out=tmp_path / "out"
+    ).out
+    spaces = {
+        name: oracle.knots([loaded[one][name][0] @ loaded[one][name][1] for one in LANGUAGES])
+        for name in loaded["de"]
+    }
+    kept = {name: [] for name in spaces}
+    for index in range(len(LANGUAGES)):
+        everything = np.concatenate([X[index].ravel() for _, X in spaces.values()])
+        count = int(density * everything.size)
+        lowest = np.sort(np.abs(everything))[-count]
+        for name, (_, X) in spaces.items():
+            # The threshold is float32: half a step below keeps the entry that it belongs to.
+            kept[name].append(np.where(np.abs(X[index]) >= lowest * (1 - 1e-6), X[index], 0.0))
+    from koinize.adapter import open_adapter
+
+    with open_adapter(out) as adapter:
+        for name, (U, _) in spaces.items():
+            wanted = U @ oracle.elect(kept[name], [1.0, 1.0, 1.0])
+            found = adapter.factors(name)
+            assert_close((found.B @ found.A).double().numpy(), wanted)
+
+
+def test_refusals():
+    with pytest.raises(InputError) as caught:
+        merge_settings(recipe="core-ties", dialect="peft")
+    assert str(caught.value) == (
+        "dialect 'peft' has no recipe 'core-ties'; it has dare-linear, dare-ties, "
+        "magnitude-prune, sum, ties"
+    )
+    ranks = updates()
+    ranks["en"] = Factors(ranks["en"].B[:, :1], ranks["en"].A[:1])
+    with pytest.raises(InputError) as caught:
+        merged(ranks, recipe="ties", space="factor")
+    assert str(caught.value) == (
+        "space 'factor' adds up factors, and their ranks differ: [1, 2]; merge in space 'dense', "
+        "'knots' or 'core'"
+    )
