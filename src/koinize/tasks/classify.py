@@ -67,11 +67,13 @@ class Classify(Task):
     def _gold(self, row: Row, texts: tuple[str, ...]) -> int:
         column, answer = self._answer(row, self.target)
         label = _reading.scalar(answer, row, column)
+        if self.prompt is None:
+            # A completion brings its own white space, and may be the verbalizer itself.
+            label = label.strip()
+            of_text = {text.strip(): name for text, name in zip(texts, self.labels, strict=True)}
+            label = label if label in self.labels else of_text.get(label, label)
         if label in self.labels:
             return self.labels.index(label)
-        written = [text.strip() for text in texts]
-        if self.prompt is None and label.strip() in written:
-            return written.index(label.strip())
         raise not_among(
             f"the column '{column}' holds '{label}', which is no label of the task",
             label,

@@ -1,0 +1,235 @@
+"""Files as rows: what comes in, and the message for everything that cannot."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from koinize.data import read_rows
+from koinize.errors import InputError, ManyErrors
+
+printable = st.text(st.characters(blacklist_categories=("Cs",)))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | printable,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(printable, inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def message(root: Path, name: str, content: str | bytes) -> str:
+    """What reading a file of this content says."""
+    data = content.encode() if isinstance(content, str) else content
+    (root / "data" / name).write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        read_rows(f"data/{name}", root)
+    return str(caught.value)
+
+
+@given(rows=st.lists(st.dictionaries(printable, json_values, max_size=3), min_size=1, max_size=5))
+def test_jsonl_gives_back_what_json_wrote(rows, tmp_path_factory):
+    root = tmp_path_factory.mktemp("jsonl")
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (root / "a.jsonl").write_text("\n".join(lines), encoding="utf-8", newline="\n")
+
+    read = read_rows("a.jsonl", root)
+
+    assert [row.columns for row in read] == rows
+    assert [row.where for row in read] == [f"a.jsonl:{n}" for n in range(1, len(rows) + 1)]
+
+
+def test_jsonl_skips_empty_lines_and_counts_them(root):
+    text = '\ufeff{"text": "a\u2028b\u0085c"}\r\n\r\n  \n{"text": "日本"}\n'
+    (root / "data/x.jsonl").write_bytes(text.encode())
+
+    read = read_rows("data/x.jsonl", root)
+
+    assert [(dict(row.columns), row.where) for row in read] == [
+        ({"text": "a\u2028b\u0085c"}, "data/x.jsonl:1"),
+        ({"text": "日本"}, "data/x.jsonl:4"),
+    ]
+
+
+@given(
+    rows=st.lists(
+        st.lists(st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0")),
+                 min_size=2, max_size=2),
+        min_size=1, max_size=5,
+    )
+)  # fmt: skip
+def test_csv_gives_back_what_csv_wrote(rows, tmp_path_factory):
+    root = tmp_path_factory.mktemp("csv")
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, quoting=csv.QUOTE_ALL).writerows([["text", "label"], *rows])
+    (root / "a.csv").write_bytes(buffer.getvalue().encode())
+
+    assert [list(row.columns.values()) for row in read_rows("a.csv", root)] == rows
+
+
+def test_csv_names_the_first_line_of_a_row(root):
+    text = '\ufefftext,label\n"two\nlines",a\n\n"three\n\nlines",b\nshort,c\n'
+    (root / "data/x.csv").write_bytes(text.encode())
+
+    read = read_rows("data/x.csv", root)
+
+    assert [(row.columns["text"], row.where) for row in read] == [
+        ("two\nlines", "data/x.csv:2"),
+        ("three\n\nlines", "data/x.csv:5"),
+        ("short", "data/x.csv:8"),
+    ]
+
+
+def test_parquet_gives_rows_by_number(root):
+    table = pyarrow.table({"text": ["a", "日本"], "n": [1, None], "options": [["x", "y"], []]})
+    pyarrow.parquet.write_table(table, root / "data/x.parquet")
+
+    read = read_rows("data/x.parquet", root)
+
+    assert [(dict(row.columns), row.where) for row in read] == [
+        ({"text": "a", "n": 1, "options": ["x", "y"]}, "data/x.parquet:1"),
+        ({"text": "日本", "n": None, "options": []}, "data/x.parquet:2"),
+    ]
+
+
+def test_a_path_may_leave_the_root_or_be_absolute(root):
+    (root / "a.jsonl").write_text('{"text": "a"}\n')
+
+    assert read_rows("../a.jsonl", root / "data")[0].where == "../a.jsonl:1"
+    assert dict(read_rows(str(root / "a.jsonl"), root / "data")[0].columns) == {"text": "a"}
+
+
+OBJECT = "expected one JSON object per line"
+PLAIN = "expected text, a number, true, false, null, or a list or object of these"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("e.jsonl", "", "data/e.jsonl there are no rows here; expected at least one row"),
+        ("e.csv", "text,label\n", "data/e.csv there are no rows here; expected at least one row"),
+        ("e.csv", "", "data/e.csv there are no rows here; expected at least one row"),
+        (
+            "e.jsonl",
+            '{"a": 1}\n{"a": 1,}\n[1]\n7\n',
+            "data/e.jsonl:2 the line is not JSON: {reason}; "
+            f"{OBJECT}\ndata/e.jsonl:3 the line is not an object; {OBJECT}\n"
+            f"data/e.jsonl:4 the line is not an object; {OBJECT}",
+        ),
+        (
+            "e.jsonl",
+            '{"a": 1, "b": 2, "a": 3}',
+            f"data/e.jsonl:1 the line is not JSON: the key 'a' appears twice; {OBJECT}",
+        ),
+        ("e.jsonl", '{"a": NaN}', f"data/e.jsonl:1 column 'a' is nan; {PLAIN}"),
+        ("e.jsonl", '{"a": [{"b": 1e999}]}', f"data/e.jsonl:1 column 'a' is inf; {PLAIN}"),
+        (
+            "e.jsonl",
+            r'{"ok": 1, "a": "\ud83d"}',
+            f"data/e.jsonl:1 column 'a' holds half a character (a lone surrogate); {PLAIN}",
+        ),
+        (
+            "e.jsonl",
+            r'{"\ud83d": "x"}',
+            f"data/e.jsonl:1 column '?' holds half a character (a lone surrogate); {PLAIN}",
+        ),
+        (
+            "e.jsonl",
+            b'{"a": "x"}\n{"a": "\xe9"}\n',
+            "data/e.jsonl:2 byte 0xe9 is not UTF-8; save the file as UTF-8",
+        ),
+        (
+            "e.csv",
+            "text,label\na,b,c\nd\n",
+            "data/e.csv:2 the row has 3 fields; expected 2: text, label\n"
+            "data/e.csv:3 the row has 1 fields; expected 2: text, label",
+        ),
+        (
+            "e.csv",
+            'text,label\na,b\n"c,d\n',
+            "data/e.csv:3 the row is not CSV: unexpected end of data",
+        ),
+        (
+            "e.csv",
+            "text,text\na,b\n",
+            "data/e.csv:1 the column name 'text' stands twice; "
+            "expected a first line of distinct column names",
+        ),
+        (
+            "e.csv",
+            "text, \na,b\n",
+            "data/e.csv:1 a column has no name; expected a first line of distinct column names",
+        ),
+        (
+            "e.txt",
+            "x",
+            "data/e.txt the format '.txt' is unknown; "
+            "expected .jsonl, .csv, .parquet or hf:owner/name#split",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_said(root, name, content, expected):
+    said = message(root, name, content)
+
+    if "{reason}" in expected:
+        before, after = expected.split("{reason}")
+        assert said.startswith(before)
+        assert said.endswith(after)
+    else:
+        assert said == expected
+
+
+def test_too_deep_a_line_is_an_error_of_that_line(root):
+    said = message(root, "e.jsonl", '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+    assert said.startswith("data/e.jsonl:1 the line is not JSON: ")
+
+
+def test_a_missing_file(root):
+    with pytest.raises(InputError) as caught:
+        read_rows("data/no.jsonl", root)
+    assert str(caught.value) == (
+        "data/no.jsonl there is no such file; a path starts from the folder of koinize.yaml"
+    )
+    for name in ("d.jsonl", "d.parquet"):
+        (root / name).mkdir()
+        with pytest.raises(InputError) as caught:
+            read_rows(name, root)
+        assert str(caught.value) == f"{name} it cannot be read: Is a directory"
+
+
+def test_a_file_that_is_no_parquet(root):
+    said = message(root, "e.parquet", "PAR0 and something else, long enough to be looked at")
+
+    assert said.startswith("data/e.parquet it is not a Parquet file: ")
+
+
+def test_a_parquet_column_without_a_place_in_json(root):
+    table = pyarrow.table({"text": ["a", "b"], "at": pyarrow.array([None, 3], pyarrow.date32())})
+    pyarrow.parquet.write_table(table, root / "data/x.parquet")
+
+    with pytest.raises(ManyErrors) as caught:
+        read_rows("data/x.parquet", root)
+
+    assert str(caught.value) == f"data/x.parquet:2 column 'at' is of the type date; {PLAIN}"
+
+
+def test_parquet_without_pyarrow(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+
+    assert message(root, "x.parquet", "PAR1") == (
+        "data/x.parquet reading Parquet needs pyarrow, which is not installed; "
+        "pip install 'koinize[parquet]'"
+    )

@@ -1,0 +1,294 @@
+"""What all task kinds share, shown on two of them: places of data, prompts, rows, checks."""
+
+import pytest
+from pydantic import ValidationError
+
+from koinize.data import Row
+from koinize.errors import InputError, ManyErrors
+from koinize.tasks.classify import Classify
+from koinize.tasks.generate import Generate
+
+
+def classify(**settings) -> Classify:
+    return Classify(labels=("bad", "good"), **settings)
+
+
+def generate(**settings) -> Generate:
+    return Generate(**settings)
+
+
+def refused(task, *rows: dict[str, object], language: str = "en") -> str:
+    """What turning these rows into examples says."""
+    numbered = [Row(columns, f"data/en.train.jsonl:{n}") for n, columns in enumerate(rows, 1)]
+    with pytest.raises(InputError) as caught:
+        task.examples(numbered, language)
+    return str(caught.value)
+
+
+def invalid(**settings) -> str:
+    with pytest.raises(ValidationError) as caught:
+        classify(**settings)
+    (error,) = caught.value.errors()
+    return error["msg"].removeprefix("Value error, ")
+
+
+def one_example(task, columns: dict[str, object], language: str = "en"):
+    (example,) = task.examples([Row(columns, "f:1")], language)
+    return example
+
+
+@pytest.mark.parametrize(
+    ("data", "language", "split", "source"),
+    [
+        ("data/{language}.{split}.jsonl", "ja", "dev", "data/ja.dev.jsonl"),
+        ({"ja": "x/{language}/{split}.csv"}, "ja", "test", "x/ja/test.csv"),
+        ({"ja": {"dev": "hf:o/n:{language}#valid"}}, "ja", "dev", "hf:o/n:ja#valid"),
+        ({"ja": {"train": "{{a}}.csv"}}, "ja", "train", "{a}.csv"),
+    ],
+)
+def test_where_the_rows_stand(data, language, split, source):
+    assert classify(data=data).source(language, split) == source
+
+
+def test_the_default_place():
+    assert classify().source("ja", "dev") == "data/ja.dev.jsonl"
+
+
+def test_a_language_or_split_without_data():
+    task = classify(data={"ja": {"train": "a.csv"}, "en": "{split}.csv"})
+
+    with pytest.raises(InputError) as caught:
+        task.source("de", "train")
+    assert str(caught.value) == (
+        "there is no data for language 'de'; expected one for every language; "
+        "there is one for en, ja; add 'de: ...' under data"
+    )
+    with pytest.raises(InputError) as caught:
+        task.source("ja", "test")
+    assert str(caught.value) == (
+        "there is no test split for language 'ja'; expected the splits train, dev, test; "
+        "add 'test: PATH' under data.ja"
+    )
+
+
+def test_all_that_is_missing_for_a_language_is_said_before_data_are_read():
+    task = classify(
+        data={"en": "{split}.csv", "ja": {"train": "a.csv", "dev": "b.csv"}},
+        prompt={"en": "{text}", "ja": "{text}"},
+        verbalizers={"en": {"bad": " no", "good": " yes"}},
+    )
+    task.check_languages(["en"])
+
+    with pytest.raises(ManyErrors) as caught:
+        task.check_languages(["ja", "en", "de"])
+
+    one = "expected one for every language; there is one for"
+    assert str(caught.value).splitlines() == [
+        f"there is no prompt for language 'de'; {one} en, ja; add 'de: ...' under prompt",
+        f"there is no data for language 'de'; {one} en, ja; add 'de: ...' under data",
+        f"there is no verbalizers for language 'ja'; {one} en; add 'ja: ...' under verbalizers",
+        "there is no test split for language 'ja'; expected the splits train, dev, test; "
+        "add 'test: PATH' under data.ja",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"data": "data/{split}.jsonl"},
+            "'data/{split}.jsonl' would be the same file for every language; "
+            "write {language} in it, or give a mapping",
+        ),
+        (
+            {"data": {"en": "en.jsonl"}},
+            "'en.jsonl' would be the same file for every split; "
+            "write {split} in it, or give a mapping",
+        ),
+        (
+            {"data": "{task}/{language}.{split}.jsonl"},
+            "'{task}/{language}.{split}.jsonl' names {task}; write {language} or {split}",
+        ),
+        (
+            {"data": {"en": {"trian": "a.csv"}}},
+            "'trian' under en is no split; write train, dev, test",
+        ),
+        (
+            {"prompt": "Name the sentiment."},
+            "the template 'Name the sentiment.' names no column; "
+            "write {text} where the column 'text' belongs",
+        ),
+        (
+            {"prompt": {"en": "{text}", "de": "{text"}},
+            "the '{' at character 1 of the template stands alone; "
+            "write {name} for a value and '{{' for a brace",
+        ),
+        ({"metrics": ("accuracy", "accuracy")}, "'accuracy' stands twice"),
+        (
+            {"metrics": ("accuracy",), "margins": {"macro-f1": 2}},
+            "margins names 'macro-f1', which is not under metrics: accuracy",
+        ),
+        ({"margins": {"accuracy": -1}}, "Input should be greater than or equal to 0"),
+        ({"margins": {"accuracy": float("nan")}}, "Input should be a finite number"),
+    ],
+)
+def test_settings_that_cannot_be_meant(settings, message):
+    assert invalid(**settings) == message
+
+
+def test_numbers_and_truth_values_are_written_as_in_json():
+    columns = {"s": "a", "i": 3, "f": 0.5, "b": True, "label": "good"}
+
+    assert one_example(classify(prompt="{s} {i} {f} {b}"), columns).prompt == "a 3 0.5 true"
+
+
+def test_a_prompt_per_language():
+    task = classify(prompt={"en": "{text}?", "ja": "{text}か？"})
+
+    assert one_example(task, {"text": "a", "label": "good"}, "ja").prompt == "aか？"
+    assert refused(task, {"text": "a", "label": "good"}, {"text": "b"}, language="fr") == (
+        "there is no prompt for language 'fr'; expected one for every language; "
+        "there is one for en, ja; add 'fr: ...' under prompt"
+    )
+
+
+def test_a_column_that_cannot_be_put_into_a_prompt():
+    said = refused(
+        classify(prompt="{title} {text}"),
+        {"titel": "a", "text": "b", "label": "good"},
+        {"title": None, "text": "b", "label": "good"},
+        {"title": ["a"], "text": "b", "label": "good"},
+        {"title": {"a": 1}, "text": "b", "label": "good"},
+        {"title": " ", "text": "\n", "label": "good"},
+    )
+
+    where, expected = "data/en.train.jsonl", "expected text or a number"
+    assert said.splitlines() == [
+        f"{where}:1 there is no column 'title', which the prompt names; "
+        "expected one of: titel, text, label; did you mean 'titel'?",
+        f"{where}:2 the column 'title' is null; {expected}",
+        f"{where}:3 the column 'title' holds a list; {expected}",
+        f"{where}:4 the column 'title' holds an object; {expected}",
+        f"{where}:5 there is nothing but white space in title, text; expected text for the prompt",
+    ]
+
+
+def test_a_column_with_no_name_like_it():
+    assert refused(classify(prompt="{q}"), {"text": "b", "label": "good"}) == (
+        "data/en.train.jsonl:1 there is no column 'q', which the prompt names; "
+        "expected one of: text, label"
+    )
+
+
+def test_an_empty_column_beside_a_full_one_is_no_mistake():
+    task = classify(prompt="{title}|{text}")
+
+    assert one_example(task, {"title": "", "text": "b", "label": "good"}).prompt == "|b"
+
+
+def test_prompt_and_completion_are_taken_as_they_stand():
+    example = one_example(generate(), {"prompt": "Sum:", "completion": "a b \n"})
+
+    assert (example.prompt, example.target) == ("Sum:", "a b \n")
+
+
+def messages(*contents: str) -> dict[str, object]:
+    roles = ["system", "user", "assistant"][-len(contents) :]
+    pairs = zip(roles, contents, strict=True)
+    return {"messages": [{"role": role, "content": content} for role, content in pairs]}
+
+
+def test_messages_are_a_question_and_its_answer():
+    plain = one_example(generate(), messages("Why?", "Because."))
+    assert (plain.prompt, plain.target) == ("Why?", " Because.")
+
+    system = one_example(generate(), messages("Be brief.", "Why?\n", " Because. "))
+    assert (system.prompt, system.target) == ("Be brief.\n\nWhy?\n", "Because.")
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "Why?",
+        [],
+        ["Why?"],
+        [{"role": "user", "content": "Why?"}],
+        [{"role": "user", "content": ["Why?"]}, {"role": "assistant", "content": "x"}],
+        [{"role": "assistant", "content": "x"}, {"role": "user", "content": "Why?"}],
+        2 * messages("Why?", "Because.")["messages"],
+    ],
+)
+def test_messages_of_another_form(found):
+    assert refused(generate(), {"messages": found}) == (
+        "data/en.train.jsonl:1 the column 'messages' is not one question and its answer; "
+        "expected [{role: user, content: ...}, {role: assistant, content: ...}], with a system "
+        "message first or without; make each answer of a longer conversation a row of its own"
+    )
+
+
+def test_plain_columns_need_a_template():
+    assert refused(classify(), {"text": "b", "label": "good"}) == (
+        "data/en.train.jsonl:1 the task has no prompt template for this row; "
+        "expected the columns 'messages', or 'prompt' and 'completion'; "
+        'give the task a template, such as prompt: "{text}"'
+    )
+
+
+def test_a_template_comes_before_the_form_of_the_row():
+    row = {"prompt": "a", "completion": "b", "label": "good"}
+
+    assert one_example(classify(prompt="<{prompt}>"), row).prompt == "<a>"
+
+
+def test_keys_follow_what_is_asked_and_nothing_else():
+    columns = {"text": "a", "label": "good"}
+    key = one_example(classify(prompt="{text}"), columns).key
+
+    assert len(key) == 12
+    for task, row in [
+        (classify(prompt="{text}"), {"note": "new", "label": "bad", "text": "a"}),
+        (classify(prompt="Review: {text}\nSentiment:"), columns),
+    ]:
+        assert one_example(task, row).key == key
+    assert one_example(classify(prompt="{text}"), {**columns, "text": "b"}).key != key
+
+
+def test_rows_that_ask_the_same_are_counted_and_their_order_does_not_matter():
+    task = classify(prompt="{text}")
+    rows = [Row({"text": "a", "label": label}, "f:1") for label in ("good", "bad", "good")]
+
+    examples = task.examples(rows, "en")
+
+    first = examples[0].key
+    assert [one.key for one in examples] == [first, f"{first}-2", f"{first}-3"]
+    assert [one.target for one in examples] == [" bad", " good", " good"]
+    assert task.examples(rows[::-1], "en") == examples
+
+
+def test_checks_compare_what_rows_ask_and_not_the_words_around_it():
+    task = classify(prompt={"en": "Review: {text}", "de": "Rezension: {text}"}, key="id")
+    rows = {
+        ("en", "train"): [Row({"text": "a", "label": "good", "id": 1}, "en:1")],
+        ("de", "test"): [
+            Row({"text": "a", "label": "good", "id": 2}, "de:1"),
+            Row({"text": "b", "label": "good", "id": 1}, "de:2"),
+            Row({"text": "b", "label": "bad", "id": 3}, "de:3"),
+        ],
+    }
+
+    assert [str(one) for one in task.check(rows)] == [
+        "de:1 leaks from en:1: the same text, 'a'",
+        "de:2 leaks from en:1: the same id, '1'",
+        "de:3 contradicts de:2: 'b' is answered 'bad' here and 'good' there",
+    ]
+
+
+def test_checks_of_rows_without_a_template_compare_their_prompts():
+    rows = {
+        ("en", "train"): [Row(messages("Why?", "So."), "en:1")],
+        ("en", "dev"): [Row({"prompt": "Why?", "completion": "No."}, "en:2")],
+    }
+
+    assert [str(one) for one in generate().check(rows)] == [
+        "en:2 leaks from en:1: the same text, 'Why?'"
+    ]
