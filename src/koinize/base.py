@@ -196,9 +196,16 @@ def _package_content(model: str) -> list[object]:
     stated = getattr(package, "EXPECTED_SHA256", None)
     if stated:
         return ["gguf", CONVERSION, str(stated)]
-    distributions = metadata.packages_distributions().get(package.__name__, [package.__name__])
-    versions = [[name, metadata.version(name)] for name in sorted(set(distributions))]
-    return ["package", CONVERSION, package.__name__, versions]
+    name = package.__name__
+    distributions = sorted(set(metadata.packages_distributions().get(name, [])))
+    if not distributions:
+        raise InputError(
+            f"the package '{name}' says nowhere which file it holds",
+            where="base.model",
+            expected="EXPECTED_SHA256 in the package, or an installed version",
+        )
+    versions = [[owner, metadata.version(owner)] for owner in distributions]
+    return ["package", CONVERSION, name, versions]
 
 
 def _from_package(package: ModuleType, folder: Path) -> Path:
