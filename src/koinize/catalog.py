@@ -22,6 +22,7 @@ class Catalog(Generic[T]):
 
     def __init__(self, package: str, attribute: str) -> None:
         self.package, self.attribute = package, attribute
+        self.noun = package.rpartition(".")[2].removesuffix("s")
 
     def names(self) -> tuple[str, ...]:
         """Every known name, sorted."""
@@ -34,7 +35,7 @@ class Catalog(Generic[T]):
         """The plug-in of that name. Raises InputError, naming the nearest, for an unknown one."""
         if name not in self.names():
             raise InputError(
-                f"unknown {self.attribute} '{name}'",
+                f"unknown {self.noun} '{name}'",
                 where=where,
                 remedy=did_you_mean(name, self.names()),
             )

@@ -1,7 +1,8 @@
 """Identity is content: canonical tagged bytes -> SHA-256. The only hashing in koinize.
 
 Values are encoded with a type tag and a length, so no two different values share their bytes:
-`"1"`, `1`, `1.0`, `True`, `["1"]` and `("1", "")` all differ. Mappings are sorted by key.
+`"1"`, `1`, `1.0`, `True`, `["1"]` and `["1", ""]` all differ. Mappings are sorted by key; a list
+and a tuple of the same values are one value, since JSON and YAML know only one of the two.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ def _tagged(tag: bytes, payload: bytes) -> bytes:
 
 def _encode(value: object) -> Iterator[bytes]:
     if isinstance(value, Mapping):
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"only string keys have a digest, not {type(odd[0]).__name__}")
         yield b"M" + struct.pack(">Q", len(value))
         for key in sorted(value):
-            if not isinstance(key, str):
-                raise TypeError(f"only string keys have a digest, not {type(key).__name__}")
             yield from _encode(key)
             yield from _encode(value[key])
     elif isinstance(value, list | tuple):
@@ -79,7 +80,7 @@ def _encode_scalar(value: object) -> bytes:
         case str():
             return _tagged(b"S", value.encode("utf-8", "surrogatepass"))
         case Path():
-            return _tagged(b"P", value.as_posix().encode())
+            return _tagged(b"P", value.as_posix().encode("utf-8", "surrogatepass"))
         case bytes():
             return _tagged(b"Y", value)
         case _:

@@ -54,11 +54,16 @@ class ManyErrors(InputError):
     """Several mistakes found in one pass, each its own `InputError`, one line each."""
 
     def __init__(self, errors: Iterable[InputError]) -> None:
-        self.errors = tuple(errors)
+        self.errors = tuple(single for error in errors for single in each(error))
         super().__init__("\n".join(str(error) for error in self.errors))
 
     def __reduce__(self) -> tuple[object, ...]:
         return ManyErrors, (self.errors,)
+
+
+def each(error: InputError) -> tuple[InputError, ...]:
+    """The single mistakes in an error: those that it gathers, or itself."""
+    return error.errors if isinstance(error, ManyErrors) else (error,)
 
 
 class GateError(KoinizeError):
@@ -70,7 +75,12 @@ class GateError(KoinizeError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The remedy for a mistyped name: the nearest known one, or the list of all of them."""
     names = sorted(known)
-    near = get_close_matches(word, names, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean '{near[0]}'?"
+    if near := nearest(word, names):
+        return f"did you mean '{near}'?"
     return f"choose one of: {', '.join(names)}" if names else "none is known here"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known name that a mistyped one most likely stands for; empty if none is near."""
+    near = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return near[0] if near else ""

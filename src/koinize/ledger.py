@@ -3,7 +3,8 @@
 One JSON line opens an interval when a step starts and one closes it when the step ends, so a
 crash leaves an open interval that the next run closes at the last heartbeat and says so. Each line
 carries the digest of the line before it: a line that was changed, dropped or moved is found.
-Seconds and money are decimals; a price always comes with its unit, source and date.
+Seconds and money are decimals; a price always comes with its unit, source and date. One process
+at a time may write. `docs/ledger.md` has the format.
 """
 
 from __future__ import annotations
@@ -66,9 +67,33 @@ class Ledger:
         self.path = path
         self._tail: tuple[int, str] | None = None  # size and digest after our own last line
 
-    def start(self, interval: str, **what: object) -> None:
-        """Open an interval: run, step, kind, artifact, device, share, price."""
-        self._append({"event": "start", "interval": interval, "utc": _now(), **what})
+    def start(
+        self,
+        interval: str,
+        *,
+        run: str,
+        step: str,
+        kind: str,
+        artifact: str,
+        device: str,
+        share: str,
+        price: Mapping[str, str],
+    ) -> None:
+        """Open an interval. `share` is a decimal; `price` is empty where none is known."""
+        self._append(
+            {
+                "event": "start",
+                "interval": interval,
+                "utc": _now(),
+                "run": run,
+                "step": step,
+                "kind": kind,
+                "artifact": artifact,
+                "device": device,
+                "share": share,
+                "price": price,
+            }
+        )
 
     def end(
         self,
@@ -99,8 +124,9 @@ class Ledger:
         closed = []
         for interval in self.intervals():
             if interval.status == "open":
-                last = heartbeat or interval.started.timestamp()
-                seconds = max(0.0, last - interval.started.timestamp())
+                started = interval.started.timestamp()
+                # A heartbeat from before the step began says nothing about it.
+                seconds = max(0.0, (started if heartbeat is None else heartbeat) - started)
                 error = "the run was killed; closed at its last heartbeat"
                 self.end(interval.id, status="interrupted", seconds=seconds, error=error)
                 closed.append(interval)
@@ -115,7 +141,10 @@ class Ledger:
         return [_interval(start, ends.get(name, {})) for name, start in starts.items()]
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Every record, the chain of digests checked. Raises KoinizeError where it is broken."""
+        """Every record, the chain of digests checked. Raises KoinizeError where it is broken.
+
+        A chain says nothing of what follows it: whole lines cut off at the end leave no trace.
+        """
         previous = GENESIS
         for number, line in enumerate(self._lines(), 1):
             record = _parse(line)
@@ -138,21 +167,25 @@ class Ledger:
 
     def _append(self, body: Mapping[str, object]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._tail is None:
+        with self.path.open("ab") as file:
+            size, previous = self._end(file.tell())
+            file.truncate(size)  # a torn last line is no record
+            record = {**body, "previous": previous}
+            identity = digest(record)
+            text = json.dumps({**record, "digest": identity}, ensure_ascii=False)
+            # An error may name a file whose name is no UTF-8; in JSON the escape means the same.
+            file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            self._tail = file.tell(), identity
+
+    def _end(self, size: int) -> tuple[int, str]:
+        """Where the last whole line ends, and its digest; read again when the file has changed."""
+        if self._tail is None or self._tail[0] != size:
             lines = self._lines()
             last = str(_parse(lines[-1]).get("digest", "")) if lines else GENESIS
             self._tail = sum(len(line) + 1 for line in lines), last
-        size, previous = self._tail
-        record = {**body, "previous": previous}
-        identity = digest(record)
-        line = json.dumps({**record, "digest": identity}, ensure_ascii=False).encode() + b"\n"
-        with self.path.open("ab") as file:
-            if file.tell() > size:
-                file.truncate(size)  # a torn last line is no record
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        self._tail = size + len(line), identity
+        return self._tail
 
 
 def total(intervals: Iterable[Interval]) -> tuple[Decimal, Decimal]:

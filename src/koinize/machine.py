@@ -6,19 +6,25 @@ import os
 from functools import cache
 from pathlib import Path
 
+DRIVER = Path("/proc/driver/nvidia/gpus")
 MOST_CPU_WORKERS = 4  # each holds its own copy of the base model
 
 
 @cache
 def gpus() -> tuple[str, ...]:
-    """The names of NVIDIA GPUs that the driver lists; CUDA_VISIBLE_DEVICES may hide them."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        return ()
+    """The names of the NVIDIA GPUs that the driver lists and CUDA_VISIBLE_DEVICES leaves."""
     names = []
-    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+    for path in sorted(DRIVER.glob("*/information")):
         fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
         names.append(fields.get("Model", "NVIDIA GPU").strip())
-    return tuple(names)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(names)
+    chosen = [one.strip() for one in visible.split(",")]
+    # As CUDA reads it, the list ends at the first entry that is no device. An entry may also be a
+    # UUID; which card that is does not matter, since machines rarely mix models.
+    count = next((n for n, one in enumerate(chosen) if one in {"", "-1"}), len(chosen))
+    return tuple(names[:count])
 
 
 @cache

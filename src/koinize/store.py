@@ -13,12 +13,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from koinize.digest import file_digest, short
+from koinize.digest import digest, file_digest, short
 from koinize.errors import KoinizeError
 
 MANIFEST = "manifest.json"
@@ -65,22 +65,26 @@ class Store:
         """What is recorded of an artifact, its files unread; None when there is none."""
         folder = self.root / "artifacts" / artifact_id
         try:
-            record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            return Artifact(
-                record["id"],
-                record["name"],
-                folder,
-                record["inputs"],
-                record["facts"],
-                record["files"],
-            )
+            record = json.loads((folder / MANIFEST).read_bytes())
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             raise _broken(folder, f"its {MANIFEST} cannot be read") from error
+        if not isinstance(record, dict) or record.pop("digest", None) != digest(record):
+            raise _broken(folder, f"its {MANIFEST} has changed")
+        if record["format"] != FORMAT:
+            raise _broken(folder, f"its format is {record['format']}, not {FORMAT}")
+        return Artifact(
+            record["id"],
+            record["name"],
+            folder,
+            record["inputs"],
+            record["facts"],
+            record["files"],
+        )
 
     def open(self, artifact_id: str) -> Artifact:
-        """The artifact, with every file's digest checked once per process.
+        """The artifact, with every file's digest checked the first time that this Store opens it.
 
         Raises KoinizeError when it is missing, a file of it is missing, or a byte has changed.
         """
@@ -88,7 +92,11 @@ class Store:
             return self._verified[artifact_id]
         artifact = self.manifest(artifact_id)
         if artifact is None or artifact.id != artifact_id:
-            raise _broken(self.root / "artifacts" / artifact_id, "it is not in the store")
+            raise KoinizeError(
+                f"artifact {short(artifact_id)} is not in the store",
+                where=str(self.root / "artifacts"),
+                remedy="run again: it will be built",
+            )
         for name, entry in artifact.files.items():
             path = artifact.folder / name
             if not path.is_file() or file_digest(path) != entry["sha256"]:
@@ -98,15 +106,25 @@ class Store:
 
     @contextmanager
     def building(self, artifact_id: str, name: str, inputs: Mapping[str, str]) -> Iterator[Draft]:
-        """Build an artifact: on a clean exit it is committed, on an exception nothing remains."""
-        temporary = self.root / "tmp"
-        temporary.mkdir(parents=True, exist_ok=True)
-        draft = Draft(Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=temporary)))
-        try:
+        """Build an artifact: on a clean exit it is committed, on an exception nothing remains.
+
+        When two processes build the same id, the first to finish is kept. Raises OSError.
+        """
+        with self._temporary() as folder:
+            draft = Draft(folder)
             yield draft
             self._commit(draft, artifact_id, name, inputs)
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """A folder of this process on the store's own disk, gone at the end."""
+        parent = self.root / "tmp"
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+        try:
+            yield folder
         finally:
-            shutil.rmtree(draft.folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _commit(self, draft: Draft, artifact_id: str, name: str, inputs: Mapping[str, str]) -> None:
         files = {
@@ -125,26 +143,30 @@ class Store:
             "facts": draft.facts,
             "files": files,
         }
-        for relative in files:
-            _sync(draft.folder / relative)
+        for path in draft.folder.rglob("*"):
+            _sync(path)
+        as_read = json.loads(json.dumps(record))  # the digest is of what a reader will find
+        record["digest"] = digest(as_read)
         write_atomically(draft.folder / MANIFEST, json.dumps(record, indent=1, ensure_ascii=False))
+        _sync(draft.folder)
         target = self.root / "artifacts" / artifact_id
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
+        draft.folder.chmod(0o755)  # mkdtemp makes folders that nobody else can read
+        try:
+            draft.folder.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
             return  # somebody else committed the same content first
-        draft.folder.chmod(0o755)
-        draft.folder.rename(target)
         _sync(target.parent)
 
     def names(self) -> dict[str, str]:
         """Name -> id of what was current when the last run ended or stopped."""
         try:
-            names: dict[str, str] = json.loads((self.root / "names.json").read_text("utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError:
+            names = json.loads((self.root / "names.json").read_bytes())
+        except (FileNotFoundError, ValueError):
             return {}  # pointers are a convenience: without them only the reasons are poorer
-        return names
+        return names if isinstance(names, dict) else {}
 
     def point(self, names: Mapping[str, str]) -> None:
         """Move the pointers of these names."""
@@ -158,7 +180,9 @@ class Store:
     def discard(self, artifact_id: str) -> None:
         """Remove an artifact, for example a broken one, so that the next run builds it again."""
         self._verified.pop(artifact_id, None)
-        shutil.rmtree(self.root / "artifacts" / artifact_id, ignore_errors=True)
+        with self._temporary() as folder, suppress(FileNotFoundError):
+            # Moved away whole, so that whoever is killed here leaves no half of it behind.
+            (self.root / "artifacts" / artifact_id).rename(folder / artifact_id)
 
     def sweep(self) -> None:
         """Remove what processes that no longer live left half built."""
@@ -172,7 +196,8 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a whole file or nothing: temporary file, fsync, rename."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        # A file name that is no UTF-8 may be part of the text; in JSON the escape means the same.
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

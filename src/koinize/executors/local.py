@@ -13,31 +13,37 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Self
 
+# Read by a worker's libraries as they load.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PARENT_POLL_SECONDS = 1.0
 
 
 class LocalExecutor:
-    """A pool of `workers` processes with `threads` threads each."""
+    """`workers` processes with `threads` threads each.
+
+    Every process is a pool of its own, with a thread here that waits for it. In one pool for all, a
+    single worker that the system kills (out of memory, say) would take the others' work with it.
+    """
 
     def __init__(self, workers: int, threads: int) -> None:
         self.workers, self.threads = workers, threads
-        self._pool: ProcessPoolExecutor | None = None
+        self._pools: list[ProcessPoolExecutor] = []
+        self._idle: list[ProcessPoolExecutor] = []
+        self._waiters = ThreadPoolExecutor(workers)
+        self._environment: dict[str, str | None] = {}
 
     def __enter__(self) -> Self:
-        for variable in THREAD_VARIABLES:
-            os.environ[variable] = str(self.threads)  # read by a worker's libraries as they load
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._pool = ProcessPoolExecutor(
-            self.workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_follow_parent,
-            initargs=(os.getpid(),),
-        )
+        wanted = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+        wanted["TOKENIZERS_PARALLELISM"] = os.environ.get("TOKENIZERS_PARALLELISM", "false")
+        self._environment = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
+        self._pools = [_one_process() for _ in range(self.workers)]
+        self._idle = list(self._pools)
         return self
 
     def __exit__(
@@ -46,16 +52,41 @@ class LocalExecutor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._pool is not None  # noqa: S101 - only ever used as a context
-        if error is not None:
-            for process in list(self._pool._processes.values()):
-                process.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._waiters.shutdown(wait=error is None, cancel_futures=error is not None)
+        for pool in self._pools:
+            processes = pool._processes  # the pool forgets them when it shuts down
+            pool.shutdown(wait=error is None)
+            if error is not None:
+                for process in list(processes.values()):
+                    process.kill()
+        self._waiters.shutdown()
+        for name, value in self._environment.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
     def submit(self, function: Callable[..., Any], *arguments: object) -> Future[Any]:
         """Run it in the next free worker."""
-        assert self._pool is not None  # noqa: S101 - only ever used as a context
-        return self._pool.submit(function, *arguments)
+        return self._waiters.submit(self._run, function, arguments)
+
+    def _run(self, function: Callable[..., Any], arguments: tuple[object, ...]) -> Any:  # noqa: ANN401
+        pool = self._idle.pop()  # there is one for every thread, and the last used is the warmest
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            self._pools.remove(pool)
+            pool = _one_process()
+            self._pools.append(pool)
+            raise
+        finally:
+            self._idle.append(pool)
+
+
+def _one_process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_follow_parent,
+        initargs=(os.getpid(),),
+    )
 
 
 def _follow_parent(parent: int) -> None:

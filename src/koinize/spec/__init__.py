@@ -6,7 +6,8 @@ own class); this module composes them. `load` reads a file and names every mista
 
 from __future__ import annotations
 
-from koinize.spec.read import SPEC_FILE, load, schema
+from koinize.spec.read import SPEC_FILE, load
+from koinize.spec.schema import schema
 from koinize.spec.shape import (
     Baseline,
     LoraSection,

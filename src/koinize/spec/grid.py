@@ -32,5 +32,7 @@ def expand(entry: object) -> tuple[object, ...]:
 
 def _product(entry: Mapping[str, object]) -> Iterator[dict[str, object]]:
     grid = {key: value for key, value in entry.items() if isinstance(value, list)}
+    if empty := [key for key, value in grid.items() if not value]:
+        raise ValueError(f"the list under '{empty[0]}' is empty, so there is nothing to try")
     for values in product(*grid.values()):
         yield {**entry, **dict(zip(grid, values, strict=True))}

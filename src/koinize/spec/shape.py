@@ -8,15 +8,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     Field,
     PlainSerializer,
     SerializeAsAny,
-    model_validator,
+    field_serializer,
 )
 
 from koinize.base import BaseSpec
-from koinize.errors import InputError
+from koinize.catalog import Catalog
+from koinize.errors import did_you_mean
 from koinize.frozen import Frozen
 from koinize.recipe import MergeSettings
 from koinize.settings import EvaluationSpec, LoraSpec, TrainingSpec
@@ -26,44 +28,72 @@ from koinize.tasks import Task, tasks
 VERSION = 1
 """The format of koinize.yaml. A newer koinize reads every older version."""
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+LANGUAGE = r"^[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*$"
+CURRENCY = r"^[A-Z]{3}$"
+PATTERNS = {
+    NAME: "letters, digits, '.', '_' and '-', a letter or digit first",
+    LANGUAGE: "a language code such as en or zh-Hant",
+    CURRENCY: "the three letters of a currency such as USD",
+}
+"""What the patterns mean, for messages."""
+
+
+def _known(noun: str, catalog: Catalog[Any]) -> AfterValidator:
+    """Refuse a name that is not in the catalog, without loading what is."""
+
+    def check(name: str) -> str:
+        if name not in catalog.names():
+            remedy = did_you_mean(name, catalog.names())
+            raise ValueError(f"unknown {noun} '{name}'; {remedy}")
+        return name
+
+    return AfterValidator(check)
+
+
 Baseline = Literal["base", "indv", "cross", "comb", "mean"]
 Money = Annotated[Decimal, Field(ge=0), PlainSerializer(str)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*$")]
+Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Language = Annotated[str, Field(pattern=LANGUAGE)]
+MetricName = Annotated[str, _known("metric", Catalog("koinize.metrics", "metric"))]
+ExecutorName = Annotated[str, _known("executor", Catalog("koinize.executors", "executor"))]
+Points = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Kinded(BaseModel):
+    """The one key of a task block that says what the others mean."""
+
+    kind: Annotated[str, _known("kind", tasks)]
 
 
 def _task(value: object) -> Task:
     """Let the kind's own class validate a task block (its mistakes keep their places)."""
     if isinstance(value, Task):
         return value
-    if not isinstance(value, dict):
-        raise ValueError("a task is a mapping that begins with its kind")
-    kind = value.get("kind")
-    if not isinstance(kind, str):
-        raise ValueError(f"a task needs a kind, one of: {', '.join(tasks.names())}")
-    try:
-        chosen = tasks.get(kind)
-    except InputError as error:
-        raise ValueError(str(error)) from None
-    return chosen.model_validate(value)
-
-
-def _lora_settings(value: dict[str, Any]) -> dict[str, Any]:
-    LoraSpec.model_validate(value)
-    return value
+    return tasks.get(_Kinded.model_validate(value).kind).model_validate(value)
 
 
 class LoraSection(LoraSpec):
     """LoRA settings for every language, with per-language overrides."""
 
-    overrides: dict[Language, Annotated[dict[str, Any], AfterValidator(_lora_settings)]] = Field(
+    overrides: dict[str, LoraSpec] = Field(
         default={}, description="language -> the settings in which it differs, such as {r: 32}"
     )
 
     def of(self, language: str) -> LoraSpec:
         """The settings that this language trains with."""
-        common = self.model_dump(exclude={"overrides"})
-        return LoraSpec.model_validate(common | self.overrides.get(language, {}))
+        settings = self.model_dump(exclude={"overrides"})
+        if language in self.overrides:
+            settings |= self.overrides[language].model_dump(exclude_unset=True)
+        return LoraSpec.model_validate(settings)
+
+    @field_serializer("overrides")
+    def _only_what_differs(self, overrides: dict[str, LoraSpec]) -> dict[str, Any]:
+        return {
+            language: one.model_dump(mode="json", exclude_unset=True)
+            for language, one in overrides.items()
+        }
 
 
 class MergeSection(Frozen):
@@ -76,7 +106,7 @@ class MergeSection(Frozen):
         description="'paper' (the paper's eight), a recipe's name, or a mapping of settings in "
         "which a list makes a grid, such as {recipe: ties, density: [0.3, 0.5]}",
     )
-    mean_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    mean_scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
         default=(1.0, 1.5, 2.0),
         min_length=1,
         description="the MEAN baseline's scales, the best chosen on dev",
@@ -93,7 +123,7 @@ class Price(Frozen):
     """What the machine costs, and who says so."""
 
     per_hour: Money
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    currency: Annotated[str, Field(pattern=CURRENCY)] = "USD"
     source: str = Field(min_length=1, description="where the price stands, for example a URL")
     date: date
 
@@ -105,25 +135,28 @@ class Price(Frozen):
 class MachineSection(Frozen):
     """How many steps run side by side, and with how many threads each."""
 
-    executor: str = Field(default="local", description="'local' worker processes or 'inline'")
-    workers: int | Literal["auto"] = Field(default="auto")
-    threads: int | Literal["auto"] = Field(default="auto")
+    executor: ExecutorName = Field(
+        default="local", description="'local' worker processes or 'inline'"
+    )
+    workers: Count | Literal["auto"] = Field(
+        default="auto", description="steps side by side; auto: one per GPU or core, at most 4 cores"
+    )
+    threads: Count | Literal["auto"] = Field(
+        default="auto", description="of each worker; auto: the cores divided among the workers"
+    )
 
 
-def _distinct(languages: tuple[str, ...]) -> tuple[str, ...]:
-    twice = sorted({one for one in languages if languages.count(one) > 1})
-    if twice:
-        raise ValueError(f"language {', '.join(twice)} is given twice")
-    return tuple(sorted(languages))
+def _sorted(languages: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(languages)))
 
 
 class Spec(Frozen):
-    """A whole project."""
+    """A whole project, as `load` returns it: the names in it are known and agree."""
 
-    koinize: Literal[1] = Field(default=VERSION, description="version of this file format")
+    koinize: Literal[1] = Field(default=1, description="version of this file format")
     name: Name
     base: BaseSpec
-    languages: Annotated[tuple[Language, ...], Field(min_length=1), AfterValidator(_distinct)]
+    languages: Annotated[tuple[Language, ...], Field(min_length=1), AfterValidator(_sorted)]
     tasks: dict[Name, SerializeAsAny[Annotated[Task, BeforeValidator(_task)]]] = Field(min_length=1)
     adapters: dict[str, dict[str, str]] = Field(
         default={}, description="task -> language -> PEFT folder that was trained elsewhere"
@@ -133,23 +166,8 @@ class Spec(Frozen):
     evaluation: EvaluationSpec = EvaluationSpec()
     merge: MergeSection = MergeSection()
     baselines: tuple[Baseline, ...] = ("base", "indv", "cross", "comb", "mean")
-    margins: dict[str, Annotated[float, Field(ge=0)]] = Field(
+    margins: dict[MetricName, Points] = Field(
         default={}, description="metric -> points that a language may lose before it is worse"
     )
     price: Price | None = None
     machine: MachineSection = MachineSection()
-
-    @model_validator(mode="after")
-    def _names_that_agree(self) -> Spec:
-        known = set(self.languages)
-        places: dict[str, set[str]] = {"lora.overrides": set(self.lora.overrides)}
-        for task, folders in self.adapters.items():
-            if task not in self.tasks:
-                raise ValueError(f"adapters names the task '{task}', which is not under tasks")
-            places[f"adapters.{task}"] = set(folders)
-        for entry in self.merge.settings:
-            places["merge weights"] = places.get("merge weights", set()) | set(entry.weights)
-        for place, languages in places.items():
-            if unknown := sorted(languages - known):
-                raise ValueError(f"{place} names {', '.join(unknown)}, not one of the languages")
-        return self

@@ -1,0 +1,103 @@
+"""Names in a `koinize.yaml` that have to agree with each other, or with a plug-in.
+
+They are looked up in the file as it stands, not in a validated specification, so that a wrong name
+is reported in the same pass as a wrong value elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from koinize.errors import InputError, did_you_mean, each
+from koinize.metrics import metrics
+from koinize.spec.document import Document, Loc, dotted
+from koinize.tasks import Task, tasks
+
+Found = Iterator[tuple[Loc, InputError]]
+
+
+def disagreements(document: Document) -> Found:
+    """Unknown or repeated names, and languages of which a task says too little."""
+    blocks = _mapping(document.values.get("tasks"))
+    yield from _unknown(document, "task", ("adapters",), blocks)
+    listed = document.values.get("languages")
+    languages = [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+    yield from _repeated(document, ("languages",), listed)
+    if languages:  # otherwise that is the mistake
+        for path in _places_of_languages(document):
+            yield from _unknown(document, "language", path, languages)
+    for name, block in blocks.items():
+        if _mapping(block).get("kind") in tasks.names():
+            yield from _metrics(document, ("tasks", name), block)
+            yield from _words(document, ("tasks", name), block, languages)
+
+
+def _places_of_languages(document: Document) -> Iterator[Loc]:
+    """The paths of the mappings whose keys are languages."""
+    yield "lora", "overrides"
+    for task in _mapping(document.values.get("adapters")):
+        yield "adapters", task
+    for path in document.places:
+        if path[:2] == ("merge", "candidates") and "weights" in path:
+            yield path
+
+
+def _repeated(document: Document, path: Loc, listed: object) -> Found:
+    items = listed if isinstance(listed, list) else []
+    for index, one in enumerate(items):
+        if isinstance(one, str) and one in items[:index]:
+            place = (*path, index)
+            what = f"{dotted(place)}: '{one}' stands twice"
+            yield place, InputError(what, where=document.where(place), remedy="remove one")
+
+
+def _unknown(document: Document, noun: str, path: Loc, known: Iterable[str]) -> Found:
+    for key in _mapping(_at(document, path)):
+        if key not in known:
+            what = f"unknown {noun} '{key}' in {dotted(path)}"
+            where = document.where((*path, key))
+            yield (*path, key), InputError(what, where=where, remedy=did_you_mean(key, known))
+
+
+def _metrics(document: Document, path: Loc, block: Mapping[str, Any]) -> Found:
+    mode = tasks.get(block["kind"]).mode
+    listed = block.get("metrics")
+    for index, name in enumerate(listed if isinstance(listed, list) else []):
+        place = (*path, "metrics", index)
+        if name not in metrics.names():
+            what = f"{dotted(place)}: unknown metric '{name}'"
+        elif metrics.get(name).reads != mode:
+            what = f"{dotted(place)}: '{name}' does not fit a task of kind '{block['kind']}'"
+        else:
+            continue
+        fitting = [one for one in metrics.names() if metrics.get(one).reads == mode]
+        remedy = did_you_mean(str(name), fitting)
+        yield place, InputError(what, where=document.where(place), remedy=remedy)
+
+
+def _words(document: Document, path: Loc, block: Mapping[str, Any], languages: list[str]) -> Found:
+    """What the task itself finds missing for one of the languages."""
+    try:
+        task: Task = tasks.get(block["kind"]).model_validate(block)
+        task.check_languages(languages)
+    except ValidationError:
+        return  # its mistakes are found where the whole is validated
+    except InputError as error:
+        where = document.where(path)
+        for one in each(error):
+            what = f"{dotted(path)}: {one.what}"
+            yield path, InputError(what, where=where, expected=one.expected, remedy=one.remedy)
+
+
+def _at(document: Document, path: Loc) -> object:
+    value: Any = document.values
+    for step in path:
+        value = value[step] if isinstance(step, int) else _mapping(value).get(step)
+    return value
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
