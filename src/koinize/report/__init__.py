@@ -1,0 +1,25 @@
+"""The report: (ledger, result rows) -> one offline HTML file, text for a terminal, JSON.
+
+`results` computes every figure once; `render_html` and `render_text` only say them. A section is
+one file of `koinize.report.sections` whose attribute `section` is a `Section`. See docs/report.md.
+"""
+
+from __future__ import annotations
+
+from koinize.report._input import Evaluation, ReportInput, System, SystemKind, TaskInput
+from koinize.report._render import render_html, render_text, sections
+from koinize.report._results import results
+from koinize.report._section import Section
+
+__all__ = [
+    "Evaluation",
+    "ReportInput",
+    "Section",
+    "System",
+    "SystemKind",
+    "TaskInput",
+    "render_html",
+    "render_text",
+    "results",
+    "sections",
+]

@@ -1,0 +1,85 @@
+"""What a report is made from: plain frozen values that the pipeline collects and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from koinize.ledger import Interval
+
+SystemKind = Literal["base", "individual", "combined", "mean", "candidate", "cross"]
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that was scored: a base model, with or without an adapter.
+
+    `chosen` marks the candidate that won on dev. `same_as` names an earlier system with the same
+    weights. `rank` is that of the written adapter; `truncation_error` the share of the merged
+    update's norm that this rank could not hold (0 to 1).
+    """
+
+    name: str
+    kind: SystemKind
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    chosen: bool = False
+    same_as: str | None = None
+    rank: int | None = None
+    truncation_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result rows of one system on one language's split.
+
+    `signature` names prompt, decoding and data by their digests: scores under different
+    signatures do not compare. `split` is dev or test.
+    """
+
+    task: str
+    system: str
+    language: str
+    split: str
+    rows: Sequence[Mapping[str, Any]]
+    signature: str
+
+
+@dataclass(frozen=True)
+class TaskInput:
+    """One task: its systems, their evaluations, and what verdicts are measured against.
+
+    The first metric selects the candidate; `margins` (metric -> points) say what may be lost
+    before a language counts as worse than `reference`.
+    """
+
+    name: str
+    kind: str
+    metrics: tuple[str, ...]
+    labels: tuple[str, ...]
+    languages: tuple[str, ...]
+    margins: Mapping[str, float]
+    reference: str
+    systems: Sequence[System]
+    evaluations: Sequence[Evaluation]
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """Everything a report says comes from here.
+
+    `created` is UTC in ISO 8601; `intervals` is the whole ledger; `current` names the steps
+    whose artifacts the present results stand on, as a mapping each with its artifact's id (then
+    work on an earlier version of the same step is told apart); `price` is the project's price now
+    (per_hour, currency, source, date) or None.
+    """
+
+    project: str
+    created: str
+    version: str
+    spec: Mapping[str, Any]
+    price: Mapping[str, str] | None
+    tasks: Sequence[TaskInput]
+    intervals: Sequence[Interval]
+    current: Mapping[str, str] | Set[str]
+    notes: Sequence[str] = ()

@@ -1,0 +1,232 @@
+"""What setting up and updating took, on both clocks and in money, beside the paper's table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from koinize.report._blocks import Block, Cell, Heading, Paragraph, Table, plain
+from koinize.report._formats import DASH, duration, money, saving
+from koinize.report._lookup import Task, named
+from koinize.report._paper import PUBLISHED, SOURCE, Published
+from koinize.report._section import Results, Section
+
+CLOCKS = (
+    "Elapsed is the time during which at least one of the steps ran, as this machine ran them; "
+    "machine time is the sum over steps of seconds times the share of the machine. A dash means "
+    "that a part is missing from the ledger: nothing is computed from missing figures."
+)
+DERIVED = "derived, not measured: the longest training, then every merge, one after another"
+
+Amount = Mapping[str, Any]
+
+
+class Costs(Section):
+    """Per task: set-up and update, merged against combined; then the paper's rows and ours."""
+
+    title = "Costs"
+    order = 30
+
+    def data(self, results: Results) -> Sequence[Block]:
+        """Everything that the ledger tells about the present results."""
+        blocks: list[Block] = [Paragraph(CLOCKS, "muted"), *map(Paragraph, _prices(results))]
+        for task in results["tasks"]:
+            if heading := named(results["tasks"], task):
+                blocks.append(Heading(heading))
+            blocks += [_setup(task, results["currency"]), _updates(task, results["currency"])]
+        blocks.append(_beside_the_paper(results))
+        return blocks
+
+
+def _prices(results: Results) -> list[str]:
+    if not results["prices"]:
+        return ["No price given: costs are shown in time only."]
+    return [
+        f"Price of a machine hour: {price.get('currency', '')} {price['per_hour']}, "
+        f"from {price.get('source', 'no source')}, {price.get('date', 'no date')}."
+        for price in results["prices"]
+    ]
+
+
+def _setup(task: Task, currency: str | None) -> Table:
+    costs = task["costs"]
+    less, with_choosing = costs["savings"], costs["savings_with_choosing"]
+    body = (
+        _amount("COMB: one training on all languages", costs["combined"], currency),
+        _amount("one training per language", costs["trainings"], currency),
+        _amount("merging every candidate", costs["merges"], currency),
+        _amount("merged: both of these", costs["merged"], currency, "strong"),
+        _saving("merged against COMB", less),
+        _parallel(costs["parallel_seconds"], less["parallel"]),
+        _amount("choosing on dev", costs["choosing"], currency),
+        _amount("merged and chosen", costs["with_choosing"], currency, "strong"),
+        _saving("merged and chosen against COMB", with_choosing),
+        _amount("evaluating every system on test", costs["testing"], currency),
+    )
+    return Table(
+        columns=("set-up", "elapsed, as run", "machine time", "cost", "steps"),
+        rows=body,
+        caption="set-up, of what the present results stand on",
+        numbers=frozenset({1, 2, 3, 4}),
+        highlight=frozenset({4}),
+    )
+
+
+def _amount(
+    name: str, amount: Amount | None, currency: str | None, tone: str = ""
+) -> tuple[Cell, ...]:
+    head = Cell(name, tone="strong" if tone else "")
+    if amount is None:
+        return head, *[plain(DASH)] * 4
+    return (
+        head,
+        plain(duration(amount["elapsed_seconds"])),
+        plain(duration(amount["machine_seconds"])),
+        plain(money(amount["cost"], currency)),
+        plain(amount["steps"]),
+    )
+
+
+def _saving(name: str, less: Mapping[str, float | None]) -> tuple[Cell, ...]:
+    figures = (saving(less[clock]) for clock in ("elapsed", "machine", "cost"))
+    return Cell(name, tone="strong"), *map(plain, figures), plain("")
+
+
+def _parallel(seconds: float | None, less: float | None) -> tuple[Cell, ...]:
+    head = Cell("merged, with one machine per language", DERIVED)
+    below = f"{saving(less)} than COMB" if less is not None else ""
+    return head, Cell(duration(seconds), below), plain(""), plain(""), plain("")
+
+
+def _updates(task: Task, currency: str | None) -> Table:
+    rows = []
+    for update in task["costs"]["updates"]:
+        amount, less = update["amount"] or {}, update["savings"]
+        rows.append(
+            (
+                plain(update["language"]),
+                Cell(duration(amount.get("elapsed_seconds")), _below(less["elapsed"])),
+                Cell(duration(amount.get("machine_seconds")), _below(less["machine"])),
+                Cell(money(amount.get("cost"), currency), _below(less["cost"])),
+            )
+        )
+    return Table(
+        columns=("changed language", "elapsed", "machine time", "cost"),
+        rows=tuple(rows),
+        caption="update: that language's training and every merge, against COMB trained again; "
+        "from the times above",
+        numbers=frozenset({1, 2, 3}),
+    )
+
+
+def _below(less: float | None) -> str:
+    return "" if less is None else saving(less)
+
+
+def _beside_the_paper(results: Results) -> Table:
+    rows = [_published(one) for one in PUBLISHED]
+    for task in results["tasks"]:
+        name = named(results["tasks"], task) or results["project"]
+        rows += [_our_setup(name, task, results), _our_update(name, task, results)]
+    return Table(
+        columns=(
+            "", "phase", "COMB, wall", "COMB, cost", "merged, wall", "merged, cost", "less wall",
+            "less cost", "note",
+        ),
+        rows=tuple(rows),
+        caption=f"beside the paper's table ({SOURCE}), whose merged wall time is that of trainings "
+        "side by side; so ours is the one derived for one machine per language. Without a price, "
+        "cost is machine time",
+        numbers=frozenset(range(2, 8)),
+        highlight=frozenset(range(len(PUBLISHED), len(rows))),
+    )  # fmt: skip
+
+
+def _published(row: Published) -> tuple[Cell, ...]:
+    wall = 100 * (1 - row.merged_hours / row.combined_hours)
+    cost = 100 * (1 - row.merged_cost / row.combined_cost)
+    figures = (
+        f"{row.combined_hours:g} h",
+        f"USD {row.combined_cost:,.5g}",
+        f"{row.merged_hours:g} h",
+        f"USD {row.merged_cost:,.5g}",
+        saving(wall),
+        saving(cost),
+        row.note,
+    )
+    return plain("the paper"), plain(row.phase), *map(plain, figures)
+
+
+def _our_setup(name: str, task: Task, results: Results) -> tuple[Cell, ...]:
+    costs, currency = task["costs"], results["currency"]
+    less, wall = costs["savings"], costs["parallel_seconds"]
+    return (
+        plain(name),
+        plain("initial set-up"),
+        *_ours(costs["combined"], costs["merged"], wall, less["parallel"], less, currency),
+        plain("merged wall time derived; choosing and evaluating not counted, as in the paper"),
+    )
+
+
+def _our_update(name: str, task: Task, results: Results) -> tuple[Cell, ...]:
+    combined, updates = task["costs"]["combined"], task["costs"]["updates"]
+    amount, less = _mean_update(updates), _mean_savings(updates)
+    seconds = amount["elapsed_seconds"] if amount else None
+    return (
+        plain(name),
+        plain("update of one language"),
+        *_ours(combined, amount, seconds, less["elapsed"], less, results["currency"]),
+        plain("mean over languages"),
+    )
+
+
+def _ours(
+    combined: Amount | None,
+    merged: Amount | None,
+    merged_wall: float | None,
+    less_wall: float | None,
+    less: Mapping[str, float | None],
+    currency: str | None,
+) -> tuple[Cell, ...]:
+    less_cost = less["cost"] if currency else less["machine"]
+    figures = (
+        duration(combined["elapsed_seconds"] if combined else None),
+        _cost(combined, currency),
+        duration(merged_wall),
+        _cost(merged, currency),
+        saving(less_wall),
+        saving(less_cost),
+    )
+    return tuple(map(plain, figures))
+
+
+def _cost(amount: Amount | None, currency: str | None) -> str:
+    if amount is None:
+        return DASH
+    return money(amount["cost"], currency) if currency else duration(amount["machine_seconds"])
+
+
+def _mean_update(updates: Sequence[Mapping[str, Any]]) -> Amount | None:
+    amounts = [one["amount"] for one in updates]
+    if not amounts or None in amounts:
+        return None
+    return {
+        key: _mean([one[key] for one in amounts])
+        for key in ("elapsed_seconds", "machine_seconds", "cost")
+    }
+
+
+def _mean_savings(updates: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The mean saving is the saving of the mean, for COMB is the same for every language."""
+    return {
+        clock: _mean([one["savings"][clock] for one in updates])
+        for clock in ("elapsed", "machine", "cost")
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present and len(present) == len(values) else None
+
+
+section = Costs()

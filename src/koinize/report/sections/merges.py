@@ -1,0 +1,66 @@
+"""What was merged how: settings, rank and what a limited rank lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from koinize.report._blocks import Block, Heading, Paragraph, Table, plain
+from koinize.report._formats import DASH, duration, share
+from koinize.report._lookup import Row, Task, named
+from koinize.report._section import Results, Section
+
+RULE = (
+    "Rank is that of the written adapter. The truncation error is the share of the merged update "
+    "that a limited rank could not hold (relative Frobenius norm); 0 means that nothing was lost."
+)
+
+
+class Merges(Section):
+    """Per task: the recipe of every merge."""
+
+    title = "Merges"
+    order = 60
+
+    def data(self, results: Results) -> Sequence[Block]:
+        """Nothing where nothing was merged."""
+        tasks = [task for task in results["tasks"] if _merged(task)]
+        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
+        for task in tasks:
+            if heading := named(results["tasks"], task):
+                blocks.append(Heading(heading))
+            blocks.append(_table(task))
+        return blocks
+
+
+def _merged(task: Task) -> list[Row]:
+    return [one for one in task["systems"] if one["kind"] in ("candidate", "mean")]
+
+
+def _table(task: Task) -> Table:
+    merged = _merged(task)
+    seconds = task["costs"]["merge_seconds"]
+    rows = tuple(
+        (
+            plain(one["name"]),
+            plain(_settings(one["settings"])),
+            plain(DASH if one["rank"] is None else one["rank"]),
+            plain(share(one["truncation_error"])),
+            plain(duration(seconds.get(one["name"]))),
+            plain(one["same_as"] or ""),
+        )
+        for one in merged
+    )
+    return Table(
+        columns=("merge", "settings", "rank", "truncation error", "merging took", "same as"),
+        rows=rows,
+        numbers=frozenset({2, 3, 4}),
+        highlight=frozenset(i for i, one in enumerate(merged) if one["chosen"]),
+    )
+
+
+def _settings(settings: Row) -> str:
+    shown = {key: value for key, value in settings.items() if value not in ({}, None)}
+    return ", ".join(f"{key} {value}" for key, value in shown.items()) or DASH
+
+
+section = Merges()

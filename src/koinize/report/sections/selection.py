@@ -1,0 +1,59 @@
+"""How the merge was chosen: every candidate on dev."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from koinize.report._blocks import Block, Cell, Heading, Paragraph, Table
+from koinize.report._lookup import Row, Task, column, languages_and_mean, named, with_interval
+from koinize.report._section import Results, Section
+
+RULE = (
+    "Candidates were compared on dev alone, by the mean over languages; no figure on test chose "
+    "anything. The winner's dev score is the best of several and so a little too high: its test "
+    "score is the honest one."
+)
+
+
+class Selection(Section):
+    """Per task: the candidates, the best first."""
+
+    title = "Choice on dev"
+    order = 50
+
+    def data(self, results: Results) -> Sequence[Block]:
+        """Nothing where there is no candidate."""
+        tasks = [task for task in results["tasks"] if task["selection"]]
+        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
+        for task in tasks:
+            if heading := named(results["tasks"], task):
+                blocks.append(Heading(heading))
+            blocks.append(_table(task))
+        return blocks
+
+
+def _table(task: Task) -> Table:
+    languages = languages_and_mean(task)
+    return Table(
+        columns=("candidate", *(column(one) for one in languages)),
+        rows=tuple(_row(row, languages) for row in task["selection"]),
+        caption=f"{task['metrics'][0]} on dev, in points, with 95 % intervals",
+        numbers=frozenset(range(1, len(languages) + 1)),
+        highlight=frozenset(i for i, row in enumerate(task["selection"]) if row["chosen"]),
+    )
+
+
+def _row(row: Row, languages: Sequence[str | None]) -> tuple[Cell, ...]:
+    same = f"the same merge as {row['same_as']}" if row["same_as"] else ""
+    name = Cell(row["name"], "chosen" if row["chosen"] else same)
+    found = [row["mean"] if one is None else row["languages"][one] for one in languages]
+    tone = "muted" if row["same_as"] else ""
+    return name, *(_score(one, tone) for one in found)
+
+
+def _score(row: Row | None, tone: str) -> Cell:
+    title = f"{row['n']} rows" if row else ""
+    return Cell(*with_interval(row), "muted" if tone else "", title)
+
+
+section = Selection()

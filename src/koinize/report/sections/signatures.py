@@ -1,0 +1,54 @@
+"""Under what each score was made: metric, prompt, decoding and data, as digests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from koinize.report._blocks import Block, Heading, Paragraph, Table, pairs, plain
+from koinize.report._formats import count
+from koinize.report._lookup import Task, named
+from koinize.report._section import Results, Section
+
+RULE = "Two scores compare only under the same signature; a reader can reproduce a score from it."
+
+
+class Signatures(Section):
+    """Per task: the signatures of its metrics and of its evaluations."""
+
+    title = "Signatures"
+    order = 70
+
+    def data(self, results: Results) -> Sequence[Block]:
+        """Nothing where nothing was evaluated."""
+        tasks = [task for task in results["tasks"] if task["signatures"]]
+        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
+        for task in tasks:
+            if heading := named(results["tasks"], task):
+                blocks.append(Heading(heading))
+            blocks += [_metrics(task), _evaluations(task)]
+        return blocks
+
+
+def _metrics(task: Task) -> Table:
+    single = [row for row in task["scores"] if row["language"] is not None]
+    distinct = {(row["metric"], row["signature"]): None for row in single}
+    compared = {
+        (f"{row['metric']}, difference", row["signature"]): None for row in task["verdicts"]
+    }
+    return pairs(list(distinct | compared), "metrics", "metric", "signature")
+
+
+def _evaluations(task: Task) -> Table:
+    rows = tuple(
+        (
+            plain(row["split"]),
+            plain(row["language"]),
+            plain(count(len(row["systems"]), "system")),
+            plain(row["signature"]),
+        )
+        for row in task["signatures"]
+    )
+    return Table(("split", "language", "scored", "signature"), rows, "evaluations")
+
+
+section = Signatures()

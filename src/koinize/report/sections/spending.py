@@ -1,0 +1,169 @@
+"""Where all the machine time went, failed and idle time included, and the last run over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from koinize.report._blocks import Block, Figure, Paragraph, Table, Tone, plain
+from koinize.report._formats import count, duration, money
+from koinize.report._section import Results, Section
+from koinize.report._svg import Bar, bars, lanes
+from koinize.report._svg import Block as Stretch
+
+TONES: dict[str, Tone] = {
+    "base": "base",
+    "import": "base",
+    "train": "train",
+    "merge": "merge",
+    "evaluate": "test",
+    "select": "choose",
+}
+LEGEND: tuple[tuple[Tone, str], ...] = (
+    ("train", "train, one language"),
+    ("comb", "train COMB"),
+    ("merge", "merge"),
+    ("choose", "choose on dev"),
+    ("test", "evaluate on test"),
+    ("base", "base model"),
+    ("failed", "failed or interrupted"),
+)
+
+
+class Spending(Section):
+    """Bars by step for the whole ledger, the last full run by worker, and a table of all runs."""
+
+    title = "Where the time went"
+    order = 40
+
+    def data(self, results: Results) -> Sequence[Block]:
+        """Nothing where the ledger is empty."""
+        costs = results["costs"]
+        if not costs["runs"]:
+            return []
+        return [_breakdown(results), *_table_of_spending(results), *_timeline(costs["timeline"]),
+                *_runs(costs["runs"], results["currency"])]  # fmt: skip
+
+
+def _breakdown(results: Results) -> Figure:
+    rows = results["costs"]["breakdown"]
+    whole = sum(row["machine_seconds"] for row in rows)
+    longest = max(row["machine_seconds"] for row in rows)
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    panels = tuple(
+        (
+            task or "beside the tasks",
+            bars(
+                [_bar(row, whole, results["currency"]) for row in rows if row["task"] == task],
+                longest,
+                f"Machine time by step, {task or 'beside the tasks'}",
+            ),
+        )
+        for task in tasks
+    )
+    caption = (
+        f"Machine time of every step in the ledger, {duration(whole)} in all. Superseded: finished "
+        "work on which the present results no longer stand. Idle: elapsed time of all runs less "
+        "the machine time of their steps."
+    )
+    return Figure(caption, panels)
+
+
+def _bar(row: Mapping[str, Any], whole: float, currency: str | None) -> Bar:
+    share = f"{100 * row['machine_seconds'] / whole:.1f} %" if whole else ""
+    time = duration(row["machine_seconds"])
+    said = [time, share, count(row["steps"], "step") if row["steps"] else ""]
+    if row["cost"] is not None:
+        said.append(money(row["cost"], currency))
+    return Bar(
+        name=row["label"],
+        value=row["machine_seconds"],
+        figures=f"{time} · {share}",
+        tooltip=f"{row['label']}: {', '.join(filter(None, said))}",
+        tone=row["kind"],
+    )
+
+
+def _table_of_spending(results: Results) -> list[Block]:
+    rows = tuple(
+        (
+            plain(" ".join(filter(None, (row["task"], row["label"])))),
+            plain(duration(row["machine_seconds"])),
+            plain(money(row["cost"], results["currency"])),
+            plain(row["steps"] or ""),
+        )
+        for row in results["costs"]["breakdown"]
+    )
+    return [Table(("work", "machine time", "cost", "steps"), rows, numbers=frozenset({1, 2, 3}))]
+
+
+def _timeline(run: Mapping[str, Any] | None) -> list[Block]:
+    if not run:
+        return []
+    elapsed = run["elapsed_seconds"]
+    stretches = [_stretch(one) for one in run["bars"]]
+    ticks = [
+        (elapsed * part / 4, duration(elapsed * part / 4) if part else "0") for part in range(5)
+    ]
+    drawing = lanes(
+        stretches, run["lanes"], elapsed, ticks, f"Steps of run {run['run']} by worker over time"
+    )
+    caption = (
+        f"The last full run, {run['run']}, begun {run['started']}: one lane per worker "
+        f"({run['lanes']}), {duration(elapsed)} from left to right."
+    )
+    used = {one.tone for one in stretches}
+    legend = tuple(entry for entry in LEGEND if entry[0] in used)
+    return [Figure(caption, (("", drawing),), legend, wide=True)]
+
+
+def _stretch(one: Mapping[str, Any]) -> Stretch:
+    lost = one["status"] in ("failed", "interrupted")
+    because = f": {one['error']}" if one["error"] else ""
+    return Stretch(
+        lane=one["lane"],
+        start=one["start_seconds"],
+        seconds=one["seconds"],
+        name=one["step"],
+        tooltip=f"{one['step']}: {duration(one['seconds'])}, {one['status']}{because}",
+        tone="failed" if lost else _tone(one),
+    )
+
+
+def _tone(one: Mapping[str, Any]) -> Tone:
+    if one["kind"] == "train" and one["step"].endswith("/comb"):
+        return "comb"
+    if one["kind"] == "evaluate" and one["step"].endswith("/dev"):
+        return "choose"
+    return TONES.get(one["kind"], "base")
+
+
+def _runs(runs: Sequence[Mapping[str, Any]], currency: str | None) -> list[Block]:
+    rows = tuple(
+        (
+            plain(run["started"][:16].replace("T", " ")),
+            plain(run["run"]),
+            plain(run["steps"]["done"]),
+            plain(duration(run["elapsed_seconds"])),
+            plain(duration(run["machine_seconds"])),
+            plain(duration(run["idle_seconds"])),
+            plain(duration(run["failed_seconds"] + run["interrupted_seconds"])),
+            plain(money(run["cost"], currency)),
+        )
+        for run in runs
+    )
+    open_steps = sum(run["steps"]["open"] for run in runs)
+    unfinished = [Paragraph(f"{count(open_steps, 'step')} not finished yet: counted as no time.")]
+    table = Table(
+        columns=(
+            "run begun (UTC)", "run", "steps done", "elapsed", "machine time", "idle",
+            "failed, interrupted", "cost of elapsed",
+        ),
+        rows=rows,
+        caption="every run, the oldest first; machine time includes failed and interrupted work",
+        numbers=frozenset(range(2, 8)),
+    )  # fmt: skip
+    return [table, *(unfinished if open_steps else [])]
+
+
+section = Spending()

@@ -1,0 +1,188 @@
+"""Is the chosen merge as good as its references? Differences, margins and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from koinize.report._blocks import (
+    Block,
+    Cell,
+    Figure,
+    Heading,
+    Paragraph,
+    Table,
+    Tone,
+    plain,
+    verdict_cell,
+)
+from koinize.report._formats import count, difference, interval, listing
+from koinize.report._lookup import (
+    Row,
+    Task,
+    chosen_verdicts,
+    difference_with_interval,
+    individual,
+    joint,
+    named,
+    verdict,
+)
+from koinize.report._section import Results, Section
+from koinize.report._svg import Mark, Shape, dots, scale_over
+
+RULE = (
+    "Parity has to be shown: the interval of the paired difference must stay above minus the "
+    "margin, which was fixed beforehand. Better: all of it is above 0. Not worse: all of it is "
+    "above minus the margin. Worse: all of it is below 0, and a loss of the whole margin is not "
+    "excluded. Inconclusive: the rows do not decide."
+)
+SHAPES: dict[str, Shape] = {
+    "better": "up",
+    "not worse": "dot",
+    "worse": "down",
+    "inconclusive": "ring",
+}
+LEGEND: tuple[tuple[Tone, str], ...] = (
+    ("better", "▲ better · ● not worse"),
+    ("worse", "▼ worse"),
+    ("inconclusive", "○ inconclusive"),
+)
+
+
+class Verdicts(Section):
+    """Per task: a forest plot, the verdicts in figures, and every other system in one table."""
+
+    title = "Verdicts"
+    order = 10
+
+    def data(self, results: Results) -> Sequence[Block]:
+        """Nothing where nothing was compared."""
+        tasks = [task for task in results["tasks"] if task["verdicts"]]
+        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
+        for task in tasks:
+            if heading := named(results["tasks"], task):
+                blocks.append(Heading(heading))
+            blocks += [*_figure(task), *_tables(task), *_others(task)]
+        return blocks
+
+
+def _references(task: Task) -> list[str]:
+    references = dict.fromkeys([task["reference"], individual(task) or task["reference"]])
+    return [one for one in references if chosen_verdicts(task, one)]
+
+
+def _figure(task: Task) -> list[Block]:
+    metric = task["metrics"][0]
+    panels = [(one, chosen_verdicts(task, one)) for one in _references(task)]
+    ends = [end for _, rows in panels for row in rows for end in (row["low"], row["high"])]
+    if not ends:
+        return []
+    margin = task["margins"][metric]
+    scale = scale_over([*ends, -margin, 0.0])
+    drawn = tuple(
+        (
+            f"{task['chosen']} − {reference}",
+            dots(
+                [_mark(row) for row in rows],
+                scale,
+                f"Differences in {metric} between {task['chosen']} and {reference} by language",
+                tolerated=margin,
+            ),
+        )
+        for reference, rows in panels
+    )
+    caption = (
+        f"Difference in {metric} on test, in points, with its 95 % interval (paired bootstrap over "
+        f"rows). An interval that lies in the shaded range, above −{margin:g}, shows that nothing "
+        "was lost beyond the margin."
+    )
+    return [Figure(caption, drawn, LEGEND)]
+
+
+def _mark(row: Row) -> Mark:
+    text, ends = difference_with_interval(row)
+    return Mark(
+        name=f"{row['language']}: {row['verdict']}",
+        value=row["difference"],
+        low=row["low"],
+        high=row["high"],
+        figures=f"{text} {ends}",
+        tooltip=f"{row['language']}: {text} {ends}, {row['n']} rows, {row['verdict']}",
+        tone=row["verdict"].replace(" ", "-"),
+        shape=SHAPES[row["verdict"]],
+    )
+
+
+def _tables(task: Task) -> list[Block]:
+    """The chosen merge against each reference: the selecting metric in full, others in brief."""
+    blocks: list[Block] = []
+    for reference in _references(task):
+        blocks.append(_selecting(task, reference))
+        rows = [
+            (plain(metric), *_in_brief(task, metric, task["chosen"], reference))
+            for metric in task["metrics"][1:]
+        ]
+        if any(task["margins"].get(metric) for metric in task["metrics"][1:]):
+            caption = f"other metrics: {task['chosen']} minus {reference}, on test, in points"
+            blocks.append(Table(("metric", *task["languages"]), tuple(rows), caption))
+    return blocks
+
+
+def _selecting(task: Task, reference: str) -> Table:
+    metric, found = task["metrics"][0], chosen_verdicts(task, reference)
+    rows: list[tuple[Cell, ...]] = [
+        (
+            plain(row["language"]),
+            plain(difference(row["difference"])),
+            plain(interval(row["low"], row["high"], signed=True)),
+            plain(f"{row['margin']:g}"),
+            plain(row["n"]),
+            verdict_cell(row["verdict"]),
+            plain("–" if row["rows_needed"] is None else f"{row['rows_needed']:,}"),
+        )
+        for row in found
+    ]
+    together = joint(task, metric, task["chosen"], reference)
+    if together and len(found) > 1:
+        rows.append(_together(together, found))
+    return Table(
+        columns=("language", "difference", "interval", "margin", "n", "verdict", "rows to decide"),
+        rows=tuple(rows),
+        caption=f"{metric}: {task['chosen']} minus {reference}, on test, in points",
+        numbers=frozenset({1, 2, 3, 4, 6}),
+    )
+
+
+def _together(together: Row, found: Sequence[Row]) -> tuple[Cell, ...]:
+    """All languages at once: not worse if not worse in each (Berger), better only by Holm."""
+    rows = count(sum(row["n"] for row in found), "row")
+    title = f"intersection-union test, p = {together['p_value']:.4f}, {rows}"
+    better = f"better after Holm's correction: {listing(together['better']) or 'none'}"
+    end = verdict_cell(together["verdict"], better, title)
+    return (Cell("every language", tone="strong"), *[plain("")] * 4, end, plain(""))
+
+
+def _others(task: Task) -> list[Block]:
+    metric, reference = task["metrics"][0], task["reference"]
+    judged = {row["system"] for row in task["verdicts"] if row["reference"] == reference}
+    rows = tuple(
+        (plain(system["name"]), *_in_brief(task, metric, system["name"], reference))
+        for system in task["systems"]
+        if system["name"] in judged and not system["chosen"]
+    )
+    caption = f"{metric}: every other system minus {reference}, on test, in points"
+    return [Table(("system", *task["languages"]), rows, caption)] if rows else []
+
+
+def _in_brief(task: Task, metric: str, system: str, reference: str) -> tuple[Cell, ...]:
+    found = (verdict(task, metric, system, reference, one) for one in task["languages"])
+    return tuple(_brief(row) for row in found)
+
+
+def _brief(row: Row | None) -> Cell:
+    if row is None:
+        return Cell("–")
+    text, ends = difference_with_interval(row)
+    return verdict_cell(row["verdict"], f"{text} {ends}", f"{row['n']} rows")
+
+
+section = Verdicts()
