@@ -181,3 +181,11 @@ def test_buckets_respect_the_budget_and_lose_nothing():
     items = [3, 9, 1, 4, 12, 5]
     batches = list(buckets(items, int, 12))
     assert batches == [[12], [9], [5, 4], [3, 1]]
+
+
+def test_cut_prompts_are_counted_in_a_warning(caplog):
+    base, examples = loaded(), writing()
+    evaluate(base, examples, "text", EvaluationSpec(max_length=40, max_new_tokens=2))
+    long = sum(1 + len(example.prompt) > 38 for example in examples)
+    expected = f"{long} of 7 prompts lost tokens from their middle to max_length = 40"
+    assert [record.message for record in caplog.records] == [expected]

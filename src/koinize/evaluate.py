@@ -7,6 +7,7 @@ greedily in batches. Neither depends on what else is in a batch, beyond the dtyp
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,8 @@ from koinize.tasks import Example
 
 if TYPE_CHECKING:
     from transformers import Cache
+
+logger = logging.getLogger(__name__)
 
 Mode = Literal["options", "text"]
 Progress = Callable[[int, int], None]
@@ -56,16 +59,18 @@ def evaluate(
 def _write(
     loaded: Loaded, examples: Sequence[Example], settings: EvaluationSpec
 ) -> Iterator[tuple[int, dict[str, object]]]:
-    prompts = [
+    encoded = [
         loaded.encoder.encode(
             example.prompt,
             [],
             max_length=settings.max_length,
             reserve=settings.max_new_tokens,
             where=f"example {example.key}",
-        ).prompt
+        )
         for example in examples
     ]
+    _warn_of_cuts(encoded, settings)
+    prompts = [tokens.prompt for tokens in encoded]
     for index, text, tokens in generate(loaded, prompts, settings):
         example = examples[index]
         row = {"key": example.key, "language": example.language, "reference": example.target}
@@ -90,6 +95,7 @@ def _choose(
             example.prompt, example.options, max_length=settings.max_length, where=where
         )
         items.append(_Item(index, tokens))
+    _warn_of_cuts([item.tokens for item in items], settings)
     priors = _priors(loaded, items, settings) if settings.normalize == "pmi" else {}
     for item, scores in _score(loaded, items, settings):
         example = examples[item.index]
@@ -105,6 +111,17 @@ def _choose(
             "lengths": lengths,
         }
         yield item.index, {**row, "unconditional": unconditional} if priors else row
+
+
+def _warn_of_cuts(encoded: Sequence[Tokens], settings: EvaluationSpec) -> None:
+    cut = sum(tokens.truncated for tokens in encoded)
+    if cut:
+        logger.warning(
+            "%d of %d prompts lost tokens from their middle to max_length = %d",
+            cut,
+            len(encoded),
+            settings.max_length,
+        )
 
 
 def _compared(
