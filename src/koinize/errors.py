@@ -44,6 +44,12 @@ class StepError(KoinizeError):
     """A step of the pipeline failed while it ran."""
 
 
+class Interrupted(KoinizeError):
+    """The user stopped it (Ctrl-C or SIGTERM)."""
+
+    exit_code = 130
+
+
 class InputError(KoinizeError):
     """What the user gave (a file, a key, an option) cannot be used."""
 

@@ -25,8 +25,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-INTERRUPTED = 130
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -51,13 +49,10 @@ def main() -> NoReturn:
     merge.register(app)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(standalone_mode=True)
+        app()
     except KoinizeError as error:
         sys.stderr.write(f"koinize: {error}\n")
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("koinize: stopped; finished steps are kept, run again to go on\n")
-        raise SystemExit(INTERRUPTED) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"koinize: {where}{error.strerror or error}\n")

@@ -50,11 +50,15 @@ def plan(spec: SpecFile = Path("koinize.yaml"), as_json: AsJson = False) -> None
 def run(spec: SpecFile = Path("koinize.yaml"), as_json: AsJson = False) -> None:
     """Do what is missing: train, merge, choose on dev, test once, report."""
     from koinize.cli.progress import watching
-    from koinize.errors import StepError
+    from koinize.errors import Interrupted, StepError
 
     project = _project(spec)
-    with watching(quiet=as_json) as watcher:
-        todo, outcome = project.run(watcher)
+    try:
+        with watching(quiet=as_json) as watcher:
+            todo, outcome = project.run(watcher)
+    except KeyboardInterrupt:
+        remedy = "finished steps are kept, run again to go on"
+        raise Interrupted("stopped", remedy=remedy) from None
     if outcome.failed:
         lines = [*outcome.failed.values(), f"{len(outcome.skipped)} steps wait for them"]
         raise StepError("\n".join(lines))

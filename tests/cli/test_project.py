@@ -1,0 +1,195 @@
+"""The project commands: messages and exit codes as a user meets them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from koinize import __version__
+from koinize.cli import main
+from koinize.pipeline import project as projects
+from koinize.pipeline import run as running
+from tests.pipeline.conftest import SPEC, Small
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Small:
+    return Small(tmp_path)
+
+
+@pytest.fixture
+def call(small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    monkeypatch.chdir(small.root)
+    monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["koinize", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+def test_version(call: Call) -> None:
+    assert call("--version") == (0, f"koinize {__version__}\n", "")
+
+
+def test_help_names_the_commands(call: Call) -> None:
+    code, out, _ = call("--help")
+    assert code == 0
+    assert all(command in out for command in ("init", "plan", "run", "report", "merge"))
+
+
+def test_an_unknown_command_is_bad_usage(call: Call) -> None:
+    code, _, err = call("plann")
+    assert code == 2
+    assert "plann" in err
+
+
+def test_no_project_here(call: Call, small: Small) -> None:
+    (small.root / "koinize.yaml").unlink()
+    assert call("plan") == (
+        2,
+        "",
+        "koinize: koinize.yaml there is no such file; run `koinize init` to write a first one, or "
+        "name one with --spec\n",
+    )
+
+
+def test_a_mistake_in_the_spec(call: Call, small: Small) -> None:
+    small.spec(SPEC.replace("epochs", "epoch"))
+    code, _, err = call("plan")
+    assert code == 2
+    assert err == (
+        "koinize: koinize.yaml:10:12 unknown key 'epoch' in training; did you mean 'epochs'?\n"
+    )
+
+
+def test_a_missing_file(call: Call, small: Small) -> None:
+    (small.root / "data" / "de.test.jsonl").unlink()
+    code, _, err = call("plan")
+    assert code == 2
+    assert err.startswith("koinize: data/de.test.jsonl")
+    assert "no such file" in err
+
+
+def test_an_empty_split(call: Call, small: Small) -> None:
+    (small.root / "data" / "de.test.jsonl").write_text("")
+    code, _, err = call("plan")
+    assert code == 2
+    assert err.startswith("koinize: data/de.test.jsonl")
+
+
+def test_a_label_outside_the_set(call: Call, small: Small) -> None:
+    path = small.root / "data" / "en.train.jsonl"
+    path.write_text(path.read_text() + '{"text": "odd", "label": "goood"}\n')
+    code, _, err = call("plan")
+    assert code == 2
+    assert "data/en.train.jsonl:5" in err
+    assert "goood" in err
+    assert "did you mean 'good'?" in err
+
+
+def test_a_row_that_leaks_into_test(call: Call, small: Small) -> None:
+    small.rows("en", "test", ["en train 0", "another", "third"])
+    code, _, err = call("plan")
+    assert code == 2
+    assert "leaks from" in err
+    assert "en.test.jsonl:1" in err
+
+
+def test_two_bad_files_are_both_named(call: Call, small: Small) -> None:
+    for language in ("de", "en"):
+        path = small.root / "data" / f"{language}.dev.jsonl"
+        path.write_text(path.read_text() + "{not json\n")
+    code, _, err = call("plan")
+    assert code == 2
+    assert "de.dev.jsonl:3" in err
+    assert "en.dev.jsonl:3" in err
+
+
+def test_the_plan_as_a_table_and_as_json(call: Call, small: Small) -> None:
+    code, out, _ = call("plan")
+    assert code == 0
+    assert "train/mood/de" in out
+    assert "never done" in out
+    assert f"{len(small.steps())} of {len(small.steps())} steps are missing" in out
+    code, out, _ = call("plan", "--json")
+    plan = json.loads(out)
+    assert plan["total"] == len(plan["missing"]) == len(small.steps())
+    assert plan["estimated_from"] == "first guesses"
+
+
+def test_a_report_needs_a_finished_run(call: Call) -> None:
+    code, _, err = call("report")
+    assert code == 2
+    assert err.endswith("steps are missing, first 'base'; run `koinize run` first\n")
+
+
+def test_a_failed_step_is_exit_code_1(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(job: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    from koinize.pipeline import work
+
+    monkeypatch.setitem(work.DOERS, "base", lambda *_: full(None))
+    code, _, err = call("run")
+    assert code == 1
+    assert err.startswith(
+        "koinize: base failed: No space left on device; make room or mend the permissions, then "
+        "run again: finished steps are kept\n"
+    )
+
+
+def test_ctrl_c_is_exit_code_130(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(job: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "perform", interrupted)
+    code, _, err = call("run")
+    assert code == 130
+    assert err == "koinize: stopped; finished steps are kept, run again to go on\n"
+
+
+def test_an_unexpected_failure_leaves_its_traceback_in_a_log(
+    call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from koinize.pipeline import work
+
+    monkeypatch.setitem(work.DOERS, "base", lambda *_: 1 / 0)
+    code, _, err = call("run")
+    log = small.root / ".koinize" / "logs" / "base.log"
+    assert code == 1
+    assert "base failed unexpectedly: ZeroDivisionError: division by zero" in err
+    assert "Traceback" not in err
+    assert "ZeroDivisionError" in log.read_text()
+
+
+def test_init_writes_a_project_and_refuses_a_second(call: Call, small: Small) -> None:
+    code, out, _ = call("init", "new")
+    assert code == 0
+    assert (small.root / "new" / "koinize.yaml").is_file()
+    assert len(list((small.root / "new" / "data").glob("*.jsonl"))) == 15
+    assert "next: cd new && koinize plan" in out
+    assert call("init", "new")[0] == 2
+    code, _, err = call("init", "other", "--example", "review")
+    assert code == 2
+    assert "did you mean 'reviews'?" in err
+    assert not (small.root / "other").exists()
+
+
+def test_the_schema_is_json(call: Call) -> None:
+    code, out, _ = call("schema")
+    assert code == 0
+    schema = json.loads(out)
+    assert "languages" in schema["properties"]
+    assert "Classify" in schema["$defs"]

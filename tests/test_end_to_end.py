@@ -1,0 +1,149 @@
+"""The whole pipeline as a user runs it: the tiny example, by the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def koinize(*arguments: str, cwd: Path, code: int = 0) -> str:
+    command = [sys.executable, "-c", "from koinize.cli import main; main()", *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def artifacts(project: Path) -> dict[str, dict[str, Any]]:
+    """name -> manifest of what is current."""
+    names = json.loads((project / ".koinize" / "names.json").read_text())
+    folder = project / ".koinize" / "artifacts"
+    return {
+        name: json.loads((folder / one / "manifest.json").read_text())
+        for name, one in names.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tiny")
+    koinize("init", "--example", "tiny", "project", cwd=root)
+    project = root / "project"
+    koinize("run", cwd=project)
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change, its times kept."""
+    return Path(shutil.copytree(finished, tmp_path / "project"))
+
+
+def test_a_second_run_does_nothing(project: Path) -> None:
+    before = (project / ".koinize" / "ledger.jsonl").read_bytes()
+    assert koinize("run", cwd=project).startswith("nothing to do;")
+    assert (project / ".koinize" / "ledger.jsonl").read_bytes() == before
+    assert "nothing is missing" in koinize("plan", cwd=project)
+
+
+def test_training_learned_something(project: Path) -> None:
+    results = json.loads(koinize("report", "--json", cwd=project))
+    text = json.dumps(results)
+    assert "COMB" in text
+    assert "INDV" in text
+    [train] = [m for n, m in artifacts(project).items() if n == "train/mood/comb"]
+    losses = train["facts"]["losses"]
+    assert losses[-1] < losses[0]
+
+
+def test_editing_one_language_lists_one_training(project: Path) -> None:
+    path = project / "data" / "ja.train.jsonl"
+    path.write_text(path.read_text() + '{"text": "新しい 最高 素敵", "label": "good"}\n')
+    plan = json.loads(koinize("plan", "--json", cwd=project))
+    missing = {one["step"]: one["why"] for one in plan["missing"]}
+    trained = {name for name in missing if name.startswith("train/")}
+    assert trained == {"train/mood/ja", "train/mood/comb"}
+    assert missing["train/mood/ja"] == "train rows ja changed, +1 rows"
+    assert not [n for n in missing if "/BASE/" in n or "/INDV/de" in n or "/de only/" in n]
+    before = artifacts(project)
+    koinize("run", cwd=project)
+    after = artifacts(project)
+    for name in ("train/mood/de", "train/mood/en"):
+        assert after[name] == before[name]
+    assert after["train/mood/ja"]["id"] != before["train/mood/ja"]["id"]
+
+
+def test_a_rebuilt_project_has_the_same_bytes(project: Path, finished: Path) -> None:
+    shutil.rmtree(project / ".koinize")
+    koinize("run", cwd=project)
+    first, second = artifacts(finished), artifacts(project)
+    assert {n: m["id"] for n, m in first.items()} == {n: m["id"] for n, m in second.items()}
+    for name, manifest in first.items():
+        if name.startswith(("train/", "merge/")):
+            weights = "adapter_model.safetensors"
+            assert manifest["files"][weights] == second[name]["files"][weights], name
+
+
+def test_the_merge_loads_in_peft_as_it_is(finished: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    chosen = artifacts(finished)["select/mood"]["facts"]["adapter"]
+    folder = finished / ".koinize" / "artifacts" / chosen
+    base = AutoModelForCausalLM.from_pretrained(finished / "base")
+    ids = torch.arange(4, 12)[None]
+    with torch.no_grad():
+        plain = base(ids).logits
+        merged = PeftModel.from_pretrained(base, str(folder))(ids).logits
+    assert torch.isfinite(merged).all()
+    assert not torch.equal(plain, merged)
+
+
+def test_a_flipped_bit_in_an_adapter_is_named(project: Path) -> None:
+    chosen = artifacts(project)["train/mood/de"]["id"]
+    file = project / ".koinize" / "artifacts" / chosen / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    text = (project / "koinize.yaml").read_text()
+    (project / "koinize.yaml").write_text(text.replace("- knots-ties", "- knots-ties\n    - sum"))
+    message = koinize("run", cwd=project, code=1)
+    assert "its file adapter_model.safetensors is missing or has changed" in message
+    assert "delete that folder and run again: it will be rebuilt" in message
+
+
+def test_an_adapter_from_elsewhere_comes_in_by_path(project: Path) -> None:
+    made = project / ".koinize" / "artifacts" / artifacts(project)["train/mood/de"]["id"]
+    shutil.copytree(made, project / "from-elsewhere")
+    text = (project / "koinize.yaml").read_text()
+    (project / "koinize.yaml").write_text(text + "adapters: {mood: {de: from-elsewhere}}\n")
+    plan = json.loads(koinize("plan", "--json", cwd=project))
+    assert not [one for one in plan["missing"] if one["step"] == "train/mood/en"]
+    assert [one for one in plan["missing"] if one["step"] == "train/mood/de"]
+    koinize("run", cwd=project)
+
+
+def test_an_adapter_of_another_base_is_refused(project: Path) -> None:
+    made = project / ".koinize" / "artifacts" / artifacts(project)["train/mood/de"]["id"]
+    elsewhere = project / "from-elsewhere"
+    shutil.copytree(made, elsewhere)
+    config = json.loads((elsewhere / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "someone/else-7B"
+    (elsewhere / "adapter_config.json").write_text(json.dumps(config))
+    text = (project / "koinize.yaml").read_text()
+    (project / "koinize.yaml").write_text(text + "adapters: {mood: {de: from-elsewhere}}\n")
+    message = koinize("plan", cwd=project, code=2)
+    assert message == (
+        "koinize: from-elsewhere was trained on 'someone/else-7B'; expected an adapter of "
+        "'base', the project's base model; name that base in koinize.yaml, or train the adapter "
+        "again\n"
+    )
