@@ -18,7 +18,7 @@ def calls(monkeypatch):
     def load_dataset(**arguments):
         seen.append(arguments)
         if arguments["path"] == "owner/none":
-            raise ConnectionError("no route to the hub\nand a long story")
+            raise ConnectionError("no route to the hub.\nAnd a long story")
         return [{"text": "a"}, {"text": "b"}]
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))

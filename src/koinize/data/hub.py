@@ -48,4 +48,4 @@ def hub_rows(source: str) -> Iterable[Mapping[str, object]]:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")
+    return next(iter(str(error).splitlines()), "").rstrip(".")
