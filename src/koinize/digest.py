@@ -84,4 +84,4 @@ def _encode_scalar(value: object) -> bytes:
         case bytes():
             return _tagged(b"Y", value)
         case _:
-            raise TypeError(f"a {type(value).__name__} has no canonical bytes")
+            raise TypeError(f"a value of type {type(value).__name__} has no canonical bytes")

@@ -53,7 +53,7 @@ class LocalExecutor:
         trace: TracebackType | None,
     ) -> None:
         self._waiters.shutdown(wait=error is None, cancel_futures=error is not None)
-        for pool in self._pools:
+        for pool in list(self._pools):  # a waiter that sees its process die puts in a new pool
             processes = pool._processes  # the pool forgets them when it shuts down
             pool.shutdown(wait=error is None)
             if error is not None:

@@ -1,0 +1,69 @@
+"""How work is spread over a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from koinize import machine
+
+
+@pytest.fixture
+def with_machine(monkeypatch):
+    """Pretend to be a machine with so many cores and GPUs."""
+
+    def pretend(cores: int, gpus: int) -> None:
+        monkeypatch.setattr(machine, "cores", lambda: cores)
+        monkeypatch.setattr(machine, "gpus", lambda: ("Some GPU",) * gpus)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "workers", "threads", "expected"),
+    [
+        (1, 0, "auto", "auto", (1, 1)),
+        (2, 0, "auto", "auto", (2, 1)),
+        (4, 0, "auto", "auto", (4, 1)),
+        (8, 0, "auto", "auto", (4, 2)),  # no more than 4 copies of the base model
+        (15, 0, "auto", "auto", (4, 3)),
+        (16, 1, "auto", "auto", (1, 16)),
+        (16, 3, "auto", "auto", (3, 5)),
+        (2, 4, "auto", "auto", (4, 1)),
+        (8, 0, 2, "auto", (2, 4)),
+        (2, 0, 5, "auto", (5, 1)),
+        (8, 0, "auto", 3, (4, 3)),
+        (8, 2, 1, 1, (1, 1)),
+    ],
+)
+def test_layout(with_machine, cores, gpus, workers, threads, expected):
+    with_machine(cores, gpus)
+    assert machine.layout(workers, threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"),
+    [(None, 3), ("", 0), ("-1", 0), ("0", 1), ("2,0", 2), ("0,-1,1", 1), ("GPU-1f0e, GPU-2c1d", 2)],
+)
+def test_gpus_that_are_hidden_do_not_count(tmp_path, monkeypatch, visible, count):
+    for bus in ("0000:01:00.0", "0000:02:00.0", "0000:03:00.0"):
+        (tmp_path / bus).mkdir()
+        (tmp_path / bus / "information").write_text("Model: \t Big GPU\nIRQ:   16\n")
+    monkeypatch.setattr(machine, "DRIVER", tmp_path)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.gpus.__wrapped__() == ("Big GPU",) * count
+
+
+def test_a_machine_without_the_driver_has_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "DRIVER", tmp_path / "none")
+    assert machine.gpus.__wrapped__() == ()
+
+
+def test_the_device_is_named_by_its_gpus_or_its_processor(with_machine, monkeypatch):
+    monkeypatch.setattr(machine, "_processor", lambda: "Some CPU")
+    with_machine(6, 0)
+    assert machine.device.__wrapped__() == "6 cores of Some CPU"
+    with_machine(6, 2)
+    assert machine.device.__wrapped__() == "2 x Some GPU"

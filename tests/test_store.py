@@ -1,0 +1,333 @@
+"""Artifacts are there whole or not at all, and no changed byte goes unnoticed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from koinize.digest import digest
+from koinize.errors import KoinizeError
+from koinize.store import Store, write_atomically
+
+ID = digest("an artifact")
+PARTS = st.text("abcXYZ019._-", min_size=1, max_size=5).filter(lambda part: part.strip("."))
+FILES = st.dictionaries(
+    st.builds("/".join, st.lists(PARTS, min_size=1, max_size=2)),
+    st.binary(max_size=20),
+    min_size=1,
+    max_size=3,
+).filter(
+    # A name may not be another's folder.
+    lambda files: not any(other.startswith(f"{one}/") for one in files for other in files)
+)
+FACTS = st.dictionaries(
+    st.text(max_size=4),
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False)
+        | st.text(max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2)
+        ),
+        max_leaves=4,
+    ),
+    max_size=3,
+)
+
+
+BUILT = {"adapter/weights": b"\x01\x02", "report": b"text"}
+
+
+def build(root: Path, files=BUILT, facts={"tokens": 7}) -> None:  # noqa: B006 - never changed
+    with Store(root).building(ID, "train/de", {"rows de": "0a"}) as draft:
+        for name, content in files.items():
+            (draft.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (draft.folder / name).write_bytes(content)
+        draft.facts.update(facts)
+
+
+def message(root: Path) -> str:
+    with pytest.raises(KoinizeError) as caught:
+        Store(root).open(ID)
+    return str(caught.value)
+
+
+def broken(root: Path, how: str) -> str:
+    return (
+        f"{root}/artifacts/{ID} artifact {ID[:12]} is broken: {how}; "
+        "delete that folder and run again: it will be rebuilt"
+    )
+
+
+@given(FILES, FACTS)
+@settings(max_examples=25)
+def test_what_was_committed_comes_back(files, facts):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        build(root, files, facts)
+        artifact = Store(root).open(ID)
+        assert {name: artifact.path(name).read_bytes() for name in artifact.files} == files
+        assert artifact.facts == facts
+        assert (artifact.id, artifact.name) == (ID, "train/de")
+        assert artifact.inputs == {"rows de": "0a"}
+        assert Store(root).ids() == {ID}
+        assert not list((root / "tmp").iterdir())
+
+
+def test_an_empty_store(tmp_path):
+    store = Store(tmp_path)
+    assert store.ids() == set()
+    assert store.names() == {}
+    assert store.manifest(ID) is None
+    assert message(tmp_path) == (
+        f"{tmp_path}/artifacts artifact {ID[:12]} is not in the store; run again: it will be built"
+    )
+    store.sweep()
+    store.discard(ID)
+
+
+def test_a_folder_under_another_id_is_not_that_artifact(tmp_path):
+    build(tmp_path)
+    other = digest("another artifact")
+    (tmp_path / "artifacts" / ID).rename(tmp_path / "artifacts" / other)
+    with pytest.raises(KoinizeError) as caught:
+        Store(tmp_path).open(other)
+    assert f"artifact {other[:12]} is not in the store" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["adapter/weights", "report"])
+def test_a_changed_or_missing_file_is_found(tmp_path, name):
+    build(tmp_path)
+    path = tmp_path / "artifacts" / ID / name
+    content = path.read_bytes()
+    expected = broken(tmp_path, f"its file {name} is missing or has changed")
+    for index in range(len(content)):
+        path.write_bytes(content[:index] + bytes([content[index] ^ 0x10]) + content[index + 1 :])
+        assert message(tmp_path) == expected
+    path.write_bytes(content[:-1])
+    assert message(tmp_path) == expected
+    path.unlink()
+    assert message(tmp_path) == expected
+
+
+def test_every_changed_byte_of_a_manifest_is_found(tmp_path):
+    build(tmp_path)
+    path = tmp_path / "artifacts" / ID / "manifest.json"
+    content = path.read_bytes()
+    expected = {
+        broken(tmp_path, "its manifest.json has changed"),
+        broken(tmp_path, "its manifest.json cannot be read"),
+    }
+    found = set()
+    for index in range(len(content)):
+        path.write_bytes(content[:index] + bytes([content[index] ^ 0x01]) + content[index + 1 :])
+        found.add(message(tmp_path))
+    assert found == expected
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"digest": 3}'])
+def test_json_that_is_no_manifest(tmp_path, content):
+    build(tmp_path)
+    (tmp_path / "artifacts" / ID / "manifest.json").write_text(content)
+    assert message(tmp_path) == broken(tmp_path, "its manifest.json has changed")
+
+
+def test_a_manifest_of_another_format(tmp_path):
+    build(tmp_path)
+    path = tmp_path / "artifacts" / ID / "manifest.json"
+    record = {**json.loads(path.read_text()), "format": 2}
+    del record["digest"]
+    path.write_text(json.dumps({**record, "digest": digest(record)}))
+    assert message(tmp_path) == broken(tmp_path, "its format is 2, not 1")
+
+
+def test_an_exception_leaves_nothing(tmp_path):
+    def interrupted() -> None:
+        with Store(tmp_path).building(ID, "x", {}) as draft:
+            (draft.folder / "half").write_text("ha")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert Store(tmp_path).ids() == set()
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    """Whichever of the syncs of a commit fails; then, with room again, the commit succeeds."""
+    real = os.fsync
+    for fails_at in range(5):  # two files, their folder, the manifest, the draft's folder
+        room = iter(range(fails_at))
+
+        def full(handle: int, room: Iterator[int] = room) -> None:
+            if next(room, None) is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(handle)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match="No space left on device"):
+                build(tmp_path)
+        assert Store(tmp_path).ids() == set()
+        assert not list((tmp_path / "tmp").iterdir())
+    build(tmp_path)
+    assert Store(tmp_path).open(ID).facts == {"tokens": 7}
+
+
+def test_a_kill_at_any_point_leaves_everything_or_nothing(tmp_path):
+    """A child is killed at its n-th system call that Python audits, for every n."""
+    outcomes = []
+    for fatal in range(1, 500):
+        root = tmp_path / str(fatal)
+        child = os.fork()
+        if child == 0:
+            _die_at(fatal)
+            build(root)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        store = Store(root)
+        assert store.ids() in (set(), {ID})
+        if store.ids():
+            assert store.open(ID).facts == {"tokens": 7}
+        outcomes.append(bool(store.ids()))
+        store.sweep()
+        assert not (root / "tmp").exists() or not list((root / "tmp").iterdir())
+        build(root)
+        assert store.open(ID).path("report").read_bytes() == b"text"
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+    assert outcomes == sorted(outcomes), "once committed, it stays"
+    assert outcomes[0] is False
+    assert outcomes[-1] is True
+    assert len(outcomes) > 20
+
+
+def _die_at(fatal: int) -> None:
+    count = 0
+
+    def hook(_event: str, _arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        count += 1
+        if count == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def test_of_two_builders_of_one_id_the_first_is_kept(tmp_path):
+    with Store(tmp_path).building(ID, "slow", {}) as slow:
+        (slow.folder / "who").write_text("slow")
+        with Store(tmp_path).building(ID, "quick", {}) as quick:
+            (quick.folder / "who").write_text("quick")
+    artifact = Store(tmp_path).open(ID)
+    assert artifact.name == "quick"
+    assert artifact.path("who").read_text() == "quick"
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_two_processes_that_commit_the_same_ids(tmp_path):
+    """Both build the same twenty; the start is a pipe that closes for both at once."""
+    reader, writer = os.pipe()
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            os.read(reader, 1)
+            code = 1
+            try:
+                for number in range(20):
+                    with Store(tmp_path).building(digest(number), str(number), {}) as draft:
+                        (draft.folder / "file").write_text(str(number))
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    os.close(reader)
+    os.close(writer)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    store = Store(tmp_path)
+    assert store.ids() == {digest(number) for number in range(20)}
+    for number in range(20):
+        assert store.open(digest(number)).path("file").read_text() == str(number)
+
+
+def test_sweeping_spares_the_living(tmp_path):
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.strip()
+    names = [f"{os.getpid()}-mine", "1-init", f"{dead}-left", "left"]
+    for name in names:
+        (tmp_path / "tmp" / name).mkdir(parents=True)
+        (tmp_path / "tmp" / name / "file").write_text("half")
+    Store(tmp_path).sweep()
+    assert sorted(path.name for path in (tmp_path / "tmp").iterdir()) == sorted(names[:2])
+
+
+def test_a_discarded_artifact_is_gone_and_can_be_built_again(tmp_path):
+    build(tmp_path)
+    store = Store(tmp_path)
+    store.open(ID)
+    store.discard(ID)
+    assert store.ids() == set()
+    assert message(tmp_path).endswith("is not in the store; run again: it will be built")
+    assert not list((tmp_path / "tmp").iterdir())
+    build(tmp_path)
+    assert Store(tmp_path).ids() == {ID}
+
+
+def test_names_point_and_move(tmp_path):
+    store = Store(tmp_path)
+    store.point({"train/de": "1", "train/en": "2"})
+    store.point({"train/de": "3"})
+    assert store.names() == {"train/de": "3", "train/en": "2"}
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": ', b"\xff"])
+def test_names_that_cannot_be_read_are_none(tmp_path, content):
+    (tmp_path / "names.json").write_bytes(content)
+    assert Store(tmp_path).names() == {}
+
+
+def test_pointing_again_writes_nothing(tmp_path):
+    store = Store(tmp_path)
+    store.point({"a": "1"})
+    before = (tmp_path / "names.json").stat().st_ino
+    store.point({"a": "1"})
+    assert (tmp_path / "names.json").stat().st_ino == before
+
+
+def test_an_atomic_write_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_atomic_write_takes_names_that_are_no_unicode(tmp_path):
+    """As JSON it comes back as it was."""
+    write_atomically(tmp_path / "file", json.dumps("a\udcff", ensure_ascii=False))
+    assert json.loads((tmp_path / "file").read_bytes()) == "a\udcff"
