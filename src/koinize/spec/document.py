@@ -9,7 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.constructor import DuplicateKeyError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
@@ -81,8 +81,10 @@ def _text(path: Path) -> str:
 
 
 def _parse(text: str, name: str) -> object:
+    yaml = YAML(typ="rt")
+    yaml.Constructor = _Constructor
     try:
-        return YAML(typ="rt").load(text)
+        return yaml.load(text)
     except DuplicateKeyError as error:
         key = str(error.problem).partition('"')[2].partition('"')[0]
         what, remedy = f"key '{key}' is given twice", "keep one of the two"
@@ -96,6 +98,16 @@ def _parse(text: str, name: str) -> object:
         where = f"{name}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
         what = f"the character U+{ord(text[error.position]):04X} is not allowed in YAML"
         raise InputError(what, where=where, remedy="remove it") from error
+
+    except ValueError as error:  # from a tag such as !!int on what is none
+        raise InputError(f"this is not YAML: {error}", where=name) from error
+
+
+class _Constructor(RoundTripConstructor):
+    """YAML 1.2 has no dates: they are text, also those that no calendar has."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", _Constructor.construct_yaml_str)
 
 
 def _marked(error: MarkedYAMLError, name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from koinize.metrics import metrics
 from koinize.recipe import RECIPES, MergeSettings
-from koinize.spec.shape import Spec
+from koinize.spec.shape import NAME, Spec
 from koinize.tasks import tasks
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -18,7 +18,8 @@ def schema() -> dict[str, Any]:
     whole: dict[str, Any] = {"$schema": DIALECT, **Spec.model_json_schema(ref_template=REFERENCE)}
     definitions = whole["$defs"]
     kinds = [_task(name, definitions) for name in tasks.names()]
-    whole["properties"]["tasks"]["additionalProperties"] = {"oneOf": kinds}
+    whole["properties"]["tasks"]["patternProperties"] = {NAME: {"oneOf": kinds}}
+    whole["properties"]["tasks"]["additionalProperties"] = False
     del definitions["Task"]
     whole["properties"]["margins"]["propertyNames"] = {"enum": list(metrics.names())}
     candidates = definitions["MergeSection"]["properties"]["candidates"]

@@ -1,0 +1,117 @@
+"""The JSON Schema says of a file what reading it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+import koinize
+from koinize.metrics import metrics
+from koinize.recipe import RECIPES
+from koinize.spec import schema
+from koinize.tasks import tasks
+from tests.oracle.json_schema import faults
+
+EXAMPLES = sorted((Path(koinize.__file__).parent / "examples").rglob("koinize.yaml"))
+
+
+def parsed(text: str):
+    """The values of a YAML text as JSON has them: dates are text."""
+    return json.loads(json.dumps(YAML(typ="safe", pure=True).load(text), default=str))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return schema()
+
+
+def test_it_is_json_and_every_reference_leads_somewhere(whole):
+    assert json.loads(json.dumps(whole)) == whole
+    assert whole["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    text = json.dumps(whole)
+    named = {piece.partition('"')[0] for piece in text.split('"#/$defs/')[1:]}
+    assert named == set(whole["$defs"])
+
+
+def test_it_names_every_plug_in(whole):
+    kinds = {
+        whole["$defs"][one["$ref"].removeprefix("#/$defs/")]["properties"]["kind"]["const"]
+        for of_name in whole["properties"]["tasks"]["patternProperties"].values()
+        for one in of_name["oneOf"]
+    }
+    assert kinds == set(tasks.names())
+    candidates = whole["$defs"]["MergeSection"]["properties"]["candidates"]
+    assert candidates["items"]["anyOf"][0]["enum"] == ["paper", *RECIPES.names()]
+    assert candidates["default"] == ["paper"]
+    assert whole["properties"]["margins"]["propertyNames"]["enum"] == list(metrics.names())
+    offered = whole["$defs"]["Generate"]["properties"]["metrics"]["items"]["enum"]
+    assert offered == [name for name in metrics.names() if metrics.get(name).reads == "text"]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
+def test_the_examples_fit(whole, path):
+    assert faults(parsed(path.read_text(encoding="utf-8")), whole, whole) == []
+
+
+GENEROUS = """\
+lora: {targets: [q_proj], rslora: true, overrides: {de: {r: 2}}}
+training: {patience: 2, epochs: 1}
+machine: {workers: auto, threads: 2, executor: inline}
+merge:
+  candidates:
+    - paper
+    - ties
+    - {recipe: [ties, dare-ties], density: [0.5, 1.0], weights: {de: 2}, rank: [full, 8, 0.9]}
+margins: {accuracy: 1.5}
+adapters: {mood: {de: elsewhere}}
+price: {per_hour: "0.10", source: x, date: 2026-01-31}
+"""
+
+
+def test_a_file_with_everything_fits_and_loads(whole, good, loaded):
+    assert faults(parsed(good + GENEROUS), whole, whole) == []
+    assert loaded(good + GENEROUS).name == "small"
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "trainings: {}",
+        "training: {epochs: three}",
+        "training: {epochs: 0}",
+        "lora: {overrides: {de: {rr: 2}}}",
+        "lora: {dropout: 1}",
+        "merge: {candidates: []}",
+        "merge: {candidates: [tise]}",
+        "merge: {candidates: [{recipe: ties, densty: 1}]}",
+        "merge: {candidates: [{recipe: ties, density: [0.5, 7]}]}",
+        "merge: {candidates: [{recipe: ties, density: []}]}",
+        "margins: {f1: 1}",
+        "machine: {workers: 0}",
+        "baselines: [all]",
+        "price: {per_hour: 1}",
+    ],
+)
+def test_what_reading_refuses_the_schema_refuses(whole, good, refused, added):
+    assert len(refused(f"{good}{added}\n")) == 1 + (added == "price: {per_hour: 1}")
+    assert faults(parsed(f"{good}{added}\n"), whole, whole)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("koinize: 1", "koinize: 2"),
+        ("kind: classify, ", ""),
+        ("classify", "clasify"),
+        ("[good, bad]", "[good]"),
+        ('"{text}"', '"{text}", metrics: [rouge-l]'),
+        ("name: small", ""),
+        ("[de, en]", "[]"),
+    ],
+)
+def test_what_reading_refuses_in_the_first_lines_the_schema_refuses(whole, good, refused, old, new):
+    assert len(refused(good.replace(old, new))) == 1
+    assert faults(parsed(good.replace(old, new)), whole, whole)
