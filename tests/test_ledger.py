@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -247,3 +249,16 @@ def test_a_line_is_json_with_the_digest_of_the_line_before(path):
         record["digest"] for record in records[:-1]
     ]
     assert [record["event"] for record in records] == ["start", "end"] * 3
+
+
+def test_the_documentation_has_every_field(path):
+    page = (Path(__file__).parents[1] / "docs" / "ledger.md").read_text(encoding="utf-8")
+    three(path)
+    first, second = (list(json.loads(line)) for line in path.read_text().splitlines()[:2])
+    tables = page.split("| field of ")[1:]
+    assert [re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE) for table in tables] == [
+        first,
+        second,
+    ]
+    lines = page.partition("```json records\n")[2].partition("```")[0].splitlines()
+    assert [list(json.loads(line)) for line in lines] == [first, second]
