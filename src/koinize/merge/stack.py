@@ -38,11 +38,8 @@ class Stack:
             yield slice(start, min(start + step, count))
 
     def matrix(self, index: int) -> Tensor:
-        """The whole X_i (rows x columns)."""
-        whole = torch.empty(self.shape, dtype=self.dtype)
-        for rows in self.rows():
-            whole[rows] = self.block(index, rows)
-        return whole
+        """The whole X_i (rows x columns), a new tensor."""
+        return self.block(index, slice(0, self.shape[0]))
 
     def each(self, change: Callable[[int, slice, Tensor], Tensor]) -> Stack:
         """The stack whose blocks are `change(i, rows, block)`; nothing is computed yet."""

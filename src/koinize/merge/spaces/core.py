@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
-from koinize.merge.linalg import columns, gram, orthonormal, reciprocal, strong_eigh
+from koinize.merge.linalg import (
+    Basis,
+    block_diagonal,
+    columns,
+    diagonal_parts,
+    gram,
+    reciprocal,
+    strong_eigh,
+)
 from koinize.merge.spaces._aligned import Aligned, Part
 
 
@@ -20,15 +28,17 @@ def space(factors: Sequence[Factors]) -> Aligned:
     basis in which each adapter happened to be trained; here every update is first written in its
     own balanced factors, U sqrt(S) and sqrt(S) V', which only D_i determines.
     """
-    changes = [_balancing(update) for update in factors]
-    left = torch.cat([u.B @ b.float() for u, (b, _) in zip(factors, changes, strict=True)], dim=1)
-    right = torch.cat(
-        [u.A.T @ a.float() for u, (_, a) in zip(factors, changes, strict=True)], dim=1
-    )
-    U, V = orthonormal(left), orthonormal(right)
-    ranks = [change[0].shape[1] for change in changes]
-    to_left = columns(U.mix.T @ gram(left), ranks)
-    to_right = columns(V.mix.T @ gram(right), ranks)
+    ranks = [update.rank for update in factors]
+    B = torch.cat([update.B for update in factors], dim=1)
+    At = torch.cat([update.A for update in factors], dim=0).T
+    inner_B, inner_A = gram(B), gram(At)
+    changes = [
+        _balancing(inner_B[part, part], inner_A[part, part]) for part in diagonal_parts(ranks)
+    ]
+    U = _basis(B, inner_B, [change[0] for change in changes])
+    V = _basis(At, inner_A, [change[1] for change in changes])
+    to_left = columns(U.mix.T @ inner_B, ranks)
+    to_right = columns(V.mix.T @ inner_A, ranks)
 
     def block(index: int, rows: slice) -> Tensor:
         return to_left[index][rows] @ to_right[index].T
@@ -40,17 +50,23 @@ def space(factors: Sequence[Factors]) -> Aligned:
     return Aligned((Part(shape, block, dtype=torch.float64),), lift)
 
 
-def _balancing(update: Factors) -> tuple[Tensor, Tensor]:
+def _basis(tall: Tensor, inner: Tensor, changes: Sequence[Tensor]) -> Basis:
+    """The left singular vectors of `tall`, its groups of columns changed; `inner` is its Gram."""
+    change = block_diagonal(changes)
+    values, vectors = strong_eigh(change.T @ inner @ change)
+    return Basis(tall, change @ (vectors * reciprocal(values.sqrt())))
+
+
+def _balancing(inner_B: Tensor, inner_A: Tensor) -> tuple[Tensor, Tensor]:
     """The changes of basis b, a (rank x k, float64) that make B b = U sqrt(S), A' a = V sqrt(S).
 
     With B' B = E e E' and A A' = F f F': the core sqrt(e) E' F sqrt(f) = P S Q' gives
     b = E / sqrt(e) P sqrt(S) and a = F / sqrt(f) Q sqrt(S).
     """
-    if update.rank == 0:
-        empty = torch.zeros(0, 0, dtype=torch.float64)
-        return empty, empty
-    e, E = strong_eigh(gram(update.B))
-    f, F = strong_eigh(gram(update.A.T))
+    if not len(inner_B):
+        return inner_B, inner_A
+    e, E = strong_eigh(inner_B)
+    f, F = strong_eigh(inner_A)
     P, S, Qt = torch.linalg.svd((e.sqrt()[:, None] * (E.T @ F)) * f.sqrt(), full_matrices=False)
     b = (E * reciprocal(e.sqrt())) @ (P * S.sqrt())
     a = (F * reciprocal(f.sqrt())) @ (Qt.T * S.sqrt())

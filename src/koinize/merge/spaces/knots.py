@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
-from koinize.merge.linalg import Basis, columns, gram, reciprocal, strong_eigh
+from koinize.merge.linalg import Basis, block_diagonal, columns, gram, reciprocal, strong_eigh
 from koinize.merge.spaces._aligned import Aligned, Part
 
 
@@ -21,7 +21,7 @@ def space(factors: Sequence[Factors]) -> Aligned:
     """
     stacked = torch.cat([update.B for update in factors], dim=1)
     inner = gram(stacked)
-    L = _block_diagonal([_root(update.A) for update in factors])
+    L = block_diagonal([_root(update.A) for update in factors])
     squares, W = strong_eigh(L @ inner @ L)
     mix = L @ (W * reciprocal(squares.sqrt()))
     ranks = [update.rank for update in factors]
@@ -45,14 +45,3 @@ def _root(A: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(gram(A.T))
     root: Tensor = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
     return root
-
-
-def _block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
-    size = sum(len(block) for block in blocks)
-    whole = torch.zeros(size, size, dtype=torch.float64)
-    start = 0
-    for block in blocks:
-        stop = start + len(block)
-        whole[start:stop, start:stop] = block
-        start = stop
-    return whole

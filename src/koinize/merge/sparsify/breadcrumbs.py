@@ -21,9 +21,8 @@ def sparsify(stack: Stack, *, density: float, outliers: float) -> Stack:
     removed = min(kept_count(outliers, entries), entries - kept)
     bounds = []
     for index in range(len(stack)):
-        matrix = stack.matrix(index)
-        low = magnitude_threshold(matrix, removed + kept)
-        bounds.append((low, magnitude_threshold(matrix, removed)))
+        low = magnitude_threshold(stack.matrix(index), removed + kept)
+        bounds.append((low, magnitude_threshold(stack.matrix(index), removed)))
 
     def cleaned(index: int, _rows: slice, block: Tensor) -> Tensor:
         low, high = bounds[index]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from koinize.merge.select import kept_count, magnitude_threshold
@@ -32,8 +34,10 @@ def sparsify(
         lowest = [magnitude_threshold(stack.matrix(index), count) for index in range(len(stack))]
 
     def trimmed(index: int, _rows: slice, block: Tensor) -> Tensor:
-        # The adapter's thresholds are float32, whatever the space works in.
-        magnitudes = block.abs() if thresholds is None else block.float().abs()
-        return block.masked_fill_(magnitudes < lowest[index], 0.0)
+        # hardshrink keeps what lies beyond its bound: the next number below the threshold. The
+        # adapter's thresholds are float32, whatever the space works in.
+        kind = np.float32 if thresholds is not None or block.dtype == torch.float32 else np.float64
+        bound = float(np.nextafter(kind(lowest[index]), kind(0.0)))
+        return torch.nn.functional.hardshrink(block, bound)
 
     return stack.each(trimmed)
