@@ -71,7 +71,7 @@ class Encoder:
         """
         text, moved = self._split(prompt)
         ending = (self.end_token,) if end else ()
-        encoded = tuple(self._target(moved + target) + ending for target in targets)
+        encoded = tuple(self._target(self._answer(moved, target)) + ending for target in targets)
         if not all(encoded):
             raise InputError("a target has no text", where=where, expected="at least one token")
         room = max_length - max([reserve, *map(len, encoded)])
@@ -101,6 +101,10 @@ class Encoder:
             return prompt, ""
         text = prompt.rstrip(" ")
         return text, prompt[len(text) :]
+
+    def _answer(self, moved: str, target: str) -> str:
+        # In a chat the answer opens a message, so the space that joins it to a prompt goes.
+        return target.lstrip(" ") if self.is_chat else moved + target
 
     def _prompt(self, text: str) -> tuple[int, ...]:
         if self.is_chat:

@@ -49,19 +49,24 @@ class TrainingSpec(Frozen):
     adapter_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-class EvaluationSpec(Frozen):
-    """How examples are scored or answered. Decoding is greedy, always."""
+class EvaluationSection(Frozen):
+    """How examples are scored or answered, for every task alike. Decoding is greedy, always."""
 
     batch_tokens: int = Field(
         default=4096, ge=1, description="padded tokens per forward pass: bounds memory only"
     )
     max_length: int = Field(default=512, ge=2, description="tokens of prompt and answer together")
-    max_new_tokens: int = Field(default=96, ge=1, description="of a generated text")
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        default=(), description="a generated text ends before the first of these"
-    )
     normalize: Normalization = Field(
         default="none",
         description="which option wins: the highest sum of log-probabilities ('none'), that sum "
         "per token ('length'), or less the option's own sum without its prompt ('pmi')",
+    )
+
+
+class EvaluationSpec(EvaluationSection):
+    """The same, and what a task that generates says itself."""
+
+    max_new_tokens: int = Field(default=96, ge=1, description="of a generated text")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="a generated text ends before the first of these"
     )

@@ -37,8 +37,8 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
             "'candidates'?"),
         ("merge:\n  candidates:\n    - paper\n    - {recipe: ties, densty: [0.5, 1.0]}",
             "10:22 unknown key 'densty' in merge.candidates[1]; did you mean 'density'?"),
-        ("evaluation: {max_token: 3}", "7:14 unknown key 'max_token' in evaluation; did you mean "
-            "'max_new_tokens'?"),
+        ("evaluation: {max_lenght: 3}", "7:14 unknown key 'max_lenght' in evaluation; did you mean "
+            "'max_length'?"),
         ("price: {per_hour: 1, source: x, date: 2026-01-31, unit: h}", "7:51 unknown key 'unit' in "
             "price; choose one of: currency, date, per_hour, source"),
         ("machine: {worker: 2}", "7:11 unknown key 'worker' in machine; did you mean 'workers'?"),
@@ -66,8 +66,7 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
             "not 'x'"),
         ("baselines: [base, indi]", "7:19 baselines[1]: expected 'base', 'indv', 'cross', 'comb' "
             "or 'mean', not 'indi'"),
-        ("evaluation: {stop: end}", "7:14 evaluation.stop: expected a list, not 'end'; write "
-            "[end]"),
+        ("baselines: base", "7:12 baselines: expected a list, not 'base'; write [base]"),
         # unions say everything that would do
         ("lora: {targets: q_proj}", "7:8 lora.targets: expected 'all-linear' or a list, not "
             "'q_proj'; write [q_proj]"),

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
-from koinize.settings import EvaluationSpec, LoraSpec, TrainingSpec
+from koinize.settings import EvaluationSection, LoraSpec, TrainingSpec
 from koinize.spec.grid import PAPER
 
 
@@ -17,7 +17,7 @@ def test_the_defaults(loaded, good):
     spec = loaded(good)
     assert spec.lora.of("de") == LoraSpec()
     assert spec.training == TrainingSpec()
-    assert spec.evaluation == EvaluationSpec()
+    assert spec.evaluation == EvaluationSection()
     assert spec.baselines == ("base", "indv", "cross", "comb", "mean")
     assert [one.describe() for one in spec.merge.settings] == [
         f"{recipe} density {density}"

@@ -61,9 +61,9 @@ def labels_of(task: Task) -> tuple[str, ...]:
 
 
 def evaluation_of(spec: Spec, task: Task) -> EvaluationSpec:
-    """The project's evaluation settings, with what the task itself says under the same names."""
-    named = {name for name in EvaluationSpec.model_fields if name in type(task).model_fields}
-    return spec.evaluation.model_copy(update={name: getattr(task, name) for name in named})
+    """The project's evaluation settings, with how a task that generates wants to be answered."""
+    own = {name: getattr(task, name) for name in ("max_new_tokens", "stop") if hasattr(task, name)}
+    return EvaluationSpec(**spec.evaluation.model_dump(), **own)
 
 
 class _TaskGraph:

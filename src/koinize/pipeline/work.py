@@ -192,7 +192,8 @@ DOERS: dict[str, Callable[[Job, Store, Draft], Mapping[str, Any]]] = {
 def read_result_rows(artifact: Artifact) -> list[dict[str, Any]]:
     """The per-example rows of an evaluation."""
     text = artifact.path(ROWS).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    # Not splitlines(): a generated text may hold U+2028, which JSON leaves as it is.
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def _examples(job: Job, language: str, split: str) -> list[Example]:

@@ -21,7 +21,7 @@ from koinize.catalog import Catalog
 from koinize.errors import did_you_mean
 from koinize.frozen import Frozen
 from koinize.recipe import MergeSettings
-from koinize.settings import EvaluationSpec, LoraSpec, TrainingSpec
+from koinize.settings import EvaluationSection, LoraSpec, TrainingSpec
 from koinize.spec.grid import expand
 from koinize.tasks import Task, tasks
 
@@ -163,7 +163,7 @@ class Spec(Frozen):
     )
     lora: LoraSection = LoraSection()
     training: TrainingSpec = TrainingSpec()
-    evaluation: EvaluationSpec = EvaluationSpec()
+    evaluation: EvaluationSection = EvaluationSection()
     merge: MergeSection = MergeSection()
     baselines: tuple[Baseline, ...] = ("base", "indv", "cross", "comb", "mean")
     margins: dict[MetricName, Points] = Field(
