@@ -73,6 +73,15 @@ def failure(future: Future) -> BaseException:
     return error
 
 
+def meeting(executor, folder: Path, one: str, other: str) -> list[BaseException | None]:
+    """How two pieces of work ended, each of which waits for the other."""
+    futures = [
+        executor.submit(exec, MEET.format(folder=str(folder), me=me, other=them, long=LONG), {})
+        for me, them in ((one, other), (other, one))
+    ]
+    return [future.exception(LONG) for future in futures]
+
+
 def gone(pid: int) -> bool:
     """Whether a process has ended; one that nobody has waited for yet has."""
     try:
@@ -130,11 +139,7 @@ def test_one_failure_stops_nobody_else(executor):
 
 def test_work_runs_side_by_side(tmp_path, local):
     """Each of two waits for the other, so one after the other would never end."""
-    futures = [
-        local.submit(exec, MEET.format(folder=str(tmp_path), me=me, other=other, long=LONG), {})
-        for me, other in (("a", "b"), ("b", "a"))
-    ]
-    assert [future.exception(LONG) for future in futures] == [None, None]
+    assert meeting(local, tmp_path, "a", "b") == [None, None]
 
 
 def test_more_work_than_workers_waits_its_turn(local):
@@ -156,10 +161,18 @@ def test_a_worker_that_dies_takes_only_its_own_work_along(tmp_path, local):
     assert isinstance(failure(killed), BrokenProcessPool)
     (tmp_path / "b").touch()
     assert other.exception(LONG) is None
-    assert [local.submit(operator.neg, number).result(LONG) for number in (1, 2)] == [-1, -2]
+    assert meeting(local, tmp_path, "c", "d") == [None, None], "there are two workers again"
 
 
-def test_a_worker_leaves_interrupts_to_its_parent(local):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as on a terminal; a parent in the background hands down that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_worker_leaves_interrupts_to_its_parent(interruptible, local):
     pid = local.submit(os.getpid).result(LONG)
     os.kill(pid, signal.SIGINT)
     assert local.submit(os.getpid).result(LONG) == pid
