@@ -66,7 +66,7 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
             "not 'x'"),
         ("baselines: [base, indi]", "7:19 baselines[1]: expected 'base', 'indv', 'cross', 'comb' "
             "or 'mean', not 'indi'"),
-        ("baselines: base", "7:12 baselines: expected a list, not 'base'; write [base]"),
+        ("baselines: base", "7:1 baselines: expected a list, not 'base'; write [base]"),
         # unions say everything that would do
         ("lora: {targets: q_proj}", "7:8 lora.targets: expected 'all-linear' or a list, not "
             "'q_proj'; write [q_proj]"),
