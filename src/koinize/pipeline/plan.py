@@ -22,6 +22,8 @@ FIRST_GUESS = {
     "select": 1.0,
 }
 
+SHOWN_CHANGES = 3
+
 
 @dataclass(frozen=True)
 class Missing:
@@ -96,6 +98,8 @@ def _why(
         for label in sorted({*before.inputs, *step.identity})
         if before.inputs.get(label) != step.identity.get(label)
     ]
+    if len(changes) > SHOWN_CHANGES:
+        changes[SHOWN_CHANGES - 1 :] = [f"{len(changes) - SHOWN_CHANGES + 1} more inputs changed"]
     return "; ".join(changes) or "koinize computes it differently now"
 
 
