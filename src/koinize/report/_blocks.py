@@ -63,11 +63,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Panels of SVG side by side: (title, drawing). Tables say the same, so a terminal skips it."""
+    """Panels of SVG side by side: (title, drawing). `table` says the same in figures; it is what a
+    terminal shows, and None where the tables beside the figure say it already.
+    """
 
     caption: str
     panels: tuple[tuple[str, Markup], ...]
     legend: tuple[tuple[Tone, str], ...] = ()
+    table: Table | None = None
     wide: bool = False
 
 

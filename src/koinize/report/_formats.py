@@ -28,6 +28,8 @@ def duration(seconds: float | None) -> str:
     """Seconds in the unit that leaves about three digits."""
     if seconds is None:
         return DASH
+    if seconds == 0:
+        return "0 s"
     if seconds < 10:
         return f"{seconds:.2f} s"
     if seconds < 59.95:
@@ -43,7 +45,7 @@ def money(amount: float | None, currency: str | None) -> str:
     """An amount in its currency: cents where there are some, three digits where there are none."""
     if amount is None or not currency:
         return DASH
-    number = f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.3g}"
+    number = f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:#.3g}"
     if 0 < amount < 0.0001:
         number = "under 0.0001"
     return f"{currency} {number}"
@@ -72,4 +74,4 @@ def share(value: float | None) -> str:
     """A share of 0 to 1 as a percentage with two digits that count."""
     if value is None:
         return DASH
-    return "0 %" if value == 0 else f"{100 * value:.2g} %" if value < 0.1 else f"{value:.1%}"
+    return "0 %" if value == 0 else f"{100 * value:.2g} %"

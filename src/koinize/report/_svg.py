@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor, log10
+from math import ceil, floor, log10
 from typing import Literal
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -61,17 +61,20 @@ class Scale:
 
 
 def scale_over(values: Sequence[float], *, bounds: tuple[float, float] | None = None) -> Scale:
-    """A scale whose ends are round and hold all values; within `bounds` where given."""
+    """A scale at least one point wide whose ends are round and hold all values.
+
+    Its ends stay within `bounds`, which must hold the values too.
+    """
     low, high = min(values), max(values)
-    step = _step(max(high - low, 1e-9) / 4)
-    low, high = floor(low / step) * step, -floor(-high / step) * step
-    if low == high:
-        high = low + step
+    if high - low < 1.0:
+        low, high = low - 0.5, high + 0.5
+    step = _step((high - low) / 6)
+    low, high = floor(low / step) * step, ceil(high / step) * step
     if bounds:
         low, high = max(low, bounds[0]), min(high, bounds[1])
-    number = round((high - low) / step)
-    ticks = [low + index * step for index in range(number + 1)]
-    return Scale(low, high, tuple((tick, f"{tick:g}".replace("-", "−")) for tick in ticks))
+    ticks = [low + index * step for index in range(round((high - low) / step) + 1)]
+    labels = (f"{round(tick, 6):g}".replace("-", "−") for tick in ticks)
+    return Scale(low, high, tuple(zip(ticks, labels, strict=True)))
 
 
 def _step(rough: float) -> float:

@@ -1,11 +1,11 @@
-"""Blocks for a terminal: rich tables and paragraphs. Figures repeat tables and are left out."""
+"""Blocks for a terminal: rich tables and paragraphs. Of a figure its table is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -24,7 +24,8 @@ STYLES: dict[Tone, str] = {
 
 def blocks_text(blocks: Sequence[Block]) -> list[RenderableType]:
     """One renderable per block that a terminal can show."""
-    return [_render(block) for block in blocks if not isinstance(block, Figure)]
+    shown = (block.table if isinstance(block, Figure) else block for block in blocks)
+    return [_render(block) for block in shown if block]
 
 
 def _render(block: Heading | Paragraph | Facts | Table) -> RenderableType:
@@ -51,7 +52,8 @@ def _table(table: Table) -> RenderableType:
         pad_edge=False,
     )
     for index, name in enumerate(table.columns):
-        drawn.add_column(Text(name), justify="right" if index in table.numbers else "left")
+        justify: JustifyMethod = "right" if index in table.numbers else "left"
+        drawn.add_column(Text(name), justify=justify, overflow="fold")
     for index, row in enumerate(table.rows):
         style = "bold" if index in table.highlight else ""
         drawn.add_row(*(_cell(cell) for cell in row), style=style)

@@ -41,8 +41,11 @@ class Spending(Section):
         costs = results["costs"]
         if not costs["runs"]:
             return []
-        return [_breakdown(results), *_table_of_spending(results), *_timeline(costs["timeline"]),
-                *_runs(costs["runs"], results["currency"])]  # fmt: skip
+        return [
+            _breakdown(results),
+            *_timeline(costs["timeline"]),
+            *_runs(costs["runs"], results["currency"]),
+        ]
 
 
 def _breakdown(results: Results) -> Figure:
@@ -66,7 +69,7 @@ def _breakdown(results: Results) -> Figure:
         "work on which the present results no longer stand. Idle: elapsed time of all runs less "
         "the machine time of their steps."
     )
-    return Figure(caption, panels)
+    return Figure(caption, panels, table=_in_figures(rows, results["currency"]))
 
 
 def _bar(row: Mapping[str, Any], whole: float, currency: str | None) -> Bar:
@@ -84,17 +87,18 @@ def _bar(row: Mapping[str, Any], whole: float, currency: str | None) -> Bar:
     )
 
 
-def _table_of_spending(results: Results) -> list[Block]:
-    rows = tuple(
+def _in_figures(rows: Sequence[Mapping[str, Any]], currency: str | None) -> Table:
+    body = tuple(
         (
             plain(" ".join(filter(None, (row["task"], row["label"])))),
             plain(duration(row["machine_seconds"])),
-            plain(money(row["cost"], results["currency"])),
+            plain(money(row["cost"], currency)),
             plain(row["steps"] or ""),
         )
-        for row in results["costs"]["breakdown"]
+        for row in rows
     )
-    return [Table(("work", "machine time", "cost", "steps"), rows, numbers=frozenset({1, 2, 3}))]
+    columns = ("work", "machine time", "cost", "steps")
+    return Table(columns, body, "machine time by step", frozenset({1, 2, 3}))
 
 
 def _timeline(run: Mapping[str, Any] | None) -> list[Block]:
@@ -124,10 +128,18 @@ def _stretch(one: Mapping[str, Any]) -> Stretch:
         lane=one["lane"],
         start=one["start_seconds"],
         seconds=one["seconds"],
-        name=one["step"],
+        name=_short(one),
         tooltip=f"{one['step']}: {duration(one['seconds'])}, {one['status']}{because}",
         tone="failed" if lost else _tone(one),
     )
+
+
+def _short(one: Mapping[str, Any]) -> str:
+    """What fits into a bar: the language of a training, otherwise the kind of step."""
+    last = str(one["step"].split("/")[-1])
+    if one["kind"] != "train":
+        return str(one["kind"])
+    return "COMB" if last == "comb" else last
 
 
 def _tone(one: Mapping[str, Any]) -> Tone:

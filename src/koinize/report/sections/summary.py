@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinize.report._blocks import Block, Cell, Facts, Heading, Paragraph, Table, verdict_cell
-from koinize.report._formats import count, duration, listing, points, saving
+from koinize.report._formats import DASH, count, duration, listing, points, saving
 from koinize.report._lookup import (
     Row,
     Task,
@@ -92,9 +92,13 @@ def _quality_fact(task: Task) -> tuple[str, str, str]:
     groups = by_verdict(chosen_verdicts(task, reference))
     passed = len(groups.get("better", [])) + len(groups.get("not worse", []))
     judged = sum(len(languages) for languages in groups.values())
-    label = f"Quality: at least as good as {reference}"
+    label = f"Quality: better or not worse than {reference}"
     if not judged:
-        return label, "–", f"nothing to compare: {reference} was not evaluated, or no margin is set"
+        return (
+            label,
+            DASH,
+            f"nothing to compare: {reference} was not evaluated, or no margin is set",
+        )
     explained = [
         f"{name}: {listing(groups[name])}" for name in ("worse", "inconclusive") if name in groups
     ]
@@ -107,10 +111,11 @@ def _setup_fact(task: Task) -> tuple[str, str, str]:
     combined, merged, less = costs["combined"], costs["merged"], costs["savings"]
     label = f"Set-up: machine time against {task['reference']}"
     if not (combined and merged):
-        return label, "–", "not all of the work stands in the ledger"
+        return label, DASH, "not all of the work stands in the ledger"
     machine = f"{_machine(merged)} against {_machine(combined)}, choosing not counted"
+    choice = f"{saving(costs['savings_with_choosing']['machine'])} with it"
     wall = f"wall time with one machine per language: {saving(less['parallel'])} (derived)"
-    return label, saving(less["machine"]), f"{machine}; {wall}"
+    return label, saving(less["machine"]), f"{machine}, {choice}; {wall}"
 
 
 def _update_fact(task: Task) -> tuple[str, str, str]:
@@ -118,7 +123,7 @@ def _update_fact(task: Task) -> tuple[str, str, str]:
     combined, updates = task["costs"]["combined"], task["costs"]["updates"]
     amounts = [one["amount"] for one in updates]
     if combined is None or None in amounts:
-        return label, "–", "not all of the work stands in the ledger"
+        return label, DASH, "not all of the work stands in the ledger"
     mean = sum(one["machine_seconds"] for one in amounts) / len(amounts)
     less = 100 * (1 - mean / combined["machine_seconds"]) if combined["machine_seconds"] else None
     said = f"{duration(mean)} for a training and the merges, against {_machine(combined)}"
@@ -130,31 +135,34 @@ def _machine(amount: Row) -> str:
 
 
 def _table(task: Task) -> Table:
-    metric, references = task["metrics"][0], _references(task)
-    columns = ["language", str(task["chosen"])]
-    for reference in references:
-        columns += [reference, f"merge − {reference}", "verdict"]
-    rows = tuple(_language(task, metric, one, references) for one in task["languages"])
+    references = _references(task)
+    chosen = str(task["chosen"])
+    columns = ("language", *(f"against {one}" for one in references), chosen, *references)
     return Table(
-        columns=tuple(columns),
-        rows=rows,
-        caption=f"{metric} on test, in points, with 95 % intervals",
-        numbers=frozenset(i for i in range(1, len(columns)) if columns[i] != "verdict"),
+        columns=columns,
+        rows=tuple(_language(task, one, references) for one in task["languages"]),
+        caption=f"{task['metrics'][0]} on test, in points: the merge's difference, and the scores, "
+        "each with its 95 % interval",
+        numbers=frozenset(range(len(references) + 1, len(columns))),
     )
 
 
-def _language(
-    task: Task, metric: str, language: str, references: Sequence[str]
-) -> tuple[Cell, ...]:
-    ours = score(task, "test", metric, task["chosen"], language)
-    n = f"{ours['n']} rows" if ours else ""
-    cells = [Cell(language, n), Cell(*with_interval(ours), "strong")]
-    for reference in references:
-        found = verdict(task, metric, task["chosen"], reference, language)
-        cells.append(Cell(*with_interval(score(task, "test", metric, reference, language))))
-        cells.append(Cell(*difference_with_interval(found)))
-        cells.append(verdict_cell(found["verdict"]) if found else Cell("–"))
-    return tuple(cells)
+def _language(task: Task, language: str, references: Sequence[str]) -> tuple[Cell, ...]:
+    metric, chosen = task["metrics"][0], task["chosen"]
+    ours = score(task, "test", metric, chosen, language)
+    found = [verdict(task, metric, chosen, one, language) for one in references]
+    return (
+        Cell(language, count(ours["n"], "row") if ours else ""),
+        *(_against(row) for row in found),
+        Cell(*with_interval(ours), "strong"),
+        *(Cell(*with_interval(score(task, "test", metric, one, language))) for one in references),
+    )
+
+
+def _against(row: Row | None) -> Cell:
+    if row is None:
+        return Cell(DASH)
+    return verdict_cell(row["verdict"], " ".join(difference_with_interval(row)))
 
 
 section = Summary()

@@ -15,7 +15,7 @@ from koinize.report._blocks import (
     plain,
     verdict_cell,
 )
-from koinize.report._formats import count, difference, interval, listing
+from koinize.report._formats import DASH, count, difference, interval, listing
 from koinize.report._lookup import (
     Row,
     Task,
@@ -137,7 +137,7 @@ def _selecting(task: Task, reference: str) -> Table:
             plain(f"{row['margin']:g}"),
             plain(row["n"]),
             verdict_cell(row["verdict"]),
-            plain("–" if row["rows_needed"] is None else f"{row['rows_needed']:,}"),
+            plain(DASH if row["rows_needed"] is None else f"{row['rows_needed']:,}"),
         )
         for row in found
     ]
@@ -154,11 +154,12 @@ def _selecting(task: Task, reference: str) -> Table:
 
 def _together(together: Row, found: Sequence[Row]) -> tuple[Cell, ...]:
     """All languages at once: not worse if not worse in each (Berger), better only by Holm."""
-    rows = count(sum(row["n"] for row in found), "row")
-    title = f"intersection-union test, p = {together['p_value']:.4f}, {rows}"
+    rows = sum(row["n"] for row in found)
+    title = f"intersection-union test, p = {together['p_value']:.4f}, {count(rows, 'row')}"
     better = f"better after Holm's correction: {listing(together['better']) or 'none'}"
     end = verdict_cell(together["verdict"], better, title)
-    return (Cell("every language", tone="strong"), *[plain("")] * 4, end, plain(""))
+    margin = plain(f"{found[0]['margin']:g}")
+    return plain("every language"), plain(""), plain(""), margin, plain(rows), end, plain("")
 
 
 def _others(task: Task) -> list[Block]:
@@ -180,7 +181,7 @@ def _in_brief(task: Task, metric: str, system: str, reference: str) -> tuple[Cel
 
 def _brief(row: Row | None) -> Cell:
     if row is None:
-        return Cell("–")
+        return Cell(DASH)
     text, ends = difference_with_interval(row)
     return verdict_cell(row["verdict"], f"{text} {ends}", f"{row['n']} rows")
 

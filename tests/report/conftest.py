@@ -1,12 +1,13 @@
-"""A made-up project of realistic size: five languages, all baselines, the paper's eight merges."""
+"""A made-up project: five languages, all baselines, the paper's eight merges, two runs."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
+import pytest
 
 from koinize.ledger import Interval
-from koinize.report import Evaluation, ReportInput, System, TaskInput
+from koinize.report import Evaluation, ReportInput, System, TaskInput, results
 
 LANGUAGES = ("de", "en", "fr", "ja", "zh")
 LABELS = ("negative", "neutral", "positive")
@@ -134,6 +135,7 @@ class Clock:
 
 
 def ledger(task):
+    """A run that went wrong, and the one that made the results."""
     early = Clock("5e1f09aa", BEGIN - timedelta(hours=3))
     early.add("base", "base", 21.4)
     early.add(f"train/{task}/de", "train", 118.2, "failed", error="no space left on device")
@@ -143,19 +145,9 @@ def ledger(task):
     run.add(f"train/{task}/comb", "train", 612.4)
     for language, seconds in zip(LANGUAGES, (131.2, 118.9, 127.5, 141.8, 120.3), strict=True):
         run.add(f"train/{task}/{language}", "train", seconds)
-    for system in systems():
-        if system.kind == "candidate" and not system.same_as:
-            run.add(f"merge/{task}/{system.name}", "merge", 3.1, after=run.now - 60)
-    for system in systems():
-        if system.kind == "candidate" and not system.same_as:
-            for language in LANGUAGES:
-                run.add(f"evaluate/{task}/{system.name}/{language}/dev", "evaluate", 6.2)
-    run.add(f"select/{task}", "select", 0.3, after=run.now)
-    for scale in ("mean", "mean scale 1.5"):
-        run.add(f"merge/{task}/{scale}", "merge", 1.2)
-        for language in LANGUAGES:
-            run.add(f"evaluate/{task}/{scale}/{language}/dev", "evaluate", 6.0)
-    run.add(f"select/{task}/mean", "select", 0.2)
+    candidates = [one.name for one in systems() if one.kind == "candidate" and not one.same_as]
+    choose(run, task, candidates, "")
+    choose(run, task, ["mean", "mean scale 1.5"], "/mean")
     run.free = [run.now] * 2
     for system in systems():
         for language in LANGUAGES:
@@ -164,7 +156,17 @@ def ledger(task):
     return early.intervals + run.intervals
 
 
-def task_input(name="sentiment"):
+def choose(run, task, names, suffix):
+    """Merge these, score them on dev, choose one."""
+    for name in names:
+        run.add(f"merge/{task}/{name}", "merge", 3.1)
+    for name in names:
+        for language in LANGUAGES:
+            run.add(f"evaluate/{task}/{name}/{language}/dev", "evaluate", 6.2)
+    run.add(f"select/{task}{suffix}", "select", 0.3, after=run.now)
+
+
+def task_input(name="sentiment", **rows):
     return TaskInput(
         name=name,
         kind="classify",
@@ -174,7 +176,7 @@ def task_input(name="sentiment"):
         margins={"macro-f1": 2.0, "accuracy": 2.0},
         reference="COMB",
         systems=systems(),
-        evaluations=evaluations(name),
+        evaluations=evaluations(name, **rows),
     )
 
 
@@ -209,3 +211,9 @@ def report_input(**changes):
             **changes,
         }
     )
+
+
+@pytest.fixture(scope="session")
+def realistic():
+    """Its results, on few rows so that they are there at once."""
+    return results(report_input(tasks=[task_input(test_rows=60, dev_rows=40)]))

@@ -1,0 +1,408 @@
+"""What the results say, by arithmetic on paper, on a project of two languages."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from koinize.gate import compare
+from koinize.ledger import Interval
+from koinize.metrics import Score, metrics
+from koinize.report import Evaluation, ReportInput, System, TaskInput, results
+from koinize.report._costs import covered
+from koinize.report._quality import mean_score
+
+BEGIN = datetime(2026, 2, 3, 9, tzinfo=UTC)
+PRICE = {"per_hour": "3.6", "currency": "EUR", "source": "a bill", "date": "2026-01-31"}  # 1/1000 s
+
+
+def work(step, start, seconds, **changes):
+    """One interval; the kind is the step's first word."""
+    kind = step.split("/")[0]
+    fields = {
+        "id": f"{step}@{start}",
+        "run": "r1",
+        "step": step,
+        "kind": kind,
+        "artifact": f"id of {step}",
+        "started": BEGIN + timedelta(seconds=start),
+        "seconds": Decimal(seconds),
+        "share": Decimal(1),
+        "device": "cpu",
+        "status": "done",
+        "tokens": 0,
+        "units": 0,
+        "error": "",
+        "price": PRICE,
+    }
+    return Interval(**fields | changes)
+
+
+LEDGER = [
+    work("train/t/de", 0, 4, status="failed", error="no space left"),
+    work("train/t/de", 4, 10),
+    work("train/t/en", 14, 20),
+    work("train/t/comb", 34, 25),
+    work("merge/t/m", 60, 2),
+    work("evaluate/t/m/de/dev", 62, 1),
+    work("evaluate/t/m/en/dev", 63, 1),
+    work("select/t", 64, 1),
+    work("evaluate/t/COMB/de/test", 65, 3),
+    work("evaluate/t/m/de/test", 68, 3),
+    work("evaluate/t/m/en/test", 71, 3, status="interrupted"),
+]
+
+
+def rows(language, right, n=4):
+    """n rows of label a, the first `right` of them answered rightly."""
+    return [
+        {"key": f"{language}{i}", "language": language, "gold": "a", "prediction": "ab"[i >= right]}
+        for i in range(n)
+    ]
+
+
+def evaluation(system, language, right, split="test", signature="s"):
+    return Evaluation("t", system, language, split, rows(language, right), signature)
+
+
+TASK = TaskInput(
+    name="t",
+    kind="classify",
+    metrics=("accuracy",),
+    labels=("a", "b"),
+    languages=("de", "en"),
+    margins={"accuracy": 10.0},
+    reference="COMB",
+    systems=[
+        System("INDV", "individual"),
+        System("COMB", "combined"),
+        System("m", "candidate", {"recipe": "ties"}, chosen=True, rank=8, truncation_error=0.0),
+        System("twin", "candidate", {"recipe": "dare-ties"}, same_as="m"),
+    ],
+    evaluations=[
+        evaluation("m", "de", 3, "dev"),
+        evaluation("m", "en", 2, "dev"),
+        evaluation("m", "de", 4),
+        evaluation("m", "en", 2),
+        evaluation("COMB", "de", 0),
+        evaluation("COMB", "en", 2),
+        evaluation("INDV", "de", 4),
+    ],
+)
+
+
+def source(**changes):
+    fields = {
+        "project": "p",
+        "created": "2026-02-03T10:00:00+00:00",
+        "version": "0.1.0",
+        "spec": {},
+        "price": PRICE,
+        "tasks": [TASK],
+        "intervals": LEDGER,
+        "current": {one.step for one in LEDGER},
+        "notes": ["a note"],
+    }
+    return ReportInput(**fields | changes)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return results(source())
+
+
+@pytest.fixture(scope="module")
+def costs(found):
+    return found["tasks"][0]["costs"]
+
+
+def costs_of(**changes):
+    return results(source(**changes))["tasks"][0]["costs"]
+
+
+def test_scores_per_language_and_their_mean(found):
+    scores = {
+        (row["split"], row["system"], row["language"]): row for row in found["tasks"][0]["scores"]
+    }
+    assert scores["test", "m", "de"]["value"] == 100.0
+    assert scores["test", "m", "en"]["value"] == 50.0
+    assert scores["test", "m", None]["value"] == 75.0
+    assert scores["test", "m", None]["n"] == 8
+    assert scores["test", "COMB", None]["value"] == 25.0
+    assert scores["dev", "m", None]["value"] == 62.5
+    # INDV was not evaluated in en, so it has no mean.
+    assert ("test", "INDV", None) not in scores
+    assert scores["test", "m", "de"]["signature"] == "accuracy|boot:2000|seed:12345|level:95|v:1"
+
+
+def test_a_twin_shares_the_scores_of_the_merge_that_it_equals(found):
+    dev = {row["name"]: row["mean"] for row in found["tasks"][0]["selection"]}
+    assert dev["twin"] == dev["m"]
+    assert dev["m"]["value"] == 62.5
+
+
+def test_the_mean_adds_the_distances_to_the_ends_in_squares():
+    mean = mean_score([Score(80.0, 76.0, 83.0, 100, "s"), Score(60.0, 57.0, 64.0, 50, "s")])
+    # sqrt(4^2 + 3^2) / 2 below, sqrt(3^2 + 4^2) / 2 above
+    signature = "s|mean:2 languages|interval:square-and-add"
+    assert mean == Score(70.0, 67.5, 72.5, 150, signature)
+
+
+def test_verdicts_compare_the_choice_with_comb_and_indv(found):
+    verdicts = {
+        (row["system"], row["reference"], row["language"]): row
+        for row in found["tasks"][0]["verdicts"]
+    }
+    de = verdicts["m", "COMB", "de"]
+    assert (de["difference"], de["n"], de["margin"]) == (100.0, 4, 10.0)
+    judged = compare(rows("de", 4), rows("de", 0), metrics.get("accuracy"), 10.0).to_dict()
+    assert {key: de[key] for key in judged} == judged
+    assert verdicts["m", "COMB", "en"]["difference"] == 0.0
+    assert verdicts["m", "INDV", "de"]["difference"] == 0.0
+    assert verdicts["INDV", "COMB", "de"]["difference"] == 100.0
+    assert ("m", "INDV", "en") not in verdicts  # one side was not evaluated
+    assert not any("twin" in pair for pair in verdicts)
+
+
+def test_the_joint_verdict_needs_every_language(found):
+    joint = {(row["system"], row["reference"]): row for row in found["tasks"][0]["joint"]}
+    assert set(joint) == {("m", "COMB")}
+
+
+@pytest.mark.parametrize("margins", [{}, {"accuracy": 0.0}])
+def test_without_a_margin_there_is_no_verdict_and_a_note(margins):
+    found = results(source(tasks=[replace(TASK, margins=margins)]))
+    assert found["tasks"][0]["verdicts"] == []
+    note = "t: no margin above 0 is set for accuracy, so it has no verdicts."
+    assert found["notes"] == ["a note", note]
+
+
+def test_scores_under_two_signatures_are_told(found):
+    assert found["notes"] == ["a note"]
+    odd = [*TASK.evaluations[:-1], evaluation("INDV", "de", 4, signature="another")]
+    found = results(source(tasks=[replace(TASK, evaluations=odd)]))
+    note = (
+        "t: systems were scored on de test under different signatures; their scores do not compare."
+    )
+    assert note in found["notes"]
+
+
+def test_setup_on_both_clocks_and_in_money(costs):
+    assert costs["combined"] == {
+        "elapsed_seconds": 25.0,
+        "machine_seconds": 25.0,
+        "cost": pytest.approx(0.025),
+        "steps": 1,
+    }
+    assert costs["trainings"]["machine_seconds"] == 30.0
+    assert costs["merged"]["machine_seconds"] == 32.0  # 10 + 20 + 2
+    assert costs["merged"]["cost"] == pytest.approx(0.032)
+    assert costs["savings"] == {
+        "elapsed": pytest.approx(-28.0),  # 1 - 32 / 25
+        "machine": pytest.approx(-28.0),
+        "cost": pytest.approx(-28.0),
+        "parallel": pytest.approx(12.0),  # 1 - (20 + 2) / 25
+    }
+    assert costs["parallel_seconds"] == 22.0
+    assert costs["choosing"]["machine_seconds"] == 3.0  # two dev evaluations and the choice
+    assert costs["with_choosing"]["machine_seconds"] == 35.0
+    assert costs["savings_with_choosing"]["machine"] == pytest.approx(-40.0)
+    assert costs["testing"]["machine_seconds"] == 6.0  # the interrupted one is not in it
+
+
+def test_updates_are_one_training_and_the_merges(costs):
+    assert [one["language"] for one in costs["updates"]] == ["de", "en"]
+    de, en = costs["updates"]
+    assert de["amount"]["elapsed_seconds"] == 12.0
+    assert de["savings"]["machine"] == pytest.approx(52.0)
+    assert en["savings"]["elapsed"] == pytest.approx(12.0)
+
+
+def test_elapsed_is_not_machine_time():
+    half = {"share": Decimal("0.5")}
+    side_by_side = [
+        work("train/t/de", 0, 10, **half),
+        work("train/t/en", 0, 20, **half),
+        work("train/t/comb", 20, 25, **half),
+        work("merge/t/m", 45, 2, **half),
+    ]
+    costs = costs_of(intervals=side_by_side)
+    assert costs["trainings"]["elapsed_seconds"] == 20.0
+    assert costs["trainings"]["machine_seconds"] == 15.0
+    assert costs["merged"]["elapsed_seconds"] == 22.0
+    assert costs["savings"]["elapsed"] == pytest.approx(12.0)  # 1 - 22 / 25
+    assert costs["savings"]["machine"] == pytest.approx(-28.0)  # 1 - 16 / 12.5
+
+
+@pytest.mark.parametrize(
+    ("missing", "dashes"),
+    [
+        ("train/t/comb", {"combined"}),
+        ("train/t/de", {"trainings", "merged", "with_choosing", "parallel_seconds"}),
+        ("merge/t/m", {"merges", "merged", "with_choosing", "parallel_seconds"}),
+        ("select/t", {"choosing", "with_choosing"}),
+    ],
+)
+def test_nothing_is_computed_from_missing_work(missing, dashes):
+    costs = costs_of(intervals=[one for one in LEDGER if one.step != missing])
+    names = ("combined", "trainings", "merges", "merged", "choosing", "with_choosing")
+    absent = {name for name in (*names, "parallel_seconds") if costs[name] is None}
+    assert absent == dashes
+    if missing != "select/t":
+        assert set(costs["savings"].values()) == {None}
+    assert set(costs["savings_with_choosing"].values()) == {None}
+
+
+def test_an_imported_adapter_has_no_known_training_time():
+    imported = [replace(one, kind="import") if one.step == "train/t/de" else one for one in LEDGER]
+    costs = costs_of(intervals=imported)
+    assert costs["merged"] is None
+    assert costs["savings"]["machine"] is None
+    assert costs["updates"][0]["amount"] is None
+    assert costs["updates"][1]["amount"]["machine_seconds"] == 22.0
+
+
+def test_only_work_on_the_present_artifact_stands():
+    later = work("train/t/de", 80, 7, artifact="another version")
+    by_name = costs_of(intervals=[*LEDGER, later])
+    assert by_name["trainings"]["machine_seconds"] == 27.0  # the last one of that name
+    ids = {one.step: one.artifact for one in LEDGER}
+    found = results(source(intervals=[*LEDGER, later], current=ids))
+    assert found["tasks"][0]["costs"]["trainings"]["machine_seconds"] == 30.0
+    spent = {row["label"]: row["machine_seconds"] for row in found["costs"]["breakdown"]}
+    assert spent["superseded"] == 7.0
+
+
+def test_the_breakdown_counts_every_second_once(found):
+    spent = {row["label"]: row["machine_seconds"] for row in found["costs"]["breakdown"]}
+    assert spent == {
+        "train de": 10.0,
+        "train en": 20.0,
+        "train COMB": 25.0,
+        "merge the candidates": 2.0,
+        "choose on dev": 3.0,
+        "evaluate on test": 6.0,
+        "failed": 4.0,
+        "interrupted": 3.0,
+        "idle": 1.0,  # between COMB's end at 59 and the merge at 60
+    }
+    assert sum(spent.values()) == 74.0  # the run's elapsed time on one machine
+
+
+def test_the_breakdown_of_a_large_ledger_adds_up(realistic):
+    costs = realistic["costs"]
+    spent = sum(row["machine_seconds"] for row in costs["breakdown"])
+    elapsed = sum(run["elapsed_seconds"] for run in costs["runs"])
+    assert spent == pytest.approx(elapsed, abs=0.01)  # a millisecond of rounding per run
+
+
+def test_runs_show_idle_failed_and_interrupted_time(found):
+    (run,) = found["costs"]["runs"]
+    assert run["elapsed_seconds"] == 74.0
+    assert run["machine_seconds"] == 73.0
+    assert run["idle_seconds"] == 1.0
+    assert run["idle_cost"] == pytest.approx(0.001)
+    assert run["failed_seconds"] == 4.0
+    assert run["interrupted_seconds"] == 3.0
+    assert run["cost"] == pytest.approx(0.074)
+    assert run["steps"] == {"done": 9, "failed": 1, "interrupted": 1, "open": 0}
+
+
+def test_the_timeline_is_that_of_the_last_run_that_trained(realistic):
+    timeline = realistic["costs"]["timeline"]
+    assert timeline["run"] == "c07de91b"
+    assert timeline["lanes"] == 2
+    ends = [0.0, 0.0]
+    for bar in timeline["bars"]:
+        assert bar["start_seconds"] >= ends[bar["lane"]] - 0.05
+        ends[bar["lane"]] = bar["start_seconds"] + bar["seconds"]
+
+
+def test_without_a_price_there_is_no_cost():
+    found = results(source(price=None, intervals=[replace(one, price={}) for one in LEDGER]))
+    costs = found["tasks"][0]["costs"]
+    assert (found["prices"], found["currency"]) == ([], None)
+    assert costs["merged"]["cost"] is None
+    assert costs["savings"]["cost"] is None
+    assert costs["savings"]["machine"] == pytest.approx(-28.0)
+    assert found["costs"]["runs"][0]["cost"] is None
+
+
+def test_work_without_a_price_is_counted_at_the_projects_price_and_told():
+    found = results(source(intervals=[replace(one, price={}) for one in LEDGER]))
+    assert found["tasks"][0]["costs"]["merged"]["cost"] == pytest.approx(0.032)
+    assert (
+        "Work that was recorded without a price is counted at the project's price."
+        in (found["notes"])
+    )
+
+
+def test_a_changed_price_is_told_and_two_currencies_have_no_sum():
+    dearer = [replace(LEDGER[1], price={**PRICE, "per_hour": "7.2"}), *LEDGER[2:]]
+    found = results(source(intervals=dearer))
+    assert found["tasks"][0]["costs"]["merged"]["cost"] == pytest.approx(0.042)
+    assert (
+        "The price changed between runs: work is counted at the price of its time."
+        in (found["notes"])
+    )
+    dollars = [replace(LEDGER[1], price={**PRICE, "currency": "USD"}), *LEDGER[2:]]
+    found = results(source(intervals=dollars))
+    assert found["tasks"][0]["costs"]["merged"]["cost"] is None
+    assert "The ledger has prices in several currencies, so no cost is shown." in found["notes"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=12),
+)
+def test_covered_time_is_that_of_a_clock_that_ticks_seconds(stretches):
+    ticks = {tick for start, length in stretches for tick in range(start, start + length)}
+    assert covered(work("x", start, length) for start, length in stretches) == len(ticks)
+
+
+def test_results_are_plain_json_with_fixed_keys(found):
+    assert json.loads(json.dumps(found)) == found
+    assert list(found) == [
+        "format",
+        "project",
+        "created",
+        "version",
+        "spec",
+        "prices",
+        "currency",
+        "tasks",
+        "costs",
+        "notes",
+    ]
+    assert list(found["tasks"][0]) == [
+        "name",
+        "kind",
+        "metrics",
+        "labels",
+        "languages",
+        "margins",
+        "reference",
+        "chosen",
+        "systems",
+        "scores",
+        "selection",
+        "verdicts",
+        "joint",
+        "signatures",
+        "costs",
+    ]
+    assert list(found["tasks"][0]["scores"][0]) == [
+        "split",
+        "metric",
+        "system",
+        "language",
+        "value",
+        "low",
+        "high",
+        "n",
+        "signature",
+    ]
+    assert list(found["costs"]) == ["breakdown", "runs", "timeline"]
