@@ -181,10 +181,10 @@ def test_other_refusals(tmp_path):
     )
     folder = save(tmp_path / "lonely", extra={"base_model.model.m.lora_A.weight": torch.ones(2, 2)})
     assert refusal(folder) == "FOLDER/adapter_model.safetensors module 'm' has no lora_B"
-    folder = save(tmp_path / "wide", extra={"base_model.model.m": torch.ones(2).double()})
+    folder = save(tmp_path / "wide", dtype=torch.float64)
     assert refusal(folder) == (
-        "FOLDER/adapter_model.safetensors tensor 'base_model.model.m' has dtype F64; "
-        "expected one of F32, BF16, F16"
+        f"FOLDER/adapter_model.safetensors module '{Q}' has lora_A in F64; expected one of F32, "
+        "BF16, F16"
     )
     (folder / "adapter_model.safetensors").unlink()
     assert refusal(folder) == (

@@ -182,7 +182,7 @@ def test_vllm_flags():
 def test_refusals_before_a_tensor_is_read(tmp_path, adapters):
     out = tmp_path / "out"
     assert refusal({}, recipe="mean", out=out) == (
-        "there is no adapter to merge; expected at least one LANGUAGE=FOLDER"
+        "there is no adapter; expected at least one LANGUAGE=FOLDER"
     )
     assert refusal(adapters, recipe="tise", out=out) == (
         "unknown recipe 'tise'; did you mean 'ties'?"

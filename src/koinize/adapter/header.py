@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from koinize.adapter.tensorfile import TensorSpec, read_tensor_specs
+from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
 from koinize.errors import InputError
 
 CONFIG_FILE = "adapter_config.json"
@@ -231,6 +231,13 @@ def _module(
             where=where,
             expected="A [rank, inputs] and B [outputs, rank] of a linear layer",
         )
+    for side, spec in sides.items():
+        if spec.dtype not in TORCH_NAMES:
+            raise InputError(
+                f"module '{name}' has lora_{side} in {spec.dtype}",
+                where=where,
+                expected=f"one of {', '.join(TORCH_NAMES)}",
+            )
     rank = A.shape[0]
     return ModuleHeader(
         name=name,

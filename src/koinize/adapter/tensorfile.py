@@ -20,7 +20,13 @@ from koinize.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
+ITEM_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("F16", "BF16", "U16", "I16"), 2),
+    **dict.fromkeys(("F32", "U32", "I32"), 4),
+    **dict.fromkeys(("F64", "U64", "I64"), 8),
+}
+# What the arithmetic accepts; other tensors of a file may only be passed by.
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 FORMAT_NAMES = {name: tag for tag, name in TORCH_NAMES.items()}
 LARGEST_HEADER = 100_000_000  # the format's own limit, in bytes

@@ -93,7 +93,7 @@ class AdapterWriter:
         try:
             self._tensors.__exit__(kind, error, trace)
             if kind is None:
-                _commit(self._folder, self.out)
+                commit(self._folder, self.out)
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -151,7 +151,8 @@ def _tensor_name(module: str, side: str) -> str:
     return f"base_model.model.{module}.lora_{side}.weight"
 
 
-def _commit(folder: Path, out: Path) -> None:
+def commit(folder: Path, out: Path) -> None:
+    """Make a finished folder durable, then give it its name. Raises InputError if that exists."""
     for path in sorted(folder.iterdir()):
         _sync(path)
     _sync(folder)

@@ -2,43 +2,245 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from koinize.errors import GateError, InputError
+
+Adapters = Annotated[list[str], typer.Argument(help="LANGUAGE=FOLDER, one for each language.")]
+Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; must not exist.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Threads = Annotated[int, typer.Option(min=1, help="Modules at once; changes no byte.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (merge, recipes):
+    for command in (merge, recipes, inspect, fuse, resize, verify):
         app.command()(command)
 
 
 def merge(
-    adapters: Annotated[list[str], typer.Argument(help="LANGUAGE=FOLDER, one for each language.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The PEFT folder to write.")],
+    adapters: Adapters,
+    out: Out,
     recipe: Annotated[str, typer.Option(help="See `koinize recipes`.")] = "knots-ties",
-    density: Annotated[float, typer.Option(help="Share of entries kept.")] = 1.0,
+    density: Annotated[float | None, typer.Option(help="Share of entries kept.")] = None,
+    weight: Annotated[list[str] | None, typer.Option(help="LANGUAGE=NUMBER.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Factor on the result.")] = None,
+    rank: Annotated[str, typer.Option(help="full, a number, or a share of the energy.")] = "full",
+    seed: Annotated[int | None, typer.Option(help="Of random masks.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    space: Annotated[str | None, typer.Option(help="dense, knots, core or factor.")] = None,
+    scope: Annotated[str | None, typer.Option(help="Trim by module or by adapter.")] = None,
+    sign: Annotated[str | None, typer.Option(help="Elect by total or frequency.")] = None,
+    normalize: Annotated[str | None, typer.Option(help="weights, count or none.")] = None,
+    rescale: Annotated[str | None, typer.Option(help="inverse or l1.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="DELLA's range.")] = None,
+    outliers: Annotated[float | None, typer.Option(help="Share breadcrumbs removes.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="koinize, peft, mergekit, knots.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="PATTERN:OPTION=VALUE for some modules.")
+    ] = None,
+    threads: Threads = 1,
+    as_json: AsJson = False,
 ) -> None:
-    """Merge PEFT LoRA folders into one."""
+    """Merge PEFT LoRA folders of one base into one PEFT folder, without reading the base."""
     from koinize.engine import merge_adapters
-    from koinize.errors import InputError
+    from koinize.recipe import merge_settings
 
-    folders: dict[str, Path] = {}
-    for given in adapters:
-        language, equals, folder = given.partition("=")
-        if not equals or language in folders:
-            what = f"'{given}' is not LANGUAGE=FOLDER" if not equals else f"'{language}' is twice"
-            raise InputError(what, expected="each language once, as in en=adapters/en")
-        folders[language] = Path(folder)
-    report = merge_adapters(folders, recipe=recipe, density=density, out=out)
-    typer.echo(f"wrote {report.out}, rank {report.rank}")
+    given = {
+        "density": density, "scale": scale, "seed": seed, "dtype": dtype, "space": space,
+        "scope": scope, "sign": sign, "normalize": normalize, "rescale": rescale,
+        "epsilon": epsilon, "outliers": outliers, "dialect": dialect,
+    }  # fmt: skip
+    settings = merge_settings(
+        recipe=recipe,
+        rank=_value(rank),
+        weights={
+            key: _value(text) for key, text in _pairs(weight or [], "LANGUAGE=NUMBER").items()
+        },
+        overrides=_overrides(override or []),
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    report = merge_adapters(_folders(adapters), settings, out=out, threads=threads, progress=_bar())
+    for warning in report.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if as_json:
+        _print(
+            out=str(report.out),
+            settings=settings.model_dump(mode="json", exclude_defaults=True),
+            rank=report.rank,
+            error=report.error,
+            modules={one.name: {"rank": one.rank, "error": one.error} for one in report.modules},
+            inputs=dict(report.inputs),
+            seconds=report.seconds,
+            vllm_flags=report.vllm_flags,
+            warnings=list(report.warnings),
+        )
+        return
+    typer.echo(f"{report.out}: {settings.describe()}, {len(report.modules)} modules")
+    typer.echo(f"rank {report.rank}, {report.error:.2%} lost by the change of rank")
+    if report.vllm_flags:
+        typer.echo(f"vLLM: {report.vllm_flags}")
 
 
-def recipes() -> None:
-    """List the merge recipes and their papers."""
+def recipes(as_json: AsJson = False) -> None:
+    """List the merge recipes, what they do, their options and their papers."""
+    from dataclasses import asdict
+
     from koinize.recipe import RECIPES
 
-    for name in RECIPES.names():
-        found = RECIPES.get(name)
-        typer.echo(f"{name:18} {found.title} ({found.paper})")
+    found = {name: RECIPES.get(name) for name in RECIPES.names()}
+    if as_json:
+        _print(**{name: asdict(recipe) for name, recipe in found.items()})
+        return
+    for name, recipe in found.items():
+        typer.echo(f"{name:16} {recipe.title} {recipe.paper}.")
+        if recipe.options:
+            typer.echo(f"{'':16} options: {', '.join(sorted(recipe.options))}")
+
+
+def inspect(adapters: Adapters, threads: Threads = 1, as_json: AsJson = False) -> None:
+    """Show what is in adapters, and how much they interfere with one another."""
+    from dataclasses import asdict
+
+    from koinize.engine.inspect import inspect_adapters
+
+    found = inspect_adapters(_folders(adapters), threads=threads)
+    if as_json:
+        _print(**asdict(found))
+        return
+    typer.echo(f"base model: {found.base_model}")
+    _table(
+        ["", "modules", "parameters", "norm", "rank for 90 %", "rank for 99 %"],
+        zip(
+            found.languages,
+            found.modules,
+            found.parameters,
+            (f"{norm:.4g}" for norm in found.norms),
+            *([f"{ranks[share]:.1f}" for ranks in found.ranks] for share in (0, 1)),
+            strict=True,
+        ),
+    )
+    for title, matrix in (
+        ("cosine of the updates", found.cosine),
+        ("overlap of the column spaces (B)", found.column_overlap),
+        ("overlap of the row spaces (A)", found.row_overlap),
+        ("share of opposed signs", found.sign_conflict),
+    ):
+        typer.echo("")
+        rows = zip(found.languages, matrix, strict=True)
+        _table([title, *found.languages], ([one, *(f"{x:.3f}" for x in row)] for one, row in rows))
+
+
+def fuse(
+    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
+    base: Annotated[Path, typer.Argument(help="The base model's folder.")],
+    out: Out,
+) -> None:
+    """Add an adapter to its base model: full safetensors files, the rounding loss stated."""
+    from koinize.engine.fuse import fuse_adapter
+
+    report = fuse_adapter(adapter, base, out=out, progress=_bar())
+    typer.echo(f"{report.out}: {report.modules} modules")
+    typer.echo(f"{report.loss:.2%} of the adapter's update was lost to the base's dtype")
+
+
+def resize(
+    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
+    rank: Annotated[str, typer.Argument(help="A number, or a share of the energy such as 0.99.")],
+    out: Out,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+) -> None:
+    """Change the rank of an adapter, with the least possible error."""
+    from koinize.engine.resize import resize_adapter
+
+    report = resize_adapter(adapter, _value(rank), out=out, dtype=dtype)
+    typer.echo(f"{report.out}: rank {report.rank}, {report.error:.2%} lost")
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A merged adapter.")],
+    adapters: Annotated[
+        list[str] | None, typer.Argument(help="Its inputs, LANGUAGE=FOLDER: merges them again.")
+    ] = None,
+) -> None:
+    """Check that an adapter is whole, and with its inputs that it is the merge its card states."""
+    from koinize.engine.verify import verify_adapter
+
+    found = verify_adapter(folder, _folders(adapters) if adapters else None)
+    if found.mismatches:
+        raise GateError("\n".join(found.mismatches), where=str(folder))
+    for checked in found.checked:
+        typer.echo(f"holds: {checked}")
+
+
+def _folders(given: list[str]) -> dict[str, Path]:
+    pairs = _pairs(given, "LANGUAGE=FOLDER")
+    return {language: Path(folder) for language, folder in pairs.items()}
+
+
+def _pairs(given: Iterable[str], form: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise InputError(f"'{text}' cannot be read", expected=form)
+        if key in found:
+            raise InputError(f"'{key}' is given twice", expected=f"each once, as {form}")
+        found[key] = value
+    return found
+
+
+def _overrides(given: Iterable[str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for text in given:
+        pattern, colon, option = text.rpartition(":")
+        if not (pattern and colon):
+            raise InputError(f"'{text}' cannot be read", expected="PATTERN:OPTION=VALUE")
+        for key, value in _pairs([option], "PATTERN:OPTION=VALUE").items():
+            found.setdefault(pattern, {})[key] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:  # noqa: ANN401 - a number or a word
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _bar() -> Callable[[int, int], None] | None:
+    """A progress bar with the time left, where somebody watches."""
+    import sys
+    import time
+
+    if not sys.stderr.isatty():
+        return None
+    started = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        left = (time.monotonic() - started) / done * (total - done)
+        end = "\n" if done == total else ""
+        sys.stderr.write(f"\r{done}/{total} modules, {left:.0f} s left {end}")
+        sys.stderr.flush()
+
+    return show
+
+
+def _table(head: list[str], rows: Iterable[Iterable[object]]) -> None:
+    lines = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
+    for first, *rest in lines:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _print(**found: object) -> None:
+    typer.echo(json.dumps(found, ensure_ascii=False, indent=2))

@@ -15,8 +15,28 @@ def plan_merge(
     adapters: Mapping[str, Path | str], settings: MergeSettings
 ) -> dict[str, AdapterHeader]:
     """The headers of all adapters, sorted by language, after every check that needs no tensor."""
+    headers, errors = _read(adapters)
+    errors += [
+        *_weight_errors(sorted(adapters), settings),
+        *_override_errors(headers, settings),
+        *_rank_errors(headers, settings),
+    ]
+    _raise(errors)
+    return headers
+
+
+def read_headers(adapters: Mapping[str, Path | str]) -> dict[str, AdapterHeader]:
+    """The headers of adapters of one base, sorted by language. Raises InputError or ManyErrors."""
+    headers, errors = _read(adapters)
+    _raise(errors)
+    return headers
+
+
+def _read(
+    adapters: Mapping[str, Path | str],
+) -> tuple[dict[str, AdapterHeader], list[InputError]]:
     if not adapters:
-        raise InputError("there is no adapter to merge", expected="at least one LANGUAGE=FOLDER")
+        raise InputError("there is no adapter", expected="at least one LANGUAGE=FOLDER")
     headers: dict[str, AdapterHeader] = {}
     errors: list[InputError] = []
     for language in sorted(adapters):
@@ -24,17 +44,14 @@ def plan_merge(
             headers[language] = read_header(adapters[language])
         except InputError as error:
             errors.append(error)
-    errors += [
-        *_weight_errors(sorted(adapters), settings),
-        *_mismatches(headers),
-        *_override_errors(headers, settings),
-        *_rank_errors(headers, settings),
-    ]
+    return headers, [*errors, *_mismatches(headers)]
+
+
+def _raise(errors: list[InputError]) -> None:
     if len(errors) == 1:
         raise errors[0]
     if errors:
         raise ManyErrors(errors)
-    return headers
 
 
 def _weight_errors(languages: list[str], settings: MergeSettings) -> Iterator[InputError]:

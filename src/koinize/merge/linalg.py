@@ -158,7 +158,7 @@ def _whole(matrix: Tensor) -> Approximation:
 
 
 def _square_norm(matrix: Tensor) -> float:
-    return float(torch.linalg.vector_norm(matrix, dtype=torch.float64) ** 2)
+    return float(torch.linalg.vector_norm(matrix, dim=1).double().square().sum())
 
 
 def _choose(squares: Tensor, total: float, largest: int, rank: Rank) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # Elementwise work on a tile should stay within a core's share of the cache.
-TILE_ELEMENTS = 1 << 18
+TILE_ELEMENTS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,11 @@ def space(factors: Sequence[Factors]) -> Aligned:
     def block(index: int, rows: slice) -> Tensor:
         B, A = factors[index].B, factors[index].A
         first = rows.start - rows.start % GROUP_ROWS
-        groups = [
-            B[start : start + GROUP_ROWS] @ A for start in range(first, rows.stop, GROUP_ROWS)
-        ]
-        whole = groups[0] if len(groups) == 1 else torch.cat(groups)
+        last = min(shape[0], -(-rows.stop // GROUP_ROWS) * GROUP_ROWS)
+        whole = torch.empty(last - first, shape[1])
+        for start in range(first, last, GROUP_ROWS):
+            group = slice(start - first, start - first + GROUP_ROWS)
+            torch.mm(B[start : start + GROUP_ROWS], A, out=whole[group])
         return whole[rows.start - first : rows.stop - first]
 
     return Aligned((Part(shape, block),), lift=lambda merged: merged)
