@@ -1,0 +1,372 @@
+"""inspect, fuse, resize and verify, and the commands over them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from koinize.adapter import open_adapter
+from koinize.cli import merge as commands
+from koinize.engine import merge_adapters
+from koinize.engine.fuse import fuse_adapter
+from koinize.engine.inspect import inspect_adapters
+from koinize.engine.resize import resize_adapter
+from koinize.engine.verify import verify_adapter
+from koinize.errors import GateError, InputError
+
+Q, V = "model.layers.0.q_proj", "model.layers.1.v_proj"
+SHAPES = {Q: (12, 10), V: (6, 14)}
+
+
+def save(folder, seed, shapes=SHAPES, **config):
+    folder.mkdir()
+    random = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, (outputs, inputs) in shapes.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = torch.randn(3, inputs, generator=random)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = torch.randn(
+            outputs, 3, generator=random
+        )
+    save_file(tensors, folder / "adapter_model.safetensors")
+    stated = {"peft_type": "LORA", "base_model_name_or_path": "example/base", "r": 3}
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**stated, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"], **config})
+    )
+    return folder
+
+
+@pytest.fixture
+def adapters(tmp_path):
+    return {name: save(tmp_path / name, seed) for seed, name in enumerate(("en", "fr", "ja"))}
+
+
+def deltas(folder):
+    with open_adapter(folder) as adapter:
+        read = {name: adapter.factors(name) for name in adapter.header.modules}
+    return {name: (one.B.double() @ one.A.double()).numpy() for name, one in read.items()}
+
+
+# --- inspect
+
+
+def test_inspect_against_dense_matrices(adapters):
+    found = inspect_adapters(adapters, threads=2)
+    dense = [deltas(folder) for folder in adapters.values()]
+    flat = [np.concatenate([one[name].ravel() for name in sorted(SHAPES)]) for one in dense]
+    assert found.languages == ("en", "fr", "ja")
+    assert found.modules == (2, 2, 2)
+    assert found.parameters == (3 * (12 + 10 + 6 + 14),) * 3
+    assert found.norms == pytest.approx([np.linalg.norm(one) for one in flat], rel=1e-6)
+    cosine = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in flat] for a in flat]
+    assert np.array(found.cosine) == pytest.approx(np.array(cosine), abs=1e-6)
+
+    def overlap(one, other, side):
+        values = []
+        for name in SHAPES:
+            bases = []
+            for delta in (one[name], other[name]):
+                U, _, Vt = np.linalg.svd(delta)
+                bases.append(U[:, :3] if side == "columns" else Vt[:3].T)
+            values.append((np.linalg.svd(bases[0].T @ bases[1])[1] ** 2).mean())
+        return np.mean(values)
+
+    columns = [[overlap(one, other, "columns") for other in dense] for one in dense]
+    rows = [[overlap(one, other, "rows") for other in dense] for one in dense]
+    assert np.array(found.column_overlap) == pytest.approx(np.array(columns), abs=1e-5)
+    assert np.array(found.row_overlap) == pytest.approx(np.array(rows), abs=1e-5)
+
+    def rank(delta, share):
+        energy = np.linalg.svd(delta, compute_uv=False) ** 2
+        return 1 + int((energy.cumsum() < share * energy.sum()).sum())
+
+    ranks = [[np.mean([rank(d, s) for d in one.values()]) for s in (0.9, 0.99)] for one in dense]
+    assert np.array(found.ranks).tolist() == np.array(ranks).tolist()
+
+
+def test_sign_conflict_is_the_gaussian_estimate(adapters):
+    twice = {"en": adapters["en"], "fr": adapters["en"]}
+    assert inspect_adapters(twice).sign_conflict[0][1] == pytest.approx(0.0, abs=1e-3)
+    found = inspect_adapters(adapters)
+    assert found.sign_conflict[0][1] == pytest.approx(math.acos(found.cosine[0][1]) / math.pi)
+
+
+def test_inspect_adapters_with_different_modules(tmp_path, adapters):
+    lone = save(tmp_path / "de", 5, shapes={Q: (12, 10)})
+    found = inspect_adapters({"de": lone, "en": adapters["en"]})
+    one, other = deltas(lone)[Q], deltas(adapters["en"])
+    norms = np.linalg.norm(one), math.hypot(*(np.linalg.norm(d) for d in other.values()))
+    assert found.cosine[0][1] == pytest.approx((one * other[Q]).sum() / norms[0] / norms[1])
+
+
+# --- fuse
+
+
+def base_model(folder, dtype=torch.float32, shards=1, turned=False):
+    folder.mkdir()
+    random = torch.Generator().manual_seed(9)
+    tensors = {
+        f"{name}.weight": torch.randn(*(shape[::-1] if turned else shape), generator=random)
+        for name, shape in SHAPES.items()
+    }
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    tensors["model.norm.weight"] = torch.ones(10, dtype=dtype)
+    (folder / "config.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"never copied")
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors")
+    else:
+        where = {}
+        for number, (name, tensor) in enumerate(tensors.items()):
+            file = f"model-{number + 1:05d}-of-00003.safetensors"
+            save_file({name: tensor}, folder / file)
+            where[name] = file
+        index = {"metadata": {}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder, tensors
+
+
+def loaded(folder):
+    return {k: v for path in folder.glob("*.safetensors") for k, v in load_file(path).items()}
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fuse_rounds_the_exact_sum_once(tmp_path, adapters, dtype, shards):
+    base, tensors = base_model(tmp_path / "base", dtype, shards)
+    report = fuse_adapter(adapters["en"], base, out=tmp_path / "out")
+    found, lost, total = loaded(report.out), 0.0, 0.0
+    for name, delta in deltas(adapters["en"]).items():
+        exact = tensors[f"{name}.weight"].double().numpy() + delta
+        written = found[f"{name}.weight"]
+        assert written.dtype == dtype
+        # One rounding to the dtype, and three float32 products before it.
+        step = torch.finfo(dtype).eps / 2 + 8 * 2**-24
+        assert (np.abs(written.double().numpy() - exact) <= step * np.abs(exact).max()).all()
+        lost += ((written.double().numpy() - exact) ** 2).sum()
+        total += (delta**2).sum()
+    assert torch.equal(found["model.norm.weight"], tensors["model.norm.weight"])
+    if dtype == torch.bfloat16:
+        assert report.loss == pytest.approx(math.sqrt(lost / total), rel=1e-3)
+    names = {path.name for path in report.out.iterdir()}
+    assert "config.json" in names
+    assert "pytorch_model.bin" not in names
+
+
+def test_fuse_turns_the_update_for_conv1d(tmp_path):
+    adapter = save(tmp_path / "en", 0, fan_in_fan_out=True)
+    base, tensors = base_model(tmp_path / "base", turned=True)
+    out = fuse_adapter(adapter, base, out=tmp_path / "out").out
+    wanted = tensors[f"{Q}.weight"].double().numpy() + deltas(adapter)[Q].T
+    assert loaded(out)[f"{Q}.weight"].numpy() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_fuse_refuses_a_base_that_does_not_fit(tmp_path, adapters):
+    base, _ = base_model(tmp_path / "base", turned=True)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError) as caught:
+        fuse_adapter(adapters["en"], base, out=tmp_path / "out")
+    assert str(caught.value) == (
+        f"{base}/model.safetensors tensor '{Q}.weight' is F32 [10, 12]; expected [12, 10] in F32, "
+        "BF16, F16, as the adapter has it"
+    )
+    other = save(tmp_path / "odd", 1, shapes={"model.layers.0.q_prog": (12, 10)})
+    with pytest.raises(InputError) as caught:
+        fuse_adapter(other, base, out=tmp_path / "out")
+    assert str(caught.value) == (
+        f"{base} the base has no tensor 'model.layers.0.q_prog.weight'; did you mean '{Q}.weight'?"
+    )
+    with pytest.raises(InputError) as caught:
+        fuse_adapter(adapters["en"], tmp_path, out=tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path} does not hold its safetensors files; expected the folder of a base model"
+    )
+    assert set(tmp_path.iterdir()) == before | {other}
+
+
+def test_an_index_cannot_point_outside(tmp_path, adapters):
+    base, _ = base_model(tmp_path / "base", shards=3)
+    index = {"weight_map": {"a": "../en/adapter_model.safetensors"}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="does not hold its safetensors files"):
+        fuse_adapter(adapters["en"], base, out=tmp_path / "out")
+
+
+# --- resize
+
+
+def test_resize_is_the_best_approximation(tmp_path, adapters):
+    report = resize_adapter(adapters["en"], 2, out=tmp_path / "out")
+    lost = total = 0.0
+    for name, delta in deltas(adapters["en"]).items():
+        U, S, Vt = np.linalg.svd(delta)
+        assert deltas(report.out)[name] == pytest.approx((U[:, :2] * S[:2]) @ Vt[:2], abs=1e-4)
+        lost, total = lost + (S[2:] ** 2).sum(), total + (S**2).sum()
+    assert report.rank == 2
+    assert report.error == pytest.approx(math.sqrt(lost / total), abs=1e-6)
+
+
+# --- verify
+
+
+def merged(tmp_path, adapters, **options):
+    options = {"recipe": "knots-ties", "density": 0.5, "rank": 3, "weights": {"fr": 2.0}, **options}
+    return merge_adapters(adapters, out=tmp_path / "merged", **options).out
+
+
+def test_verify_repeats_the_merge(tmp_path, adapters):
+    out = merged(tmp_path, adapters, overrides={"v_proj": {"density": 0.9}})
+    assert verify_adapter(out).checked == ("2 modules: shapes and finite values",)
+    found = verify_adapter(out, adapters)
+    assert found.checked == (
+        "2 modules: shapes and finite values",
+        "3 input digests",
+        "the merge, done again",
+    )
+    assert found.mismatches == ()
+
+
+def test_verify_finds_a_changed_byte_and_a_changed_input(tmp_path, adapters):
+    out = merged(tmp_path, adapters)
+    path = out / "adapter_model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert verify_adapter(out, adapters).mismatches == (
+        "adapter_model.safetensors differs from what the settings in the card give",
+    )
+    other = save(tmp_path / "other", 7)
+    (mismatch,) = verify_adapter(out, {**adapters, "fr": other}).mismatches
+    assert mismatch.startswith("the card does not name 'fr' with digest ")
+
+
+def test_verify_needs_a_card(tmp_path, adapters):
+    out = merged(tmp_path, adapters)
+    card = out / "README.md"
+    card.write_text(card.read_text().replace("```json", "```"))
+    with pytest.raises(InputError) as caught:
+        verify_adapter(out, adapters)
+    assert str(caught.value) == (
+        f"{card} has no settings to merge again with; expected a card that koinize wrote"
+    )
+
+
+# --- the command line
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    commands.register(app)
+
+    def invoke(*arguments):
+        result = CliRunner().invoke(app, [str(one) for one in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return invoke
+
+
+def given(adapters):
+    return [f"{language}={folder}" for language, folder in adapters.items()]
+
+
+def test_merge_command(tmp_path, adapters, run):
+    options = ["--recipe", "ties", "--density", 0.5, "--rank", 2, "--weight", "fr=2", "--json"]
+    options += ["--set", "layers.0.*:density=0.25"]
+    found = json.loads(run("merge", *given(adapters), "-o", tmp_path / "out", *options))
+    assert found["settings"] == {
+        "recipe": "ties",
+        "density": 0.5,
+        "weights": {"fr": 2.0},
+        "rank": 2,
+        "overrides": {"layers.0.*": {"density": 0.25}},
+    }
+    assert found["modules"].keys() == SHAPES.keys()
+    assert found["vllm_flags"] == "--enable-lora --max-lora-rank 8"
+    text = run("merge", *given(adapters), "-o", tmp_path / "mean", "--recipe", "mean")
+    assert text == (
+        f"{tmp_path}/mean: mean, 2 modules\nrank 9, 0.00% lost by the change of rank\n"
+        "vLLM: --enable-lora --max-lora-rank 16\n"
+    )
+
+
+def test_bad_arguments(tmp_path, adapters, run):
+    some = given(adapters)
+    table = [
+        (["en"], "'en' cannot be read; expected LANGUAGE=FOLDER"),
+        (["en=a", "en=b"], "'en' is given twice; expected each once, as LANGUAGE=FOLDER"),
+        ([*some, "--set", "x"], "'x' cannot be read; expected PATTERN:OPTION=VALUE"),
+        (
+            [*some, "--rank", "0"],
+            "rank 0 is not 'full', a number from 1, or a share between 0 and 1",
+        ),
+        (
+            [*some, "--set", "mlp:density=0.5"],
+            f"the override 'mlp' matches no module; expected a glob over names such as '{Q}'",
+        ),
+        (
+            [*some, "--set", "*:seed=1"],
+            "overrides['*']: 'seed' cannot differ from module to module; choose one of: density, "
+            "epsilon, normalize, outliers, rank, rescale, scale, sign, weights",
+        ),
+    ]
+    for arguments, message in table:
+        with pytest.raises(InputError) as caught:
+            run("merge", *arguments, "-o", tmp_path / "out")
+        assert str(caught.value) == message
+    assert not (tmp_path / "out").exists()
+
+
+def test_overrides_that_disagree(tmp_path, adapters, run):
+    both = ["--set", "layers.0.*:density=0.5", "--set", "q_proj:density=0.4"]
+    with pytest.raises(InputError) as caught:
+        run("merge", *given(adapters), "-o", tmp_path / "out", *both)
+    assert str(caught.value) == (
+        f"module '{Q}' gets two values of 'density', from the overrides 'layers.0.*' and 'q_proj'; "
+        "make the patterns disjoint"
+    )
+
+
+def test_overrides_change_their_modules_alone(tmp_path, adapters):
+    plain = merge_adapters(adapters, recipe="knots-ties", out=tmp_path / "plain").out
+    local = merge_adapters(
+        adapters,
+        recipe="knots-ties",
+        overrides={"layers.0.*": {"density": 0.5, "rank": 2}},
+        out=tmp_path / "local",
+    )
+    both = merge_adapters(
+        adapters, recipe="knots-ties", density=0.5, rank=2, out=tmp_path / "b"
+    ).out
+    assert (deltas(local.out)[Q] == deltas(both)[Q]).all()
+    assert (deltas(local.out)[V] == deltas(plain)[V]).all()
+    assert [module.rank for module in local.modules] == [2, 6]
+
+
+def test_the_other_commands(tmp_path, adapters, run):
+    assert "knots-ties" in run("recipes")
+    assert json.loads(run("recipes", "--json"))["ties"]["space"] == "dense"
+    assert "cosine of the updates" in run("inspect", *given(adapters))
+    assert json.loads(run("inspect", *given(adapters), "--json"))["languages"] == ["en", "fr", "ja"]
+    assert run("resize", adapters["en"], "2", "-o", tmp_path / "two").startswith(
+        f"{tmp_path}/two: rank 2, "
+    )
+    base, _ = base_model(tmp_path / "base", torch.bfloat16)
+    assert "of the adapter's update was lost" in run(
+        "fuse", adapters["en"], base, "-o", tmp_path / "fused"
+    )
+    out = merged(tmp_path, adapters)
+    assert run("verify", out, *given(adapters)) == (
+        "holds: 2 modules: shapes and finite values\nholds: 3 input digests\n"
+        "holds: the merge, done again\n"
+    )
+    swapped = {**adapters, "en": adapters["fr"], "fr": adapters["en"]}
+    with pytest.raises(GateError, match="the card does not name 'en' with digest "):
+        run("verify", out, *given(swapped))
