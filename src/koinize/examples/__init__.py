@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +18,7 @@ def write_example(name: str, folder: Path) -> None:
     Raises InputError for an unknown example or a folder that is there already.
     """
     write = examples.get(name)
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(
             "there is something here already", where=str(folder), remedy="name a new folder"
         )
@@ -29,6 +27,6 @@ def write_example(name: str, folder: Path) -> None:
         built = Path(temporary) / "project"
         built.mkdir()
         write(built)
-        os.replace(built, folder) if not folder.exists() else shutil.copytree(
-            built, folder, dirs_exist_ok=True
-        )
+        if folder.exists():
+            folder.rmdir()  # it is empty
+        built.rename(folder)
