@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -246,6 +247,28 @@ def test_a_terminal_shows_every_figure_of_the_page(realistic):
                     assert all(line in text for line in cell.text.splitlines())
 
 
+def test_a_table_too_wide_for_the_terminal_is_split_and_nothing_is_cut(realistic):
+    text = in_terminal(realistic, 80)
+    for name in ("summary", "verdicts", "quality", "selection", "costs", "merges"):
+        for block in sections.get(name).data(realistic):
+            if isinstance(block, Table):
+                for cell in (one for row in block.rows for one in row):
+                    assert cell.text in text
+                    assert cell.below in text
+
+
+def test_each_part_of_a_split_table_begins_with_the_first_column():
+    row = tuple(Cell(text) for text in ("de", "1" * 10, "2" * 10, "3" * 10))
+    (drawn,) = blocks_text([Table(("", "a", "b", "c"), (row,), "said once")])
+    stream = StringIO()
+    Console(file=stream, width=33, color_system=None).print(drawn)
+    lines = [line.split() for line in stream.getvalue().splitlines()]
+    # 5 for the first column, 13 for each other: two of those fit into 33
+    assert [line for line in lines if line[:1] == ["de"]] == [["de", row[1].text, row[2].text],
+                                                              ["de", row[3].text]]  # fmt: skip
+    assert lines.count(["said", "once"]) == 1
+
+
 def test_blocks_in_both_forms():
     blocks = [
         Heading("A & B"),
@@ -267,3 +290,13 @@ def test_blocks_in_both_forms():
         Console(file=stream, width=40, color_system=None).print(block)
     lines = [line.strip() for line in stream.getvalue().splitlines() if line.strip()]
     assert lines[:3] == ["A & B", "one", "12 %  label (why)"]
+
+
+def test_the_section_of_the_documentation_is_a_section():
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names = {}
+    exec(example, names)  # noqa: S102 - our own file
+    found = results(bare())
+    assert str(names["section"].html(found)).strip() == "<p>Hello, p.</p>"
+    assert names["section"].order not in [sections.get(name).order for name in sections.names()]

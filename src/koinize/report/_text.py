@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import JustifyMethod, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from koinize.report._blocks import Block, Cell, Facts, Figure, Heading, Paragraph, Table, Tone
+from koinize.report._blocks import (
+    Block,
+    Cell,
+    Facts,
+    Figure,
+    Heading,
+    Paragraph,
+    Table,
+    Tone,
+)
+
+UNBROKEN = 36  # characters; longer text may be broken
+GAP = 3  # between two columns
 
 STYLES: dict[Tone, str] = {
     "strong": "bold",
@@ -39,24 +53,58 @@ def _render(block: Heading | Paragraph | Facts | Table) -> RenderableType:
             for label, figure, explanation in block.items
         ]
         return Text("\n").join(lines)
-    return _table(block)
+    return _Parts(block)
 
 
-def _table(table: Table) -> RenderableType:
+@dataclass(frozen=True)
+class _Parts:
+    """A table in as many parts as the terminal's width asks for, the first column in each."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for number, columns in enumerate(_split(self.table, options.max_width)):
+            yield _drawn(self.table, columns, with_caption=number == 0)
+
+
+def _split(table: Table, width: int) -> list[list[int]]:
+    """Indexes of the columns of each part: as many as fit, in their order."""
+    first = _width(table, 0)
+    parts, used = [[0]], first
+    for index in range(1, len(table.columns)):
+        needed = _width(table, index)
+        if used + needed > width and len(parts[-1]) > 1:
+            parts.append([0])
+            used = first
+        parts[-1].append(index)
+        used += needed
+    return parts
+
+
+def _width(table: Table, index: int) -> int:
+    """Characters that a column takes without a break, up to where a break does no harm."""
+    texts = [table.columns[index]]
+    for row in table.rows:
+        texts += [*row[index].text.splitlines(), row[index].below]
+    return min(max(map(cell_len, texts)), UNBROKEN) + GAP
+
+
+def _drawn(table: Table, columns: Sequence[int], *, with_caption: bool) -> RichTable:
+    caption = table.caption if with_caption else ""
     drawn = RichTable(
-        title=Text(table.caption) if table.caption else None,
+        title=Text(caption) if caption else None,
         title_justify="left",
         title_style="italic",
         show_header=any(table.columns),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for index, name in enumerate(table.columns):
+    for index in columns:
         justify: JustifyMethod = "right" if index in table.numbers else "left"
-        drawn.add_column(Text(name), justify=justify, overflow="fold")
-    for index, row in enumerate(table.rows):
-        style = "bold" if index in table.highlight else ""
-        drawn.add_row(*(_cell(cell) for cell in row), style=style)
+        drawn.add_column(Text(table.columns[index]), justify=justify, overflow="fold")
+    for number, row in enumerate(table.rows):
+        style = "bold" if number in table.highlight else ""
+        drawn.add_row(*(_cell(row[index]) for index in columns), style=style)
     return drawn
 
 
