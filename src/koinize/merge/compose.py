@@ -15,7 +15,7 @@ from koinize.adapter import Factors
 from koinize.catalog import Catalog
 from koinize.merge.combine._linear import Linear
 from koinize.merge.linalg import Approximation, approximate
-from koinize.merge.spaces._aligned import Aligned
+from koinize.merge.spaces._aligned import Aligned, Part
 from koinize.merge.stack import Stack
 from koinize.recipe import MergeSettings
 
@@ -48,7 +48,7 @@ def merge_module(
     aligned = SPACES.get(recipe.space)(factors)
     merged = []
     for part in aligned.parts:
-        stack = Stack(module, languages, part.shape, part.block, part.dtype)
+        stack = _stack(module, languages, part)
         for name in recipe.sparsify:
             sparsify = _with_options(SPARSIFIERS.get(name), settings, thresholds=thresholds)
             stack = sparsify(stack)
@@ -70,12 +70,13 @@ def entries(
     parts = SPACES.get(settings.composition().space)(factors).parts
 
     def matrices(index: int) -> list[Tensor]:
-        return [
-            Stack(module, languages, part.shape, part.block, part.dtype).matrix(index)
-            for part in parts
-        ]
+        return [_stack(module, languages, part).matrix(index) for part in parts]
 
     return {language: matrices(index) for index, language in enumerate(languages)}
+
+
+def _stack(module: str, languages: tuple[str, ...], part: Part) -> Stack:
+    return Stack(module, languages, part.shape, part.block, part.dtype, part.group)
 
 
 def _as_read(update: Factors, settings: MergeSettings) -> Factors:

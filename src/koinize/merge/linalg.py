@@ -21,7 +21,7 @@ from koinize.merge.masks import signs
 # Directions weaker than this share of the strongest are rounding noise of float32 inputs.
 NEGLIGIBLE = 1e-6
 # A matrix with a shorter side than this is decomposed exactly, a larger one by random projection.
-EXACT_SIDE = 1024
+EXACT_SIDE = 512
 OVERSAMPLING = 10
 POWER_ITERATIONS = 2
 # A Gram matrix is computed in this many groups of columns, if they are not too narrow to be fast.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
 # Every STRIDE-th entry is sampled to guess a bracket; a prime, so that it walks over all columns.
 STRIDE = 251
-SMALL = 1 << 16
+SMALL = PIECE = 1 << 16
 
 
 def kept_count(density: float, entries: int) -> int:
@@ -32,16 +33,22 @@ def magnitude_threshold(matrix: Tensor, count: int) -> float:
     magnitudes = matrix.abs_().reshape(-1)
     if entries > SMALL:
         low, high = _bracket(magnitudes[::STRIDE], count / entries)
-        beyond = magnitudes > high
-        above = _number(beyond)
-        inside = magnitudes[(magnitudes >= low) ^ beyond]
+        above, inside = _sift(magnitudes, low, high)
         if above < count <= above + len(inside):
             return _largest(inside, count - above)
     return _largest(magnitudes, count)
 
 
-def _number(mask: Tensor) -> int:
-    return int(np.count_nonzero(mask.numpy()))  # ten times as fast as torch's sum
+def _sift(magnitudes: Tensor, low: float, high: float) -> tuple[int, Tensor]:
+    """How many lie above `high`, and those in [low, high]; in pieces that stay in the cache."""
+    values = magnitudes.numpy()
+    above, inside = 0, []
+    for start in range(0, len(values), PIECE):
+        piece = values[start : start + PIECE]
+        beyond = piece > high
+        above += int(np.count_nonzero(beyond))
+        inside.append(piece[(piece >= low) ^ beyond])
+    return above, torch.from_numpy(np.concatenate(inside))
 
 
 def _largest(values: Tensor, count: int) -> float:

@@ -17,7 +17,8 @@ class Stack:
     """N matrices X_i of one shape: language i's update of one module in some space.
 
     `block(i, rows)` gives rows [start, stop) of X_i as a new tensor that the caller may change.
-    Nothing else is kept, so a stack of five dense updates takes no memory of its own.
+    Tiles have a multiple of `group` rows. Nothing else is kept, so a stack of five dense updates
+    takes no memory of its own.
     """
 
     module: str
@@ -25,7 +26,7 @@ class Stack:
     shape: tuple[int, int]
     block: Callable[[int, slice], Tensor]
     dtype: torch.dtype = torch.float32
-    tile_rows: int = 0
+    group: int = 1
 
     def __len__(self) -> int:
         return len(self.languages)
@@ -33,7 +34,8 @@ class Stack:
     def rows(self) -> Iterator[slice]:
         """The row ranges of the tiles, in order."""
         count, columns = self.shape
-        step = self.tile_rows or max(1, TILE_ELEMENTS // max(1, columns))
+        groups = TILE_ELEMENTS // max(1, columns * self.group)
+        step = self.group * max(1, groups)
         for start in range(0, count, step):
             yield slice(start, min(start + step, count))
 

@@ -13,12 +13,16 @@ from koinize.adapter import Factors
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Matrices X_i of one shape, as blocks of rows; `weights` are what w_i becomes on them."""
+    """Matrices X_i of one shape, as blocks of rows; `weights` are what w_i becomes on them.
+
+    Rows are computed in groups of `group`; asking for a part of a group costs as much as all of it.
+    """
 
     shape: tuple[int, int]
     block: Callable[[int, slice], Tensor]
     dtype: torch.dtype = torch.float32
     weights: Callable[[Sequence[float]], list[float]] = list
+    group: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from koinize.merge.spaces._aligned import Aligned, Part
 
 # Products are always taken over the same groups of rows, so that the way a matrix library splits
 # its work, and with it the last bit, does not depend on the tiles that somebody asks for.
-GROUP_ROWS = 64
+GROUP_ROWS = 32
 
 
 def space(factors: Sequence[Factors]) -> Aligned:
@@ -29,4 +29,4 @@ def space(factors: Sequence[Factors]) -> Aligned:
             torch.mm(B[start : start + GROUP_ROWS], A, out=whole[group])
         return whole[rows.start - first : rows.stop - first]
 
-    return Aligned((Part(shape, block),), lift=lambda merged: merged)
+    return Aligned((Part(shape, block, group=GROUP_ROWS),), lift=lambda merged: merged)

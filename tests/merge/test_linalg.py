@@ -1,0 +1,68 @@
+"""Selection and approximation at sizes where the shortcuts are taken."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from koinize.merge.linalg import EXACT_SIDE, approximate
+from koinize.merge.select import SMALL, magnitude_threshold
+
+
+def decaying(rows, columns, power, seed=0):
+    """A matrix with singular values 1, 2^-power, 3^-power, ..."""
+    random = np.random.default_rng(seed)
+    side = min(rows, columns)
+    U = np.linalg.qr(random.normal(size=(rows, side)))[0]
+    V = np.linalg.qr(random.normal(size=(columns, side)))[0]
+    values = np.arange(1, side + 1) ** -power
+    return torch.from_numpy((U * values) @ V.T).float(), values
+
+
+@pytest.mark.parametrize("power", [0.25, 1.0])
+@pytest.mark.parametrize("shape", [(EXACT_SIDE + 60, 700), (700, EXACT_SIDE + 60)])
+def test_random_projection_is_within_a_hundredth_of_the_best(shape, power):
+    matrix, values = decaying(*shape, power)
+    found = approximate(matrix, 1000, 32, "m")
+    best = math.sqrt((values[32:] ** 2).sum() / (values**2).sum())
+    measured = float((matrix - found.factors.B @ found.factors.A).norm() / matrix.norm())
+    assert measured <= 1.01 * best
+    assert found.error == pytest.approx(measured, rel=1e-3)
+
+
+def test_the_same_module_gives_the_same_bytes():
+    matrix, _ = decaying(EXACT_SIDE + 60, 700, 0.5)
+    one, two = (approximate(matrix, 1000, 16, "m").factors for _ in range(2))
+    assert torch.equal(one.B, two.B)
+    assert torch.equal(one.A, two.A)
+
+
+@pytest.mark.parametrize("share", [1e-5, 0.1, 0.5, 0.9, 0.99999])
+@pytest.mark.parametrize("kind", ["normal", "sorted", "ties", "zeros"])
+def test_the_threshold_is_exact_whatever_the_order(share, kind):
+    random = np.random.default_rng(1)
+    values = random.normal(size=3 * SMALL + 17).astype(np.float32)
+    values = {
+        "normal": values,
+        "sorted": np.sort(values),  # a strided sample is as good, a leading one would mislead
+        "ties": np.round(values, 1),
+        "zeros": values * (random.random(len(values)) < 0.05),
+    }[kind]
+    count = int(share * len(values))
+    wanted = np.sort(np.abs(values))[::-1][count - 1]
+    assert magnitude_threshold(torch.from_numpy(values.copy()), count) == wanted
+
+
+def test_a_sample_that_misleads_costs_no_exactness():
+    values = np.ones(2 * SMALL, np.float32)
+    values[1::2] = np.linspace(2, 3, SMALL)
+    values[::251] = 1e-3  # all that the sample sees
+    count = SMALL // 2
+    wanted = np.sort(values)[::-1][count - 1]
+    assert magnitude_threshold(torch.from_numpy(values.copy()), count) == wanted
+
+
+def test_nothing_and_everything():
+    assert magnitude_threshold(torch.ones(4), 0) == math.inf
+    assert magnitude_threshold(torch.ones(4), 4) == 0.0
