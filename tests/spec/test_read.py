@@ -115,7 +115,7 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
         ("margins: {f1: 2}", f"7:11 margins.f1: unknown metric 'f1'; choose one of: {METRICS}"),
         ("margins: {macro-f2: 2}", "7:11 margins.macro-f2: unknown metric 'macro-f2'; did you "
             "mean 'macro-f1'?"),
-        ("margins: {accuracy: -2}", "7:11 margins.accuracy: expected a number from 0 up, not -2"),
+        ("margins: {accuracy: -2}", "7:11 margins.accuracy: expected a number above 0, not -2"),
         ("machine: {executor: roy}", "7:11 machine.executor: unknown executor 'roy'; choose one "
             "of: inline, local"),
         # money

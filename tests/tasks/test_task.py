@@ -128,7 +128,7 @@ def test_all_that_is_missing_for_a_language_is_said_before_data_are_read():
             {"metrics": ("accuracy",), "margins": {"macro-f1": 2}},
             "margins names 'macro-f1', which is not under metrics: accuracy",
         ),
-        ({"margins": {"accuracy": -1}}, "Input should be greater than or equal to 0"),
+        ({"margins": {"accuracy": -1}}, "Input should be greater than 0"),
         ({"margins": {"accuracy": float("nan")}}, "Input should be a finite number"),
     ],
 )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from koinize import __version__
 from koinize.digest import short
 from koinize.errors import InputError
+from koinize.metrics import metrics
 from koinize.pipeline.graph import BASE, COMB, INDV, MEAN, distinct, labels_of, only
 from koinize.pipeline.project import Project
 from koinize.pipeline.step import Step
@@ -18,7 +19,7 @@ from koinize.store import Artifact
 LABEL_MARGIN, TEXT_MARGIN = 2.0, 1.0
 MARGINS = {
     # Points that a language may lose, unless koinize.yaml says otherwise.
-    **dict.fromkeys(("accuracy", "macro-f1", "precision", "recall"), LABEL_MARGIN),
+    **dict.fromkeys(metrics.names(), LABEL_MARGIN),
     **dict.fromkeys(("rouge-1", "rouge-2", "rouge-l", "chrf"), TEXT_MARGIN),
 }
 KINDS: dict[str, SystemKind] = {BASE: "base", INDV: "individual", COMB: "combined"}
@@ -42,7 +43,7 @@ def gather(project: Project) -> ReportInput:
         price=spec.price.record() if spec.price else None,
         tasks=[_Gatherer(project, name).task() for name in spec.tasks],
         intervals=project.intervals(),
-        current={step.name for step in project.steps},
+        current={step.name: step.id for step in project.steps},
         notes=list(project.inputs.findings),
     )
 

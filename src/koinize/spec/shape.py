@@ -57,7 +57,7 @@ Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 Language = Annotated[str, Field(pattern=LANGUAGE)]
 MetricName = Annotated[str, _known("metric", Catalog("koinize.metrics", "metric"))]
 ExecutorName = Annotated[str, _known("executor", Catalog("koinize.executors", "executor"))]
-Points = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Points = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 

@@ -18,7 +18,7 @@ from koinize.frozen import Frozen
 from koinize.tasks import _reading, _template
 
 V = TypeVar("V")
-Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Margin = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
