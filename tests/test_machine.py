@@ -67,3 +67,25 @@ def test_the_device_is_named_by_its_gpus_or_its_processor(with_machine, monkeypa
     assert machine.device.__wrapped__() == "6 cores of Some CPU"
     with_machine(6, 2)
     assert machine.device.__wrapped__() == "2 x Some GPU"
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, ["0", "1", "0"]),
+        ("2, 5", ["2", "5", "2"]),
+        ("GPU-a,GPU-b", ["GPU-a", "GPU-b", "GPU-a"]),
+    ],
+)
+def test_each_worker_has_a_gpu_of_its_own(monkeypatch, visible, expected):
+    monkeypatch.setattr(machine, "gpus", lambda: ("H200", "H200"))
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [machine.gpu_of(worker) for worker in range(3)] == expected
+
+
+def test_no_gpu_is_no_wish(monkeypatch):
+    monkeypatch.setattr(machine, "gpus", tuple)
+    assert machine.gpu_of(0) is None

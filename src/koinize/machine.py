@@ -27,6 +27,18 @@ def gpus() -> tuple[str, ...]:
     return tuple(names[:count])
 
 
+def gpu_of(worker: int) -> str | None:
+    """What CUDA_VISIBLE_DEVICES should say in this worker, so that each has a GPU of its own.
+
+    None without GPUs. With more workers than GPUs they take turns.
+    """
+    if not gpus():
+        return None
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    entries = named.split(",") if named else [str(number) for number in range(len(gpus()))]
+    return entries[worker % len(gpus())].strip()
+
+
 @cache
 def device() -> str:
     """What the ledger calls this machine: its GPUs, or its processor and number of cores."""

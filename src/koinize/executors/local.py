@@ -18,6 +18,8 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Self
 
+from koinize import machine
+
 # Read by a worker's libraries as they load.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PARENT_POLL_SECONDS = 1.0
@@ -32,8 +34,8 @@ class LocalExecutor:
 
     def __init__(self, workers: int, threads: int) -> None:
         self.workers, self.threads = workers, threads
-        self._pools: list[ProcessPoolExecutor] = []
-        self._idle: list[ProcessPoolExecutor] = []
+        self._pools: dict[int, ProcessPoolExecutor] = {}  # by the worker's number
+        self._idle: list[int] = []
         self._waiters = ThreadPoolExecutor(workers)
         self._environment: dict[str, str | None] = {}
 
@@ -42,7 +44,7 @@ class LocalExecutor:
         wanted["TOKENIZERS_PARALLELISM"] = os.environ.get("TOKENIZERS_PARALLELISM", "false")
         self._environment = {name: os.environ.get(name) for name in wanted}
         os.environ.update(wanted)
-        self._pools = [_one_process() for _ in range(self.workers)]
+        self._pools = {worker: _one_process(worker) for worker in range(self.workers)}
         self._idle = list(self._pools)
         return self
 
@@ -53,7 +55,9 @@ class LocalExecutor:
         trace: TracebackType | None,
     ) -> None:
         self._waiters.shutdown(wait=error is None, cancel_futures=error is not None)
-        for pool in list(self._pools):  # a waiter that sees its process die puts in a new pool
+        for pool in list(
+            self._pools.values()
+        ):  # a waiter that sees its process die puts in a new pool
             processes = pool._processes  # the pool forgets them when it shuts down
             pool.shutdown(wait=error is None)
             if error is not None:
@@ -68,29 +72,29 @@ class LocalExecutor:
         return self._waiters.submit(self._run, function, arguments)
 
     def _run(self, function: Callable[..., Any], arguments: tuple[object, ...]) -> Any:  # noqa: ANN401
-        pool = self._idle.pop()  # there is one for every thread, and the last used is the warmest
+        worker = self._idle.pop()  # there is one for every thread, the last used is the warmest
         try:
-            return pool.submit(function, *arguments).result()
+            return self._pools[worker].submit(function, *arguments).result()
         except BrokenProcessPool:
-            self._pools.remove(pool)
-            pool = _one_process()
-            self._pools.append(pool)
+            self._pools[worker] = _one_process(worker)
             raise
         finally:
-            self._idle.append(pool)
+            self._idle.append(worker)
 
 
-def _one_process() -> ProcessPoolExecutor:
+def _one_process(worker: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_follow_parent,
-        initargs=(os.getpid(),),
+        initializer=_begin,
+        initargs=(os.getpid(), machine.gpu_of(worker)),
     )
 
 
-def _follow_parent(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone (also by kill -9)."""
+def _begin(parent: int, gpu: str | None) -> None:
+    """Take one GPU, leave Ctrl-C to the parent, and end when it is gone (also by kill -9)."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

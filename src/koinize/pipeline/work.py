@@ -221,6 +221,7 @@ def _load(path: str, spec: base.BaseSpec, threads: int) -> Loaded:
 def _quiet() -> None:
     """Keep the libraries' bars, and notes about their own future, off the user's screen."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["TQDM_DISABLE"] = "1"  # read as tqdm is imported, so before transformers
     warnings.filterwarnings("ignore", category=FutureWarning)
     from transformers.utils import logging
 
