@@ -14,10 +14,10 @@ from torch import Tensor
 from koinize.adapter import Factors
 from koinize.catalog import Catalog
 from koinize.merge.combine._linear import Linear
-from koinize.merge.linalg import Approximation, approximate
+from koinize.merge.linalg import Approximation, approximate, columns
 from koinize.merge.spaces._aligned import Aligned, Part
 from koinize.merge.stack import Stack
-from koinize.recipe import MergeSettings
+from koinize.recipe import MergeSettings, Recipe
 
 SPACES: Catalog[Callable[[Sequence[Factors]], Aligned]] = Catalog("koinize.merge.spaces", "space")
 SPARSIFIERS: Catalog[Callable[..., Stack]] = Catalog("koinize.merge.sparsify", "sparsify")
@@ -42,7 +42,7 @@ def merge_module(
     weights = [settings.weights.get(language, 1.0) for language in languages]
     recipe = settings.composition()
     combine = COMBINES.get(recipe.combine)
-    if isinstance(combine, Linear) and not recipe.sparsify and recipe.space != "factor":
+    if isinstance(combine, Linear) and done_on_factors(recipe):
         coefficients = [settings.scale * share for share in combine.coefficients(weights)]
         return _compressed(module, _side_by_side(factors, coefficients), settings)
     aligned = SPACES.get(recipe.space)(factors)
@@ -59,6 +59,12 @@ def merge_module(
     limit = sum(update.rank for update in factors)
     small = approximate(merged[0], limit, settings.rank, module)
     return replace(small, factors=aligned.lift(small.factors))
+
+
+def done_on_factors(recipe: Recipe) -> bool:
+    """Whether the merge is linear in the updates, so that it is a sum of products as they are."""
+    linear = isinstance(COMBINES.get(recipe.combine), Linear)
+    return linear and not recipe.sparsify and recipe.space != "factor"
 
 
 def entries(
@@ -88,10 +94,11 @@ def _as_read(update: Factors, settings: MergeSettings) -> Factors:
 
 def _side_by_side(factors: Sequence[Factors], coefficients: Sequence[float]) -> Factors:
     """sum c_i B_i A_i as one product."""
-    return Factors(
-        B=torch.cat([u.B * c for u, c in zip(factors, coefficients, strict=True)], dim=1),
-        A=torch.cat([update.A for update in factors], dim=0),
-    )
+    counts = [update.rank for update in factors]
+    B = factors[0].B.new_empty(factors[0].B.shape[0], sum(counts))
+    for place, update, c in zip(columns(B, counts), factors, coefficients, strict=True):
+        torch.mul(update.B, c, out=place)
+    return Factors(B=B, A=torch.cat([update.A for update in factors], dim=0))
 
 
 def _compressed(module: str, product: Factors, settings: MergeSettings) -> Approximation:

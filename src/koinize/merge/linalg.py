@@ -24,9 +24,12 @@ NEGLIGIBLE = 1e-6
 EXACT_SIDE = 512
 OVERSAMPLING = 10
 POWER_ITERATIONS = 2
-# A Gram matrix is computed in this many groups of columns, if they are not too narrow to be fast.
+# A Gram matrix is computed in this many groups of columns, if they are not too narrow to be fast,
+# and from so many rows at a time: a float64 copy of all of them would be fresh memory, which costs
+# as much as a third of the product.
 GRAM_GROUPS = 5
 GRAM_COLUMNS = 64
+GRAM_ROWS = 2048
 
 Rank = Literal["full"] | int | float
 
@@ -59,16 +62,15 @@ class Approximation:
 
 def gram(tall: Tensor) -> Tensor:
     """`tall' @ tall` in float64; of its two equal halves only one is computed."""
-    double = tall.double()
-    size = double.shape[1]
-    result = torch.empty(size, size, dtype=torch.float64)
+    size = tall.shape[1]
+    result = tall.new_zeros((size, size), dtype=torch.float64)
     step = max(GRAM_COLUMNS, -(-size // GRAM_GROUPS))
-    for start in range(0, size, step):
-        stop = min(start + step, size)
-        rows = double[:, start:stop].T @ double[:, :stop]
-        result[start:stop, :stop] = rows
-        result[:start, start:stop] = rows[:, :start].T
-    return result
+    for first in range(0, tall.shape[0], GRAM_ROWS):
+        double = tall[first : first + GRAM_ROWS].double()
+        for start in range(0, size, step):
+            stop = min(start + step, size)
+            result[start:stop, :stop].addmm_(double[:, start:stop].T, double[:, :stop])
+    return result.tril() + result.tril(-1).T
 
 
 def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,14 +104,15 @@ def diagonal_parts(counts: Sequence[int]) -> list[slice]:
     return [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
 
-def block_diagonal(blocks: Sequence[Tensor]) -> Tensor:
-    """One float64 matrix with these blocks on its diagonal and 0 elsewhere."""
-    rows = diagonal_parts([block.shape[0] for block in blocks])
-    cols = diagonal_parts([block.shape[1] for block in blocks])
-    whole = torch.zeros(rows[-1].stop, cols[-1].stop, dtype=torch.float64)
-    for row, column, block in zip(rows, cols, blocks, strict=True):
-        whole[row, column] = block
-    return whole
+def times_blocks(matrix: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+    """The matrix times the one that has these blocks on its diagonal and 0 elsewhere."""
+    groups = columns(matrix, [block.shape[0] for block in blocks])
+    return torch.cat([group @ block for group, block in zip(groups, blocks, strict=True)], dim=1)
+
+
+def blocks_times(blocks: Sequence[Tensor], matrix: Tensor) -> Tensor:
+    """The matrix with these blocks on its diagonal and 0 elsewhere, times `matrix`."""
+    return times_blocks(matrix.T, [block.T for block in blocks]).T
 
 
 def reciprocal(values: Tensor) -> Tensor:
@@ -151,7 +154,7 @@ def approximate(matrix: Tensor, limit: int, rank: Rank, module: str) -> Approxim
 def _whole(matrix: Tensor) -> Approximation:
     """The matrix times an identity on its shorter side."""
     rows, columns = matrix.shape
-    eye = torch.eye(min(rows, columns))
+    eye = torch.eye(min(rows, columns), device=matrix.device)
     matrix = matrix.float()
     factors = Factors(B=eye, A=matrix) if rows <= columns else Factors(B=matrix, A=eye)
     return Approximation(factors, 0.0, _square_norm(matrix))
@@ -171,7 +174,7 @@ def _choose(squares: Tensor, total: float, largest: int, rank: Rank) -> int:
 
 def _range(wide: Tensor, size: int, module: str) -> Tensor:
     """Orthonormal columns (rows of `wide` x at most size) that span its strongest directions."""
-    sketch = wide @ signs(module, wide.shape[1], size)
+    sketch = wide @ signs(module, wide.shape[1], size).to(wide.device)
     for _ in range(POWER_ITERATIONS):
         sketch = wide @ (wide.T @ _orthonormal_columns(sketch))
     return _orthonormal_columns(sketch)

@@ -26,15 +26,19 @@ def keep(
     start: int,
     shape: tuple[int, ...],
     probability: float | Tensor,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Boolean tensor: True with the given probability for entries start, start + 1, ...
 
-    The probability, one for all or one for each, is exact to 2^-32.
+    The probability, one for all or one for each, is exact to 2^-32. The draws are made on the CPU,
+    so that they are the same on every device.
     """
     draws = words((seed, "drop", language, module), start, math.prod(shape)).reshape(shape)
     if isinstance(probability, Tensor):
-        return torch.from_numpy(draws < probability.double().numpy() * 2**32)
-    return torch.from_numpy(draws <= np.uint32(math.ceil(probability * 2**32) - 1))
+        mask = draws < probability.double().cpu().numpy() * 2**32
+    else:
+        mask = draws <= np.uint32(math.ceil(probability * 2**32) - 1)
+    return torch.from_numpy(mask).to(device)
 
 
 def signs(module: str, rows: int, columns: int) -> Tensor:

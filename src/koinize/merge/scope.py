@@ -64,7 +64,7 @@ def thresholds(groups: Mapping[str, tuple[int, int]], counts: Counts) -> dict[st
             found[language] = math.inf
             continue
         low, _ = _descend(counts[language], remaining)
-        bits = torch.tensor([group << 16 | low], dtype=torch.int32)
+        bits = torch.tensor([group << 16 | low], dtype=torch.int32, device="cpu")
         found[language] = float(bits.view(torch.float32))
     return found
 

@@ -41,6 +41,9 @@ def magnitude_threshold(matrix: Tensor, count: int) -> float:
 
 def _sift(magnitudes: Tensor, low: float, high: float) -> tuple[int, Tensor]:
     """How many lie above `high`, and those in [low, high]; in pieces that stay in the cache."""
+    if magnitudes.device.type != "cpu":
+        larger = magnitudes > high
+        return int(larger.sum()), magnitudes[(magnitudes >= low) ^ larger]
     values = magnitudes.numpy()
     above, inside = 0, []
     for start in range(0, len(values), PIECE):
@@ -52,14 +55,17 @@ def _sift(magnitudes: Tensor, low: float, high: float) -> tuple[int, Tensor]:
 
 
 def _largest(values: Tensor, count: int) -> float:
-    return float(values.kthvalue(len(values) - count + 1).values)
+    place = len(values) - count
+    if values.device.type != "cpu":
+        return float(values.kthvalue(place + 1).values)
+    return float(np.partition(values.numpy(), place)[place])
 
 
 def _bracket(sample: Tensor, share: float) -> tuple[float, float]:
     """Magnitudes that hold the threshold between them, six standard errors apart."""
     size = len(sample)
     spread = 6.0 * math.sqrt(size * share * (1.0 - share)) + 1.0
-    ordered = sample.sort(descending=True).values
+    ordered = np.sort(sample.cpu().numpy())[::-1]
     first = max(0, int(size * share - spread))
     last = min(size - 1, int(size * share + spread))
     return float(ordered[last]), float(ordered[first])

@@ -43,6 +43,18 @@ class Stack:
         """The whole X_i (rows x columns), a new tensor."""
         return self.block(index, slice(0, self.shape[0]))
 
+    def matrices(self) -> Iterator[Tensor]:
+        """Every whole X_i in turn, all in the same memory: fresh pages cost as much as the product.
+
+        The caller may change what it gets, and must be done with it before the next.
+        """
+        whole = self.matrix(0)
+        yield whole
+        for index in range(1, len(self)):
+            for rows in self.rows():
+                whole[rows] = self.block(index, rows)
+            yield whole
+
     def each(self, change: Callable[[int, slice, Tensor], Tensor]) -> Stack:
         """The stack whose blocks are `change(i, rows, block)`; nothing is computed yet."""
         block = self.block
@@ -50,7 +62,10 @@ class Stack:
 
     def gather(self, combine: Callable[[list[Tensor]], Tensor]) -> Tensor:
         """One matrix out of N: `combine` gets the N blocks of a tile and gives one."""
-        result = torch.empty(self.shape, dtype=self.dtype)
+        result: Tensor | None = None
         for rows in self.rows():
-            result[rows] = combine([self.block(index, rows) for index in range(len(self))])
-        return result
+            tile = combine([self.block(index, rows) for index in range(len(self))])
+            if result is None:
+                result = tile.new_empty(self.shape, dtype=self.dtype)
+            result[rows] = tile
+        return torch.empty(self.shape, dtype=self.dtype) if result is None else result

@@ -10,12 +10,13 @@ from torch import Tensor
 from koinize.adapter import Factors
 from koinize.merge.linalg import (
     Basis,
-    block_diagonal,
+    blocks_times,
     columns,
     diagonal_parts,
     gram,
     reciprocal,
     strong_eigh,
+    times_blocks,
 )
 from koinize.merge.spaces._aligned import Aligned, Part
 
@@ -52,9 +53,8 @@ def space(factors: Sequence[Factors]) -> Aligned:
 
 def _basis(tall: Tensor, inner: Tensor, changes: Sequence[Tensor]) -> Basis:
     """The left singular vectors of `tall`, its groups of columns changed; `inner` is its Gram."""
-    change = block_diagonal(changes)
-    values, vectors = strong_eigh(change.T @ inner @ change)
-    return Basis(tall, change @ (vectors * reciprocal(values.sqrt())))
+    values, vectors = strong_eigh(times_blocks(times_blocks(inner, changes).T, changes))
+    return Basis(tall, blocks_times(changes, vectors * reciprocal(values.sqrt())))
 
 
 def _balancing(inner_B: Tensor, inner_A: Tensor) -> tuple[Tensor, Tensor]:

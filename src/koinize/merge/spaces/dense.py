@@ -23,7 +23,7 @@ def space(factors: Sequence[Factors]) -> Aligned:
         B, A = factors[index].B, factors[index].A
         first = rows.start - rows.start % GROUP_ROWS
         last = min(shape[0], -(-rows.stop // GROUP_ROWS) * GROUP_ROWS)
-        whole = torch.empty(last - first, shape[1])
+        whole = B.new_empty(last - first, shape[1])
         for start in range(first, last, GROUP_ROWS):
             group = slice(start - first, start - first + GROUP_ROWS)
             torch.mm(B[start : start + GROUP_ROWS], A, out=whole[group])

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
-from koinize.merge.linalg import Basis, block_diagonal, columns, gram, reciprocal, strong_eigh
+from koinize.merge.linalg import (
+    Basis,
+    blocks_times,
+    columns,
+    gram,
+    reciprocal,
+    strong_eigh,
+    times_blocks,
+)
 from koinize.merge.spaces._aligned import Aligned, Part
 
 
@@ -21,9 +29,9 @@ def space(factors: Sequence[Factors]) -> Aligned:
     """
     stacked = torch.cat([update.B for update in factors], dim=1)
     inner = gram(stacked)
-    L = block_diagonal([_root(update.A) for update in factors])
-    squares, W = strong_eigh(L @ inner @ L)
-    mix = L @ (W * reciprocal(squares.sqrt()))
+    L = [_root(update.A) for update in factors]
+    squares, W = strong_eigh(times_blocks(times_blocks(inner, L).T, L))
+    mix = blocks_times(L, W * reciprocal(squares.sqrt()))
     ranks = [update.rank for update in factors]
     moved = [
         to_basis.float() @ update.A

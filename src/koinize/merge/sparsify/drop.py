@@ -23,8 +23,8 @@ def sparsify(stack: Stack, *, density: float, seed: int, rescale: str) -> Stack:
 
     def thinned(index: int, rows: slice, block: Tensor) -> Tensor:
         start = rows.start * stack.shape[1]
-        mask = keep(seed, stack.languages[index], stack.module, start, block.shape, density)
-        block.mul_(mask)
+        language = stack.languages[index]
+        block.mul_(keep(seed, language, stack.module, start, block.shape, density, block.device))
         return block.div_(density) if rescale == "inverse" else block
 
     thin = stack.each(thinned)

@@ -26,7 +26,8 @@ def sparsify(stack: Stack, *, density: float, epsilon: float, seed: int, rescale
         share = ranks.to(torch.float64) / max(1, columns - 1)
         probability = (density - epsilon) + 2.0 * epsilon * share
         language, start = stack.languages[index], rows.start * columns
-        block.mul_(keep(seed, language, stack.module, start, block.shape, probability))
+        key = (seed, language, stack.module, start, block.shape)
+        block.mul_(keep(*key, probability, block.device))
         return block.div_(probability) if rescale == "inverse" else block
 
     thin = stack.each(thinned)

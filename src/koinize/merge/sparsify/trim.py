@@ -31,7 +31,7 @@ def sparsify(
         lowest = [thresholds[language] for language in stack.languages]
     else:
         count = kept_count(density, stack.shape[0] * stack.shape[1]) + extra
-        lowest = [magnitude_threshold(stack.matrix(index), count) for index in range(len(stack))]
+        lowest = [magnitude_threshold(matrix, count) for matrix in stack.matrices()]
 
     def trimmed(index: int, _rows: slice, block: Tensor) -> Tensor:
         # hardshrink keeps what lies beyond its bound: the next number below the threshold. The
