@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import koinize
 from koinize.adapter import open_adapter
 from koinize.engine import merge_adapters, vllm_flags
+from koinize.engine.device import merge_device
 from koinize.errors import InputError, StepError
 from koinize.recipe import RECIPES, merge_settings
 
@@ -260,3 +262,47 @@ def test_bytes_do_not_depend_on_the_hash_seed(tmp_path, adapters):
         environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
         subprocess.run([sys.executable, "-c", program, str(out)], check=True, env=environment)
     assert contents(outs[0]) == contents(outs[1])
+
+
+@pytest.mark.parametrize("recipe", ["mean", "ties", "core-ties", "knots-ties"])
+def test_the_memory_limit_changes_no_byte(tmp_path, adapters, recipe):
+    free = merge_adapters(adapters, recipe=recipe, rank=4, out=tmp_path / "free", threads=3)
+    with pytest.raises(InputError) as caught:
+        merge_adapters(adapters, recipe=recipe, rank=4, out=tmp_path / "tight", max_memory=1)
+    needed = re.search(r"needs ([\d.]+) MB", str(caught.value))[1]
+    tight = merge_adapters(
+        adapters, recipe=recipe, rank=4, out=tmp_path / "tight", threads=3, max_memory=f"{needed}MB"
+    )
+    assert contents(free.out) == contents(tight.out)
+
+
+def test_a_memory_limit_that_is_too_small(tmp_path, adapters):
+    message = refusal(adapters, recipe="ties", out=tmp_path / "out", max_memory="10kB")
+    needed = re.search(r"needs ([\d.]+ MB)", message)[1]
+    assert message == (
+        f"module 'model.layers.0.q_proj' needs {needed} in space 'dense', and max-memory is 0.0 MB;"
+        f" give max-memory at least {needed}, or merge in space 'knots' or 'core', which never form"
+        " a whole update"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_devices(tmp_path, adapters, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert refusal(adapters, recipe="mean", out=tmp_path / "out", device="cuda") == (
+        "device 'cuda' was asked for, and torch finds no CUDA devices; use device cpu, or auto to "
+        "take CUDA only where there is any"
+    )
+    assert refusal(adapters, recipe="mean", out=tmp_path / "out", device="tpu") == (
+        "device 'tpu' is unknown; expected cpu, cuda, cuda:N or auto"
+    )
+    one = merge_adapters(adapters, recipe="mean", out=tmp_path / "one", device="cpu")
+    two = merge_adapters(adapters, recipe="mean", out=tmp_path / "two", device="auto")
+    assert contents(one.out) == contents(two.out)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert merge_device("auto") == torch.device("cuda")
+    assert refusal(adapters, recipe="mean", out=tmp_path / "out", device="cuda:1") == (
+        "device 'cuda:1' was asked for, and torch finds 1 CUDA device; use device cpu, or auto to "
+        "take CUDA only where there is any"
+    )

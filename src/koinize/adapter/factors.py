@@ -33,6 +33,10 @@ class Factors:
         """The number of columns of B, which is the number of rows of A."""
         return self.B.shape[1]
 
+    def to(self, device: torch.device | str) -> Factors:
+        """The same factors on another device."""
+        return Factors(B=self.B.to(device), A=self.A.to(device), scale=self.scale)
+
 
 class Adapter:
     """An open adapter. Use it as a context manager; reading is safe from several threads."""

@@ -45,6 +45,10 @@ def merge(
         list[str] | None, typer.Option("--set", help="PATTERN:OPTION=VALUE for some modules.")
     ] = None,
     threads: Threads = 1,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Of tensors in work, such as 1.5GB; changes no byte.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Merge PEFT LoRA folders of one base into one PEFT folder, without reading the base."""
@@ -65,7 +69,15 @@ def merge(
         overrides=_overrides(override or []),
         **{key: value for key, value in given.items() if value is not None},
     )
-    report = merge_adapters(_folders(adapters), settings, out=out, threads=threads, progress=_bar())
+    report = merge_adapters(
+        _folders(adapters),
+        settings,
+        out=out,
+        threads=threads,
+        max_memory=max_memory,
+        device=device,
+        progress=_bar(),
+    )
     for warning in report.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if as_json:

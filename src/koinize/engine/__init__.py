@@ -20,6 +20,8 @@ from koinize.adapter.header import CONFIG_FILE
 from koinize.adapter.writer import refuse_existing
 from koinize.digest import digest, file_digest
 from koinize.engine.card import render_card
+from koinize.engine.device import merge_device
+from koinize.engine.memory import byte_count, modules_at_once
 from koinize.engine.plan import plan_merge
 from koinize.engine.stream import MergeStream, single_threaded
 from koinize.errors import StepError
@@ -98,6 +100,8 @@ def merge_adapters(
     *,
     out: Path | str,
     threads: int = 1,
+    max_memory: int | str | None = None,
+    device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
     card: Mapping[str, object] | None = None,
     **options: object,
@@ -105,7 +109,10 @@ def merge_adapters(
     """Merge PEFT LoRA folders, by language, into a new folder `out`.
 
     Give either `settings` or its fields as keywords (`recipe="knots-ties", density=0.5`).
-    threads: modules merged at once; it changes no byte. progress: called with (done, all) modules.
+    threads: modules merged at once. max_memory: bytes, or text such as "1.5GB", that the tensors
+    in work may take; fewer modules are then in flight. Neither changes a byte. device: "cpu",
+    "cuda", "cuda:N" or "auto"; CUDA gives the CPU's result within float32 rounding, and only the
+    CPU's bytes are the same everywhere. progress: called with (done, all) modules.
     card: more keys for the front matter of the model card, for example {"license": "apache-2.0"}.
 
     Raises InputError (or ManyErrors) for adapters or settings that cannot be merged, before a
@@ -114,15 +121,20 @@ def merge_adapters(
     started = time.monotonic()
     chosen = settings if settings is not None else merge_settings(**options)
     refuse_existing(Path(out))
+    place = merge_device(device)
     headers = plan_merge(adapters, chosen)
+    limit = None if max_memory is None else byte_count(max_memory)
+    ahead = modules_at_once(headers, chosen, limit, max(1, threads))
     with ThreadPoolExecutor(max(1, threads), initializer=single_threaded) as pool:
         inputs = dict(zip(headers, pool.map(adapter_digest, headers.values()), strict=True))
         try:
-            merged = MergeStream(headers, chosen, pool, max(1, threads))
+            merged = MergeStream(headers, chosen, pool, ahead, place)
             writer = AdapterWriter(out, merged.shapes(), dtype=chosen.dtype)
             with merged, writer:
                 modules = _write(merged, writer, progress)
                 notes = tuple(note for header in headers.values() for note in header.warnings)
+                if place.type != "cpu":
+                    notes += (f"Computed on {place.type}: other bytes than on a CPU.",)
                 report = MergeReport(Path(out), chosen, modules, inputs, notes)
                 writer.finish(headers.values(), card=_card(report, headers, card or {}))
         except OSError as error:

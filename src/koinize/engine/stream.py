@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,6 +13,7 @@ from koinize.adapter import Adapter, AdapterHeader, Factors, ModuleShape
 from koinize.recipe import MergeSettings
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from koinize.merge.linalg import Approximation
@@ -48,10 +50,11 @@ class MergeStream:
         headers: Mapping[str, AdapterHeader],
         settings: MergeSettings,
         pool: ThreadPoolExecutor,
-        threads: int,
+        ahead: int,
+        device: torch.device,
     ) -> None:
         self._headers, self._settings, self._pool = headers, settings, pool
-        self._ahead = threads + 1
+        self._ahead, self._device = ahead, device
         self.modules = sorted({name for header in headers.values() for name in header.modules})
         self._open = ExitStack()
         self._adapters: dict[str, Adapter] = {}
@@ -82,14 +85,15 @@ class MergeStream:
 
         def work(module: str) -> Approximation:
             settings = self._settings.of_module(module)
-            return merge_module(module, self._updates(module), settings, cuts)
+            merged = merge_module(module, self._updates(module), settings, cuts)
+            return replace(merged, factors=merged.factors.to("cpu"))
 
         yield from in_order(self._pool, work, self.modules, self._ahead)
 
     def _updates(self, module: str) -> dict[str, Factors]:
         """All languages' factors; one that does not adapt the module takes part with rank 0."""
         present = {
-            language: adapter.factors(module)
+            language: adapter.factors(module).to(self._device)
             for language, adapter in self._adapters.items()
             if module in adapter.header.modules
         }
@@ -109,7 +113,8 @@ class MergeStream:
         def counted(count: Callable[..., dict[str, Tensor]], *more: object) -> dict[str, Tensor]:
             def work(module: str) -> dict[str, Tensor]:
                 local = settings.of_module(module)
-                return count(entries(module, self._updates(module), local), *more)
+                counts = count(entries(module, self._updates(module), local), *more)
+                return {language: one.cpu() for language, one in counts.items()}
 
             done = in_order(self._pool, work, self.modules, self._ahead)
             return scope.added(counts for _, counts in done)

@@ -1,0 +1,122 @@
+"""How much memory a merge takes, from file headers alone, and how many modules fit at once.
+
+What is counted are the tensors. The interpreter with torch (about 0.3 GB) and the pages of the
+mapped inputs, which the system may drop at any time, are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from koinize.adapter import AdapterHeader
+from koinize.errors import InputError
+from koinize.recipe import MergeSettings
+
+UNITS = {
+    "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+# Matrices of the size of one X_i that are alive at once: one X_i whole, for its threshold, or the
+# merge, each with what is computed from it.
+WHOLE = 3
+# Restoring an L1 norm also draws the masks of one X_i at once, with 64-bit ranks and probabilities.
+WHOLE_WITH_MASKS = 14
+# Float64 matrices of (sum of ranks) squared: Gram matrices, eigenvectors and their workspace.
+SMALL = 16
+
+
+def byte_count(size: int | str) -> int:
+    """Bytes, of a number or of text such as "1.5GB" or "512 MiB". Raises InputError."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size).lower())
+    count = int(float(found[1]) * UNITS[found[2]]) if found and found[2] in UNITS else 0
+    if count < 1:
+        raise InputError(
+            f"max-memory '{size}' cannot be read",
+            expected="bytes, or a number with a unit such as 1.5GB or 512MiB",
+        )
+    return count
+
+
+def modules_at_once(
+    headers: Mapping[str, AdapterHeader],
+    settings: MergeSettings,
+    limit: int | None,
+    threads: int,
+) -> int:
+    """How many modules may be in flight: one more than threads, or as many as the limit holds.
+
+    Raises InputError if the largest module alone does not fit, with what it needs.
+    """
+    if limit is None:
+        return threads + 1
+    largest, module = max(
+        (module_bytes(headers, settings, name), name)
+        for name in {name for header in headers.values() for name in header.modules}
+    )
+    # Beside the modules in flight, one is being written.
+    written = _output_bytes(headers, settings, module)
+    if largest + written > limit:
+        space = settings.composition().space
+        remedy = f"give max-memory at least {_megabytes(largest + written)}"
+        if space == "dense":
+            remedy += ", or merge in space 'knots' or 'core', which never form a whole update"
+        raise InputError(
+            f"module '{module}' needs {_megabytes(largest + written)} in space '{space}', and "
+            f"max-memory is {limit / 1e6:.1f} MB",
+            remedy=remedy,
+        )
+    return min(threads + 1, (limit - written) // largest)
+
+
+def module_bytes(headers: Mapping[str, AdapterHeader], settings: MergeSettings, module: str) -> int:
+    """The most bytes of tensors that merging one module holds at a time."""
+    from koinize.merge.compose import done_on_factors
+    from koinize.merge.linalg import GRAM_ROWS, OVERSAMPLING
+    from koinize.merge.stack import TILE_ELEMENTS
+
+    outputs, inputs, ranks = _shape(headers, module)
+    stacked, recipe = sum(ranks), settings.composition()
+    tall = 4 * stacked * (outputs + inputs)
+    # As read, side by side or moved into the space, and as the result before and after its cast.
+    total = 3 * tall + _output_bytes(headers, settings, module)
+    total += 8 * SMALL * stacked**2 + 8 * 2 * GRAM_ROWS * stacked
+    if done_on_factors(recipe):
+        return total
+    entries, item = _coordinates(recipe.space, outputs, inputs, ranks)
+    masked = settings.resolve("rescale") == "l1"
+    total += (WHOLE_WITH_MASKS if masked else WHOLE) * item * entries
+    tile = max(TILE_ELEMENTS, 32 * max(outputs, inputs))
+    total += (3 * len(headers) + 6) * item * min(tile, entries)
+    return total + 4 * 4 * (outputs + inputs) * (stacked + OVERSAMPLING)
+
+
+def _shape(headers: Mapping[str, AdapterHeader], module: str) -> tuple[int, int, list[int]]:
+    present = [header.modules[module] for header in headers.values() if module in header.modules]
+    return present[0].outputs, present[0].inputs, [one.rank for one in present]
+
+
+def _output_bytes(
+    headers: Mapping[str, AdapterHeader], settings: MergeSettings, module: str
+) -> int:
+    outputs, inputs, ranks = _shape(headers, module)
+    wanted = settings.of_module(module).rank
+    rank = min(sum(ranks), wanted) if isinstance(wanted, int) else sum(ranks)
+    return 4 * 2 * rank * (outputs + inputs)
+
+
+def _coordinates(space: str, outputs: int, inputs: int, ranks: list[int]) -> tuple[int, int]:
+    """Entries of one X_i and bytes of each; a space that is not known here counts as dense."""
+    stacked = sum(ranks)
+    if space == "core":
+        return stacked**2, 8
+    if space == "knots":
+        return min(stacked, outputs) * inputs, 4
+    if space == "factor":
+        return max(ranks) * (outputs + inputs), 4
+    return outputs * inputs, 4
+
+
+def _megabytes(count: int) -> str:
+    """Rounded up, so that what is asked for suffices."""
+    return f"{-(-count // 10**5) / 10:.1f} MB"

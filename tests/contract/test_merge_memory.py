@@ -1,0 +1,144 @@
+"""What every recipe promises about memory and devices, measured on its tensors."""
+
+import tracemalloc
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from koinize.adapter import AdapterHeader, Factors, ModuleHeader
+from koinize.engine.memory import byte_count, module_bytes, modules_at_once
+from koinize.errors import InputError
+from koinize.merge.compose import merge_module
+from koinize.recipe import RECIPES, merge_settings
+
+every_recipe = pytest.mark.parametrize("recipe", RECIPES.names())
+LANGUAGES = ("de", "en", "fr")
+OUTPUTS, INPUTS, RANK = 560, 640, 6  # above the side at which approximation becomes random
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of tensors that were made within it, and their largest sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.seen:
+            return
+        self.seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._release, key, size)
+
+    def _release(self, key, size):
+        self.seen.discard(key)
+        self.now -= size
+
+
+def updates(outputs=OUTPUTS, inputs=INPUTS):
+    random = torch.Generator().manual_seed(1)
+    return {
+        language: Factors(
+            torch.randn(outputs, RANK, generator=random),
+            torch.randn(RANK, inputs, generator=random),
+        )
+        for language in LANGUAGES
+    }
+
+
+def headers(outputs=OUTPUTS, inputs=INPUTS):
+    module = ModuleHeader("m", RANK, inputs, outputs, 1.0, None, None)
+    return {
+        one: AdapterHeader(Path(one), "base", None, None, False, None, {"m": module}, ())
+        for one in LANGUAGES
+    }
+
+
+def configured(recipe, **more):
+    used = {"density": 0.5, "seed": 3}
+    options = {key: used[key] for key in RECIPES.get(recipe).options if key in used}
+    return merge_settings(recipe=recipe, **options, **more)
+
+
+def variants(recipe):
+    yield configured(recipe)
+    yield configured(recipe, rank=4)
+    if "rescale" in RECIPES.get(recipe).options:
+        yield configured(recipe, rescale="l1")
+
+
+@every_recipe
+def test_a_module_takes_no_more_than_the_plan_says(recipe):
+    """Tensors of torch by their storage, arrays of numpy by tracemalloc, peaks added."""
+    for settings in variants(recipe):
+        given = updates()
+        inputs = sum(4 * (one.A.numel() + one.B.numel()) for one in given.values())
+        with Live():
+            merge_module("m", given, settings)  # imports and caches are no part of a merge
+        tracemalloc.start()
+        with Live() as live:
+            merge_module("m", given, settings)
+        arrays = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert inputs + live.peak + arrays <= module_bytes(headers(), settings, "m"), settings
+
+
+@every_recipe
+def test_every_tensor_is_made_where_the_factors_are(recipe):
+    """With another default device, a tensor that forgets its place would mix the two and fail."""
+    small = updates(20, 30)
+    for settings in variants(recipe):
+        here = merge_module("m", small, settings).factors
+        with torch.device("meta"):
+            there = merge_module("m", small, settings).factors
+        assert torch.equal(here.A, there.A)
+        assert torch.equal(here.B, there.B)
+
+
+def test_sizes():
+    table = {
+        "1": 1, "1000": 1000, 17: 17, "1.5GB": 1_500_000_000, "2 MiB": 2 << 20, "0.5kb": 500,
+        " 1 GiB ": 1 << 30,
+    }  # fmt: skip
+    assert {text: byte_count(text) for text in table} == table
+    for text in ("", "GB", "-1GB", "1.5 bananas", "0", "1e9", "nan"):
+        with pytest.raises(InputError) as caught:
+            byte_count(text)
+        assert str(caught.value) == (
+            f"max-memory '{text}' cannot be read; expected bytes, or a number with a unit such as "
+            "1.5GB or 512MiB"
+        )
+
+
+def test_the_modules_in_flight_follow_from_the_limit():
+    settings = merge_settings(recipe="ties", density=0.5)
+    one = module_bytes(headers(), settings, "m")
+    written = 4 * 2 * 3 * RANK * (OUTPUTS + INPUTS)
+    assert modules_at_once(headers(), settings, None, 4) == 5
+    assert modules_at_once(headers(), settings, one + written, 4) == 1
+    assert modules_at_once(headers(), settings, 2 * one + written - 1, 4) == 1
+    assert modules_at_once(headers(), settings, 2 * one + written, 4) == 2
+    assert modules_at_once(headers(), settings, 100 * one, 4) == 5
+    with pytest.raises(InputError, match=r"^module 'm' needs "):
+        modules_at_once(headers(), settings, one + written - 1, 4)
+
+
+def test_a_whole_update_is_counted_in_the_dense_space_alone():
+    dense = module_bytes(headers(4000, 9000), merge_settings(recipe="ties"), "m")
+    core = module_bytes(headers(4000, 9000), merge_settings(recipe="core-ties"), "m")
+    assert dense > 2 * 4 * 4000 * 9000
+    assert core < 4000 * 9000
