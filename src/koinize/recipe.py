@@ -48,6 +48,11 @@ LOCAL_OPTIONS = frozenset(
     {"density", "epsilon", "normalize", "outliers", "rank", "rescale", "scale", "sign", "weights"}
 )
 
+# What only sparsifying reads; at density 1 every sparsifier is idle, so these mean nothing there.
+OF_SPARSIFYING = frozenset({"density", "scope", "rescale", "seed", "epsilon", "outliers", "extra"})
+# Combinations that are the same in all coordinates.
+LINEAR = frozenset({"mean", "sum"})
+
 
 class MergeSettings(Frozen):
     """Everything that determines a merge besides its inputs.
@@ -223,6 +228,57 @@ class MergeSettings(Frozen):
         if name == "normalize":
             return convention.get(self.recipe) or convention[EVERY_RECIPE]
         return convention
+
+    def identity(self) -> dict[str, Any]:
+        """What this merge is, as plain JSON: equal for settings that define the same merge.
+
+        The slots, then every option that they read (a dialect's conventions among them) and that
+        differs from koinize's own default. What is idle leaves no trace.
+        """
+        recipe, names = self.composition(), self._options_that_matter()
+        sparsify = recipe.sparsify if self._sparsifies() else ()
+        anywhere = recipe.combine in LINEAR and not sparsify and recipe.space != "factor"
+        default = MergeSettings(recipe=self.recipe)
+        found: dict[str, Any] = {
+            "space": "dense" if anywhere else recipe.space,
+            "sparsify": list(sparsify),
+            "combine": recipe.combine,
+            **self._differences(default, names),
+        }
+        overrides = {
+            pattern: changed
+            for pattern, options in sorted(self.overrides.items())
+            if (changed := self._with(options)._differences(self, names & set(options)))
+        }
+        return {**found, "overrides": overrides} if overrides else found
+
+    def _sparsifies(self) -> bool:
+        """Whether some module has a density below 1."""
+        local = [options.get("density", 1.0) for options in self.overrides.values()]
+        return min(self.density, *local, 1.0) < 1.0
+
+    def _options_that_matter(self) -> set[str]:
+        """Names for `resolve`: what the slots read, less what only an idle sparsifier would."""
+        recipe = RECIPES.get(self.recipe)
+        names = {"weights", "scale", "rank", "dtype", "folded", *recipe.options} - {"space"}
+        if "sign" in recipe.options:
+            names |= {"vote", "zero_sign"}
+        if "scope" in recipe.options:
+            names.add("extra")
+        return names if self._sparsifies() else names - OF_SPARSIFYING
+
+    def _differences(self, other: MergeSettings, names: set[str]) -> dict[str, Any]:
+        return {
+            name: self._plainly(name)
+            for name in sorted(names)
+            if self._plainly(name) != other._plainly(name)
+        }
+
+    def _plainly(self, name: str) -> Any:  # noqa: ANN401 - as various as the options are
+        value = self.resolve(name)
+        return (
+            {key: one for key, one in value.items() if one != 1.0} if name == "weights" else value
+        )
 
     def describe(self) -> str:
         """One short line for tables, such as `knots-ties density 0.5 rank 64`."""
