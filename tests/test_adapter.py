@@ -112,7 +112,12 @@ REFUSED_CONFIGS = [
     ),
     (
         {"modules_to_save": ["lm_head"]},
-        "modules_to_save is set: whole modules were trained beside the LoRA factors",
+        "modules_to_save names 'lm_head', and adapter_model.safetensors has no tensor of it; save "
+        "the adapter again",
+    ),
+    (
+        {"modules_to_save": "lm_head"},
+        "modules_to_save is 'lm_head'; expected a list of module names",
     ),
     (
         {"target_parameters": ["experts"]},
@@ -168,6 +173,35 @@ REFUSED_TENSORS = [
 def test_refused_tensors(tmp_path, name, message):
     folder = save(tmp_path / "en", extra={name: torch.ones(2, 2)})
     assert refusal(folder) == f"FOLDER/adapter_model.safetensors tensor '{name}' {message}"
+
+
+def test_whole_modules_are_read_with_their_names(tmp_path):
+    extra = {
+        "base_model.model.lm_head.weight": torch.ones(3, 2, dtype=torch.bfloat16),
+        "base_model.model.model.score.out.bias": torch.ones(3),
+    }
+    folder = save(tmp_path / "en", extra=extra, modules_to_save=["score", "lm_head"])
+    header = read_header(folder)
+    assert header.modules_to_save == ("lm_head", "score")
+    assert {name: (one.dtype, one.shape) for name, one in header.saved.items()} == {
+        "base_model.model.lm_head.weight": ("BF16", (3, 2)),
+        "base_model.model.model.score.out.bias": ("F32", (3,)),
+    }
+    assert list(header.modules) == [Q, V]
+    with open_adapter(folder) as adapter:
+        pieces = b"".join(adapter.saved("base_model.model.lm_head.weight"))
+    assert pieces == 6 * b"\x80\x3f"  # 1 in bfloat16
+    other = save(tmp_path / "fr", extra=extra, modules_to_save=["lm_head"])
+    assert refusal(other) == (
+        "FOLDER/adapter_model.safetensors tensor 'base_model.model.model.score.out.bias' is a bias,"
+        " which is no part of B A"
+    )
+    whole = {"base_model.model.lm_head.weight": torch.ones(3, 2, dtype=torch.int8)}
+    other = save(tmp_path / "ja", extra=whole, modules_to_save=["lm_head"])
+    assert refusal(other) == (
+        "FOLDER/adapter_model.safetensors tensor 'base_model.model.lm_head.weight' is I8; expected "
+        "one of F32, BF16, F16"
+    )
 
 
 def test_other_refusals(tmp_path):

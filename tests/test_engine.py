@@ -15,6 +15,7 @@ import koinize
 from koinize.adapter import open_adapter
 from koinize.engine import merge_adapters, vllm_flags
 from koinize.engine.device import merge_device
+from koinize.engine.verify import verify_adapter
 from koinize.errors import InputError, StepError
 from koinize.recipe import RECIPES, merge_settings
 
@@ -305,4 +306,68 @@ def test_devices(tmp_path, adapters, monkeypatch):
     assert refusal(adapters, recipe="mean", out=tmp_path / "out", device="cuda:1") == (
         "device 'cuda:1' was asked for, and torch finds 1 CUDA device; use device cpu, or auto to "
         "take CUDA only where there is any"
+    )
+
+
+HEAD = "base_model.model.lm_head.weight"
+
+
+def with_head(folder, head):
+    """Give an adapter a whole module, as PEFT stores `modules_to_save`."""
+    path = folder / "adapter_model.safetensors"
+    save_file({**load_file(path), HEAD: head}, path)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["modules_to_save"] = ["lm_head"]
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def test_whole_modules_that_are_equal_are_carried_over(tmp_path, adapters, monkeypatch):
+    monkeypatch.setattr("koinize.adapter.factors.PIECE_BYTES", 8)
+    head = torch.randn(5, 7, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    plain = merge_adapters(adapters, recipe="ties", rank=2, out=tmp_path / "plain")
+    for folder in adapters.values():
+        with_head(folder, head)
+    out = merge_adapters(adapters, recipe="ties", rank=2, out=tmp_path / "out").out
+    written = load_file(out / "adapter_model.safetensors")
+    assert torch.equal(written.pop(HEAD), head)
+    alone = load_file(plain.out / "adapter_model.safetensors")
+    assert written.keys() == alone.keys()
+    assert all(torch.equal(written[name], alone[name]) for name in alone)
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["modules_to_save"] == ["lm_head"]
+    assert verify_adapter(out, adapters).mismatches == ()
+
+
+def test_whole_modules_that_conflict_are_refused(tmp_path, adapters):
+    before = set(tmp_path.iterdir())
+    head = torch.ones(5, 7)
+    for folder in adapters.values():
+        with_head(folder, head)
+
+    def conflict(language):
+        return (
+            f"{adapters[language]} the whole module's tensor '{HEAD}' differs between '{language}' "
+            "and 'en', and a merge of updates says nothing about it; expected modules_to_save that "
+            "are equal, byte for byte, in all adapters"
+        )
+
+    head[4, 6] = 1.0 + 2**-20  # another value, seen in the bytes alone
+    with_head(adapters["ja"], head)
+    assert refusal(adapters, recipe="mean", out=tmp_path / "out") == conflict("ja")
+    with_head(adapters["ja"], torch.ones(5, 7))
+    with_head(adapters["fr"], torch.ones(5, 7, dtype=torch.float16))  # seen in the header
+    assert refusal(adapters, recipe="mean", out=tmp_path / "out") == conflict("fr")
+    for folder in adapters.values():
+        with_head(folder, torch.full((5, 7), torch.nan))
+    assert refusal(adapters, recipe="mean", out=tmp_path / "out") == (
+        f"{adapters['en']}/adapter_model.safetensors tensor '{HEAD}' holds NaN or infinity; its "
+        "training diverged or the file is damaged"
+    )
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_one_adapter_without_the_whole_module_conflicts(tmp_path, adapters):
+    with_head(adapters["fr"], torch.ones(2, 2))
+    assert f"tensor '{HEAD}' differs between 'fr' and 'en'" in refusal(
+        adapters, recipe="mean", out=tmp_path / "out"
     )

@@ -188,6 +188,21 @@ def test_fuse_refuses_a_base_that_does_not_fit(tmp_path, adapters):
     assert set(tmp_path.iterdir()) == before | {other}
 
 
+def test_fuse_refuses_whole_modules(tmp_path, adapters):
+    path = adapters["en"] / "adapter_model.safetensors"
+    save_file({**load_file(path), "base_model.model.lm_head.weight": torch.ones(2, 2)}, path)
+    config = json.loads((adapters["en"] / "adapter_config.json").read_text())
+    config["modules_to_save"] = ["lm_head"]
+    (adapters["en"] / "adapter_config.json").write_text(json.dumps(config))
+    base, _ = base_model(tmp_path / "base")
+    with pytest.raises(InputError) as caught:
+        fuse_adapter(adapters["en"], base, out=tmp_path / "out")
+    assert str(caught.value) == (
+        f"{adapters['en']} holds the whole modules lm_head, which are no update; expected LoRA "
+        "factors alone; merge it into the base with PEFT"
+    )
+
+
 def test_an_index_cannot_point_outside(tmp_path, adapters):
     base, _ = base_model(tmp_path / "base", shards=3)
     index = {"weight_map": {"a": "../en/adapter_model.safetensors"}}

@@ -57,11 +57,8 @@ def test_at_density_1_sparsifying_leaves_no_trace(one, seed, scope):
     idle = {"density": 1.0, "seed": seed, "scope": scope, "rescale": "l1", "epsilon": 0.3}
     used = {name: value for name, value in idle.items() if name in options}
     changed = merge_settings(**{**one.given(), **used})
-    assert (
-        changed.identity() == merge_settings(**{**one.given(), "density": 1.0}).identity()
-        if ("density" in options)
-        else one.identity()
-    )
+    full = {"density": 1.0} if "density" in options else {}
+    assert changed.identity() == merge_settings(**{**one.given(), **full}).identity()
     assert not {"seed", "scope", "rescale", "epsilon", "density"} & set(changed.identity())
 
 

@@ -254,8 +254,8 @@ class MergeSettings(Frozen):
 
     def _sparsifies(self) -> bool:
         """Whether some module has a density below 1."""
-        local = [options.get("density", 1.0) for options in self.overrides.values()]
-        return min(self.density, *local, 1.0) < 1.0
+        local = [self._with(options).density for options in self.overrides.values()]
+        return min([self.density, *local]) < 1.0
 
     def _options_that_matter(self) -> set[str]:
         """Names for `resolve`: what the slots read, less what only an idle sparsifier would."""

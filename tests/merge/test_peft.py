@@ -89,6 +89,31 @@ def test_the_output_loads_and_adds_exactly_its_delta(work, tmp_path, recipe):
     assert not torch.allclose(found, base(work)(tokens).logits, rtol=1e-4, atol=1e-5)
 
 
+def test_a_whole_module_works_in_peft(work, tmp_path):
+    """PEFT's own `modules_to_save`, equal in both adapters, counts in the merge's logits."""
+    lora = LoraConfig(
+        r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], init_lora_weights=False
+    )
+    torch.manual_seed(2)
+    head = torch.randn_like(base(work).lm_head.weight)
+    folders = {}
+    for language in ("de", "en"):
+        model = get_peft_model(base(work), lora)
+        model.base_model.model.lm_head.modules_to_save["default"].weight.data.copy_(head)
+        folders[language] = tmp_path / language
+        model.save_pretrained(folders[language])
+    out = merge_adapters(folders, recipe="mean", out=tmp_path / "out").out
+    tokens = torch.arange(12).reshape(2, 6)
+    with torch.no_grad():
+        found = PeftModel.from_pretrained(base(work), out)(tokens).logits
+        plain = base(work)
+        plain.lm_head.weight.copy_(head)
+        for name, delta in by_koinize(out).items():
+            plain.get_submodule(name).weight += delta
+        expected = plain(tokens).logits
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_sum_is_peft_cat_and_svd(work, tmp_path):
     full = merge_adapters(inputs(work), recipe="sum", out=tmp_path / "full").out
     assert_same(by_koinize(full), by_peft(work, "cat"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,8 @@ from koinize.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+PIECE_BYTES = 1 << 22  # of a whole module that is compared or copied; a multiple of every item
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,25 @@ class Adapter:
         B = self._tensor(f"{module}.lora_B", entry.B)
         return Factors(B=B.mul_(entry.scale), A=A, scale=entry.scale)
 
+    def saved(self, name: str) -> Iterator[memoryview]:
+        """The bytes of one tensor of a whole module, in pieces. Raises InputError on NaN."""
+        import torch
+
+        spec = self.header.saved[name]
+        dtype = getattr(torch, TORCH_NAMES[spec.dtype])
+        for start in range(spec.start, spec.end, PIECE_BYTES):
+            piece = bytearray(self._map[start : min(start + PIECE_BYTES, spec.end)])
+            if not bool(torch.isfinite(torch.frombuffer(piece, dtype=dtype)).all()):
+                raise self._not_finite(name)
+            yield memoryview(piece)
+
+    def _not_finite(self, name: str) -> InputError:
+        return InputError(
+            f"tensor '{name}' holds NaN or infinity",
+            where=str(self.header.weights),
+            remedy="its training diverged or the file is damaged",
+        )
+
     def _tensor(self, name: str, spec: TensorSpec) -> torch.Tensor:
         import torch
 
@@ -67,11 +89,7 @@ class Adapter:
         tensor = raw.reshape(spec.shape).to(torch.float32, copy=True)
         low, high = torch.aminmax(tensor)
         if not (torch.isfinite(low) and torch.isfinite(high)):
-            raise InputError(
-                f"tensor '{name}' holds NaN or infinity",
-                where=str(self.header.weights),
-                remedy="its training diverged or the file is damaged",
-            )
+            raise self._not_finite(name)
         return tensor
 
     def __enter__(self) -> Adapter:

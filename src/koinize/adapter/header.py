@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
@@ -24,7 +24,6 @@ PICKLE_FILE = "adapter_model.bin"
 REFUSED = {
     "use_dora": "DoRA rescales the base weights' columns, which no sum of B A can express",
     "lora_bias": "a bias on B is no part of B A",
-    "modules_to_save": "whole modules were trained beside the LoRA factors",
     "target_parameters": "LoRA on bare parameters is not supported",
     "trainable_token_indices": "rows of the embedding were trained beside the LoRA factors",
     "alora_invocation_tokens": "an activated LoRA applies to a part of the input only",
@@ -34,6 +33,7 @@ REFUSED = {
     "arrow_config": "Arrow routes between adapters",
     "kasa_config": "KaSA rescales by learned singular values",
 }
+WHOLE_MODULE = "whole modules were trained beside the LoRA factors"
 # Keys that say how the adapter was made or where it applies, or that PEFT has retired.
 # fmt: off
 HARMLESS = frozenset((
@@ -41,8 +41,9 @@ HARMLESS = frozenset((
     "enable_lora", "ensure_weight_tying", "eva_config", "exclude_modules", "fan_in_fan_out",
     "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform",
     "loftq_config", "lora_alpha", "lora_dropout", "lora_ga_config", "megatron_core",
-    "merge_weights", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern",
-    "revision", "runtime_config", "target_modules", "task_type", "unsloth_fixed", "use_rslora",
+    "merge_weights", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "unsloth_fixed",
+    "use_rslora",
 ))
 # fmt: on
 # Initialisations that replace W by a residual: the saved B A belongs on that residual.
@@ -66,7 +67,10 @@ class ModuleHeader:
 
 @dataclass(frozen=True, slots=True)
 class AdapterHeader:
-    """Everything about an adapter that can be known without reading a tensor."""
+    """Everything about an adapter that can be known without reading a tensor.
+
+    saved: the tensors, by their names in the file, of the whole modules in `modules_to_save`.
+    """
 
     folder: Path
     base_model: str
@@ -76,6 +80,8 @@ class AdapterHeader:
     target_modules: tuple[str, ...] | str | None
     modules: Mapping[str, ModuleHeader]
     warnings: tuple[str, ...]
+    modules_to_save: tuple[str, ...] = ()
+    saved: Mapping[str, TensorSpec] = field(default_factory=dict)
 
     @property
     def weights(self) -> Path:
@@ -93,7 +99,10 @@ def read_header(folder: Path | str) -> AdapterHeader:
     config = _read_config(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         raise _no_weights(folder)
-    modules = _modules(folder, config, read_tensor_specs(folder / WEIGHTS_FILE))
+    whole = _modules_to_save(folder, config)
+    specs = read_tensor_specs(folder / WEIGHTS_FILE)
+    saved = _saved(folder, whole, specs)
+    modules = _modules(folder, config, {n: spec for n, spec in specs.items() if n not in saved})
     return AdapterHeader(
         folder=folder,
         base_model=_text(config, "base_model_name_or_path") or "",
@@ -103,6 +112,8 @@ def read_header(folder: Path | str) -> AdapterHeader:
         target_modules=_target_modules(config),
         modules=modules,
         warnings=_warnings(folder, config),
+        modules_to_save=whole,
+        saved=saved,
     )
 
 
@@ -190,6 +201,42 @@ def _target_modules(config: Mapping[str, object]) -> tuple[str, ...] | str | Non
     return targets if isinstance(targets, str) else None
 
 
+def _modules_to_save(folder: Path, config: Mapping[str, object]) -> tuple[str, ...]:
+    names = config.get("modules_to_save") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise InputError(
+            f"modules_to_save is {names!r}",
+            where=str(folder / CONFIG_FILE),
+            expected="a list of module names",
+        )
+    return tuple(sorted(set(names)))
+
+
+def _saved(
+    folder: Path, whole: tuple[str, ...], specs: Mapping[str, TensorSpec]
+) -> dict[str, TensorSpec]:
+    """The tensors of the whole modules. Raises InputError for a module that has none."""
+    saved: dict[str, TensorSpec] = {}
+    for module in whole:
+        pattern = re.compile(rf"base_model\.model\.(.+\.)?{re.escape(module)}\.(?!.*lora_).+")
+        found = {name: specs[name] for name in sorted(specs) if pattern.fullmatch(name)}
+        if not found:
+            raise InputError(
+                f"modules_to_save names '{module}', and {WEIGHTS_FILE} has no tensor of it",
+                where=str(folder / CONFIG_FILE),
+                remedy="save the adapter again",
+            )
+        saved |= found
+    for name, spec in saved.items():
+        if spec.dtype not in TORCH_NAMES:
+            raise InputError(
+                f"tensor '{name}' is {spec.dtype}",
+                where=str(folder / WEIGHTS_FILE),
+                expected=f"one of {', '.join(TORCH_NAMES)}",
+            )
+    return dict(sorted(saved.items()))
+
+
 def _modules(
     folder: Path, config: Mapping[str, object], specs: Mapping[str, TensorSpec]
 ) -> dict[str, ModuleHeader]:
@@ -214,7 +261,7 @@ def _why_refused(name: str) -> str:
     if name.endswith(".bias"):
         return "is a bias, which is no part of B A"
     if "lora_" not in name:
-        return f"is a whole module, not a LoRA factor: {REFUSED['modules_to_save']}"
+        return f"is a whole module, not a LoRA factor: {WHOLE_MODULE}"
     return "has a name that PEFT does not give to a LoRA factor"
 
 

@@ -127,11 +127,21 @@ class TensorWriter:
     """Writes a safetensors file tensor by tensor, in the order in which they were announced.
 
     Shapes may turn out smaller than announced (a rank that only the values decide): the header's
-    place is reserved at its largest and filled in last.
+    place is reserved at its largest and filled in last. `copied` are tensors of another file that
+    follow the others in their own dtypes.
     """
 
-    def __init__(self, path: Path, largest: Mapping[str, tuple[int, ...]], dtype: str) -> None:
-        self._tag = FORMAT_NAMES[dtype]
+    def __init__(
+        self,
+        path: Path,
+        largest: Mapping[str, tuple[int, ...]],
+        dtype: str,
+        copied: Mapping[str, TensorSpec] | None = None,
+    ) -> None:
+        copies = copied or {}
+        self._tags = dict.fromkeys(largest, FORMAT_NAMES[dtype])
+        self._tags |= {name: spec.dtype for name, spec in copies.items()}
+        largest = {**largest, **{name: spec.shape for name, spec in copies.items()}}
         self._names = iter(largest)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._length = len(self._header(largest))
@@ -141,19 +151,28 @@ class TensorWriter:
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Append one contiguous tensor of the file's dtype. Raises ValueError out of order."""
-        if name != next(self._names, None):
-            raise ValueError(f"tensor '{name}' was not announced here")
-        self._shapes[name] = tuple(tensor.shape)
+        self._begin(name, tuple(tensor.shape))
         raw = tensor.contiguous().reshape(-1).view(_bytes_dtype())
         self._file.write(raw.numpy().data)
+
+    def copy(self, name: str, shape: tuple[int, ...], pieces: Iterable[memoryview]) -> None:
+        """Append one tensor as the bytes that it has in its own file."""
+        self._begin(name, shape)
+        for piece in pieces:
+            self._file.write(piece)
+
+    def _begin(self, name: str, shape: tuple[int, ...]) -> None:
+        if name != next(self._names, None):
+            raise ValueError(f"tensor '{name}' was not announced here")
+        self._shapes[name] = shape
 
     def _header(self, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
         position = 0
         for name, shape in shapes.items():
-            end = position + math.prod(shape) * ITEM_BYTES[self._tag]
+            end = position + math.prod(shape) * ITEM_BYTES[self._tags[name]]
             entries[name] = {
-                "dtype": self._tag,
+                "dtype": self._tags[name],
                 "shape": list(shape),
                 "data_offsets": [position, end],
             }

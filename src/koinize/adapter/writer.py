@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from koinize.adapter.factors import Factors
+from koinize.adapter.factors import Adapter, Factors
 from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE, AdapterHeader
-from koinize.adapter.tensorfile import TensorWriter
+from koinize.adapter.tensorfile import TensorSpec, TensorWriter
 from koinize.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,11 +36,17 @@ class AdapterWriter:
 
     Use it as a context manager: `out` exists after a clean exit and at no other time. alpha / r is
     1 for every module; ranks that differ are stated in `rank_pattern` and `alpha_pattern`.
-    Raises InputError if `out` exists already.
+    `saved` are the tensors of whole modules that `copy` will append. Raises InputError if `out`
+    exists already.
     """
 
     def __init__(
-        self, out: Path | str, shapes: Iterable[ModuleShape], *, dtype: str = "float32"
+        self,
+        out: Path | str,
+        shapes: Iterable[ModuleShape],
+        *,
+        dtype: str = "float32",
+        saved: Mapping[str, TensorSpec] | None = None,
     ) -> None:
         self.out = Path(out).absolute()
         refuse_existing(self.out)
@@ -53,13 +59,18 @@ class AdapterWriter:
         for shape in sorted(shapes, key=lambda shape: shape.name):
             largest[_tensor_name(shape.name, "A")] = (shape.rank, shape.inputs)
             largest[_tensor_name(shape.name, "B")] = (shape.outputs, shape.rank)
-        self._tensors = TensorWriter(self._folder / WEIGHTS_FILE, largest, dtype)
+        self._tensors = TensorWriter(self._folder / WEIGHTS_FILE, largest, dtype, saved)
 
     def write(self, module: str, factors: Factors) -> None:
         """Append one module's factors, cast to the writer's dtype. Modules come in sorted order."""
         for side, factor in (("A", factors.A), ("B", factors.B)):
             self._tensors.write(_tensor_name(module, side), self._cast(module, factor))
         self._ranks[module] = factors.rank
+
+    def copy(self, adapter: Adapter) -> None:
+        """Append the whole modules of an adapter, as they are; after all `write`."""
+        for name, spec in adapter.header.saved.items():
+            self._tensors.copy(name, spec.shape, adapter.saved(name))
 
     def _cast(self, module: str, factor: torch.Tensor) -> torch.Tensor:
         import torch
@@ -125,7 +136,7 @@ def peft_config(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> dict[s
         "init_lora_weights": True,
         "lora_alpha": rank,
         "lora_dropout": 0.0,
-        "modules_to_save": None,
+        "modules_to_save": list(inputs[0].modules_to_save) or None,
         "peft_type": "LORA",
         "r": rank,
         "rank_pattern": others,

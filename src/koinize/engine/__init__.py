@@ -129,9 +129,12 @@ def merge_adapters(
         inputs = dict(zip(headers, pool.map(adapter_digest, headers.values()), strict=True))
         try:
             merged = MergeStream(headers, chosen, pool, ahead, place)
-            writer = AdapterWriter(out, merged.shapes(), dtype=chosen.dtype)
+            saved = next(iter(headers.values())).saved
+            writer = AdapterWriter(out, merged.shapes(), dtype=chosen.dtype, saved=saved)
             with merged, writer:
+                merged.check_saved()
                 modules = _write(merged, writer, progress)
+                merged.copy_saved(writer)
                 notes = tuple(note for header in headers.values() for note in header.warnings)
                 if place.type != "cpu":
                     notes += (f"Computed on {place.type}: other bytes than on a CPU.",)

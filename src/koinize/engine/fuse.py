@@ -74,6 +74,13 @@ def fuse_adapter(
 
 
 def _plan(header: AdapterHeader, base: Path) -> list[_Target]:
+    if header.saved:
+        raise InputError(
+            f"holds the whole modules {', '.join(header.modules_to_save)}, which are no update",
+            where=str(header.folder),
+            expected="LoRA factors alone",
+            remedy="merge it into the base with PEFT",
+        )
     tensors = {
         name: (file, spec)
         for file in _weight_files(base)

@@ -76,6 +76,7 @@ def _mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
     if not headers:
         return
     first_language, first = next(iter(headers.items()))
+    yield from _saved_mismatches(headers)
     shapes: dict[str, tuple[str, tuple[int, int]]] = {}
     for language, header in headers.items():
         if (header.base_model, header.revision) != (first.base_model, first.revision):
@@ -102,6 +103,30 @@ def _mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
                     expected="adapters of one base model",
                 )
                 break  # one module says it; the others would only repeat it
+
+
+def _saved_mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
+    """Whole modules that not all adapters have in one shape and dtype."""
+
+    def layout(header: AdapterHeader) -> dict[str, tuple[str, tuple[int, ...]]]:
+        return {name: (spec.dtype, spec.shape) for name, spec in header.saved.items()}
+
+    first_language, first = next(iter(headers.items()))
+    for language, header in headers.items():
+        one, other = layout(header), layout(first)
+        if one != other:
+            name = min(name for name in {**one, **other} if one.get(name) != other.get(name))
+            yield saved_conflict(name, language, first_language, header)
+
+
+def saved_conflict(name: str, language: str, first: str, header: AdapterHeader) -> InputError:
+    """The refusal of whole modules that differ."""
+    return InputError(
+        f"the whole module's tensor '{name}' differs between '{language}' and '{first}', and a "
+        "merge of updates says nothing about it",
+        where=str(header.folder),
+        expected="modules_to_save that are equal, byte for byte, in all adapters",
+    )
 
 
 def _base(header: AdapterHeader) -> str:

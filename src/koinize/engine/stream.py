@@ -9,7 +9,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from koinize.adapter import Adapter, AdapterHeader, Factors, ModuleShape
+from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
+from koinize.engine.plan import saved_conflict
 from koinize.recipe import MergeSettings
 
 if TYPE_CHECKING:
@@ -76,6 +77,19 @@ class MergeStream:
             wanted = self._settings.of_module(name).rank
             rank = min(rank, wanted) if isinstance(wanted, int) else rank
             yield ModuleShape(name, present[0].outputs, present[0].inputs, rank)
+
+    def check_saved(self) -> None:
+        """Whole modules have to be the same bytes in all adapters. Raises InputError."""
+        (first_language, first), *others = self._adapters.items()
+        for language, other in others:
+            for name in first.header.saved:
+                pairs = zip(first.saved(name), other.saved(name), strict=True)
+                if any(one != piece for one, piece in pairs):
+                    raise saved_conflict(name, language, first_language, other.header)
+
+    def copy_saved(self, writer: AdapterWriter) -> None:
+        """Carry over the whole modules, which all adapters share."""
+        writer.copy(next(iter(self._adapters.values())))
 
     def merged(self) -> Iterator[tuple[str, Approximation]]:
         """Every module's merge, in sorted order."""

@@ -39,6 +39,9 @@ def verify_adapter(
     with open_adapter(header) as adapter:
         for module in header.modules:
             adapter.factors(module)
+        for name in header.saved:
+            for _ in adapter.saved(name):
+                pass  # reading it is the check
     checked = [f"{len(header.modules)} modules: shapes and finite values"]
     if not adapters:
         return Verification(tuple(checked), ())
