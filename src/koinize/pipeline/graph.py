@@ -12,13 +12,10 @@ from typing import Any
 from koinize.digest import digest
 from koinize.pipeline.inputs import Inputs, SplitFacts
 from koinize.pipeline.step import Step
-from koinize.recipe import RECIPES, MergeSettings
+from koinize.recipe import MergeSettings
 from koinize.settings import EvaluationSpec, LoraSpec
 from koinize.spec import Spec
 from koinize.tasks import Task
-
-IDLE_AT_DENSITY_1 = {"trim", "drop"}
-OF_SPARSIFYING = {"seed", "scope", "rescale"}
 
 COMB, BASE, INDV, MEAN = "COMB", "BASE", "INDV", "MEAN"
 
@@ -42,16 +39,7 @@ def only(language: str) -> str:
 
 def canonical(settings: MergeSettings) -> str:
     """Equal for settings that define the same merge: at density 1 nothing is trimmed or drawn."""
-    recipe = RECIPES.get(settings.recipe)
-    plain: dict[str, Any] = settings.model_dump(
-        mode="json", exclude={"recipe"}, exclude_defaults=True
-    )
-    sparsify = recipe.sparsify
-    if settings.density == 1.0 and not settings.overrides:
-        sparsify = tuple(one for one in sparsify if one not in IDLE_AT_DENSITY_1)
-        if not sparsify:
-            plain = {key: value for key, value in plain.items() if key not in OF_SPARSIFYING}
-    return digest([recipe.space, list(sparsify), recipe.combine, plain])
+    return digest(settings.identity())
 
 
 def distinct(candidates: Iterable[MergeSettings]) -> dict[str, MergeSettings]:
