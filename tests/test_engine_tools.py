@@ -385,3 +385,17 @@ def test_the_other_commands(tmp_path, adapters, run):
     swapped = {**adapters, "en": adapters["fr"], "fr": adapters["en"]}
     with pytest.raises(GateError, match="the card does not name 'en' with digest "):
         run("verify", out, *given(swapped))
+
+
+def test_merge_command_takes_a_limit_and_a_device(tmp_path, adapters, run):
+    options = ["--recipe", "mean", "--max-memory", "1.5GB", "--device", "cpu"]
+    assert run("merge", *given(adapters), "-o", tmp_path / "out", *options).startswith(
+        f"{tmp_path}/out: mean, 2 modules\n"
+    )
+    with pytest.raises(InputError) as caught:
+        run("merge", *given(adapters), "-o", tmp_path / "no", "--max-memory", "lots")
+    assert str(caught.value) == (
+        "max-memory 'lots' cannot be read; expected bytes, or a number with a unit such as 1.5GB "
+        "or 512MiB"
+    )
+    assert caught.value.exit_code == 2
