@@ -35,7 +35,7 @@ class TrainingSpec(Frozen):
     learning_rate: float = Field(default=5e-4, gt=0, description="at its peak, after the warmup")
     batch_size: int = Field(default=8, ge=1, description="sequences per optimizer step")
     batch_tokens: int = Field(
-        default=2048, ge=1, description="padded tokens per forward pass: bounds memory only"
+        default=1024, ge=1, description="padded tokens per forward pass: bounds memory only"
     )
     warmup_ratio: float = Field(default=0.05, ge=0, le=1, description="share of all steps")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
