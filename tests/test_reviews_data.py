@@ -11,7 +11,7 @@ from importlib import resources
 import pytest
 
 LANGUAGES = ("de", "en", "fr", "ja", "zh")
-SIZES = {"train": 48, "dev": 24, "test": 42}
+SIZES = {"train": 60, "dev": 24, "test": 42}
 LABELS = ("positive", "negative", "mixed")
 FILES = [(language, split) for language in LANGUAGES for split in SIZES]
 HAN = re.compile("[\u4e00-\u9fff]")
