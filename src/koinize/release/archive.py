@@ -1,0 +1,238 @@
+"""Immutable releases of one task, and the pointer of each channel to the one in use.
+
+`.koinize/releases/TASK/v3/` is a PEFT folder with its card, its evidence and a manifest with the
+digest of every file. It is written to a temporary folder, synced and renamed, so it is there whole
+or not at all. `.koinize/releases/TASK/production.json` says which release is in use and how it came
+to that; it is replaced in one rename. Whoever writes holds the project's lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from koinize.digest import digest, file_digest
+from koinize.errors import InputError, KoinizeError, did_you_mean
+from koinize.store import write_atomically
+
+RELEASES = "releases"
+MANIFEST = "release.json"
+FORMAT = 1
+CHANNELS = ("production", "staging")
+VERSION = re.compile(r"v([1-9][0-9]{0,8})")
+
+Action = Literal["promote", "rollback"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release: `record` is its manifest, without the digests of its files."""
+
+    version: int
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """`v3`."""
+        return f"v{self.version}"
+
+    def read_json(self, file: str) -> dict[str, Any]:
+        """A JSON object among its files."""
+        value: dict[str, Any] = json.loads((self.folder / file).read_bytes())
+        return value
+
+
+@dataclass(frozen=True)
+class Event:
+    """One switch of a channel: to `version`, from `before` (None: nothing was in use)."""
+
+    utc: str
+    action: Action
+    version: int
+    before: int | None
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Where a channel points. `stack`: the releases that a rollback can go back through, the one
+    in use last. `events`: everything that ever happened, the oldest first.
+    """
+
+    name: str
+    stack: tuple[int, ...] = ()
+    events: tuple[Event, ...] = ()
+
+    @property
+    def current(self) -> int | None:
+        """The version in use; None before the first promotion."""
+        return self.stack[-1] if self.stack else None
+
+    def promoted(self, version: int) -> Channel:
+        """This channel with another release in use."""
+        return self._moved((*self.stack, version), "promote")
+
+    def rolled_back(self) -> Channel:
+        """This channel with the release before in use; there must be one."""
+        return self._moved(self.stack[:-1], "rollback")
+
+    def _moved(self, stack: tuple[int, ...], action: Action) -> Channel:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return Channel(
+            self.name, stack, (*self.events, Event(now, action, stack[-1], self.current))
+        )
+
+
+class Releases:
+    """The releases of one task of the project whose .koinize folder is `home`."""
+
+    def __init__(self, home: Path, task: str) -> None:
+        self.task, self.home = task, home
+        self.folder = home / RELEASES / task
+
+    def versions(self) -> list[int]:
+        """The versions that are there, the oldest first."""
+        names = [one.name for one in self.folder.iterdir()] if self.folder.is_dir() else []
+        return sorted(int(found[1]) for one in names if (found := VERSION.fullmatch(one)))
+
+    def open(self, version: int) -> Release:
+        """A release, the digest of every file of it checked.
+
+        Raises InputError when there is none of this version, KoinizeError when it is broken.
+        """
+        folder = self.folder / f"v{version}"
+        if not folder.is_dir():
+            listed = ", ".join(f"v{one}" for one in self.versions()) or "none yet"
+            raise InputError(
+                f"there is no release v{version} of task '{self.task}'",
+                where=str(self.folder),
+                expected=f"one of these: {listed}",
+            )
+        record = _read_record(folder / MANIFEST)
+        if record is None or record.get("version") != version:
+            raise _broken(folder, f"its {MANIFEST} is missing or has changed")
+        files = record.pop("files")
+        for name, sha256 in files.items():
+            path = folder / name
+            if not path.is_file() or file_digest(path) != sha256:
+                raise _broken(folder, f"its file {name} is missing or has changed")
+        return Release(version, folder, record)
+
+    def next_version(self) -> int:
+        """One more than any version that ever was: a number is never given twice."""
+        events = [event.version for name in CHANNELS for event in self.channel(name).events]
+        return max([0, *self.versions(), *events]) + 1
+
+    def add(self, version: int, record: Mapping[str, Any], fill: Callable[[Path], None]) -> Release:
+        """Commit a release: `fill` writes its files into a folder that nobody sees yet."""
+        parent = self.home / "tmp"
+        parent.mkdir(parents=True, exist_ok=True)
+        # The name begins with the process, by which `Store.sweep` knows what nobody works on.
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
+        try:
+            fill(folder)
+            self._commit(folder, version, record)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return self.open(version)
+
+    def _commit(self, folder: Path, version: int, record: Mapping[str, Any]) -> None:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): file_digest(path) for path in paths}
+        write_record(
+            folder / MANIFEST, {"format": FORMAT, "version": version, **record, "files": files}
+        )
+        for path in (*folder.rglob("*"), folder):
+            if path.is_file():
+                path.chmod(0o444)  # a reminder for people; the digests are what holds
+            _sync(path)
+        folder.chmod(0o755)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder.rename(self.folder / f"v{version}")
+        _sync(self.folder)
+
+    def channel(self, name: str) -> Channel:
+        """Where a channel points. Raises InputError for an unknown one, KoinizeError when its
+        pointer was changed by other hands.
+        """
+        if name not in CHANNELS:
+            remedy = did_you_mean(name, CHANNELS)
+            raise InputError(f"unknown channel '{name}'", remedy=remedy)
+        path = self._pointer(name)
+        if not path.exists():
+            return Channel(name)
+        record = _read_record(path)
+        if record is None:
+            raise KoinizeError(
+                "the pointer of this channel cannot be read or has changed",
+                where=str(path),
+                remedy="restore the file from a copy, or delete it and promote anew",
+            )
+        events = tuple(Event(**one) for one in record["events"])
+        return Channel(name, tuple(record["stack"]), events)
+
+    def switch(self, channel: Channel) -> None:
+        """Let a channel point elsewhere, in one rename."""
+        path = self._pointer(channel.name)
+        write_record(
+            path,
+            {
+                "format": FORMAT,
+                "stack": list(channel.stack),
+                "events": [asdict(event) for event in channel.events],
+            },
+        )
+        _sync(path.parent)
+
+    def _pointer(self, channel: str) -> Path:
+        return self.folder / f"{channel}.json"
+
+
+def version_of(text: str) -> int:
+    """3 for `v3` or `3`. Raises InputError."""
+    found = VERSION.fullmatch(text if text.startswith("v") else f"v{text}")
+    if not found:
+        raise InputError(f"'{text}' is no release", expected="a version such as v3")
+    return int(found[1])
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """A JSON object with its own digest, whole or not at all."""
+    plain = json.loads(json.dumps(record))  # the digest is of what a reader will find
+    text = json.dumps({**plain, "digest": digest(plain)}, indent=1, ensure_ascii=False)
+    write_atomically(path, text + "\n")
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """The object without its digest; None where the two disagree or there is nothing to read."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.pop("digest", None) != digest(record):
+        return None
+    return record if record.get("format") == FORMAT else None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _broken(folder: Path, what: str) -> KoinizeError:
+    return KoinizeError(
+        f"release {folder.name} is broken: {what}",
+        where=str(folder),
+        remedy="restore that folder from a copy; a release cannot be rebuilt",
+    )

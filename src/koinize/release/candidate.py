@@ -1,0 +1,149 @@
+"""What a finished run offers for release: the merge chosen on dev, and all that speaks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from koinize.digest import digest
+from koinize.errors import InputError
+from koinize.ledger import Interval, total
+from koinize.metrics import Metric, ResultRow, metrics
+from koinize.pipeline import Project, Step
+from koinize.pipeline.graph import evaluation_of, labels_of
+from koinize.pipeline.outcome import MARGINS
+from koinize.pipeline.work import read_result_rows
+from koinize.report._costs import covered
+from koinize.store import Artifact
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The chosen merge of one task.
+
+    `rows` are its result rows on test, by language. `inputs` maps the name of every step that it
+    is made or judged by to the digests which that step read; `data` counts the rows behind the
+    digests. `artifacts` maps the names of those steps to ids, which must be kept with the release.
+    """
+
+    task: str
+    system: str
+    adapter: Artifact
+    rows: Mapping[str, Sequence[ResultRow]]
+    metrics: Mapping[str, Metric]
+    margins: Mapping[str, float]
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Mapping[str, str]]
+    data: Mapping[str, Mapping[str, Any]]
+    artifacts: Mapping[str, str]
+    cost: Mapping[str, Any]
+
+    @property
+    def identity(self) -> str:
+        """Digest of the adapter and the evaluations: equal for what is the same candidate."""
+        return digest([self.task, self.adapter.id, sorted(self.artifacts.values())])
+
+
+def candidate(project: Project, task: str) -> Candidate:
+    """The candidate that the project's store holds now; every artifact read is verified.
+
+    Raises InputError while steps that it stands on are missing.
+    """
+    steps = {step.name: step for step in project.steps}
+    present = project.store.ids()
+    choice = steps[f"select/{task}"]
+    _refuse_missing(task, [choice], present)
+    facts = project.store.open(choice.id).facts
+    system = facts["chosen"]
+    tests = {
+        language: steps[f"evaluate/{task}/{system}/{language}/test"]
+        for language in project.spec.languages
+    }
+    _refuse_missing(task, [steps[f"merge/{task}/{system}"], *tests.values()], present)
+    merge = steps[f"merge/{task}/{system}"]
+    by_id = {step.id: step for step in project.steps}
+    trainings = [by_id[identity] for identity in merge.uses.values()]
+    definition = project.spec.tasks[task]
+    labels = labels_of(definition)
+    margins = {**MARGINS, **project.spec.margins, **definition.margins}
+    behind = _behind(tests.values(), by_id)
+    made_of = [*trainings, merge, choice, *tests.values()]
+    return Candidate(
+        task=task,
+        system=system,
+        adapter=project.store.open(facts["adapter"]),
+        rows={
+            language: read_result_rows(project.store.open(step.id))
+            for language, step in tests.items()
+        },
+        metrics={name: metrics.get(name).over(labels) for name in definition.metrics},
+        margins={name: margins[name] for name in definition.metrics},
+        settings=_settings(project, task, merge),
+        inputs={step.name: dict(step.identity) for step in made_of},
+        data=_data([*trainings, *tests.values()]),
+        artifacts={step.name: step.id for step in (*trainings, merge, *tests.values())},
+        cost=_cost(project.intervals(), behind),
+    )
+
+
+def _refuse_missing(task: str, needed: Sequence[Step], present: set[str]) -> None:
+    absent = [step.name for step in needed if step.id not in present]
+    if absent:
+        raise InputError(
+            f"task '{task}' has nothing to release: '{absent[0]}' is missing",
+            remedy="run `koinize run` first",
+        )
+
+
+def _behind(steps: Iterable[Step], by_id: Mapping[str, Step]) -> set[str]:
+    """The ids of these steps and of all that they need, the choosing included."""
+    found: set[str] = set()
+    waiting = list(steps)
+    while waiting:
+        step = waiting.pop()
+        if step.id not in found:
+            found.add(step.id)
+            waiting.extend(by_id[need] for need in step.needs)
+    return found
+
+
+def _settings(project: Project, task: str, merge: Step) -> dict[str, Any]:
+    """In full, defaults too: a reader years later does not know what they were."""
+    spec = project.spec
+    definition = spec.tasks[task]
+    return {
+        "base": spec.base.model_dump(mode="json"),
+        "languages": list(spec.languages),
+        "lora": spec.lora.model_dump(mode="json"),
+        "training": spec.training.model_dump(mode="json"),
+        "merge": merge.merge.model_dump(mode="json") if merge.merge else {},
+        "evaluation": evaluation_of(spec, definition).model_dump(mode="json"),
+        "task": definition.model_dump(mode="json"),
+    }
+
+
+def _data(steps: Iterable[Step]) -> dict[str, dict[str, Any]]:
+    return {
+        label: {"digest": step.inputs[label], "rows": rows}
+        for step in steps
+        for label, rows in sorted(step.rows.items())
+    }
+
+
+def _cost(intervals: Sequence[Interval], artifacts: set[str]) -> dict[str, Any]:
+    """What the ledger says that these artifacts took, failed and interrupted work included."""
+    spent = [one for one in intervals if one.artifact in artifacts]
+    money: dict[str, Decimal] = {}
+    for one in spent:
+        if one.price:
+            currency = one.price["currency"]
+            money[currency] = money.get(currency, Decimal(0)) + one.cost
+    return {
+        "wall_seconds": covered(spent),
+        "machine_seconds": str(total(spent)[0]),
+        "money": {currency: f"{amount:.6f}" for currency, amount in sorted(money.items())},
+        "intervals": len(spent),
+        "without_price": sum(not one.price for one in spent),
+    }

@@ -1,0 +1,232 @@
+"""Promote and roll back: the only two ways in which what is in use changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from koinize import __version__
+from koinize.data import read_rows
+from koinize.digest import digest, short
+from koinize.errors import GateError, InputError, KoinizeError, did_you_mean
+from koinize.metrics import Score, score
+from koinize.pipeline import Project
+from koinize.pipeline.run import locked
+from koinize.release.archive import Channel, Release, Releases
+from koinize.release.candidate import Candidate, candidate
+from koinize.release.judge import Judgement, Lost, judge, rows_file
+from koinize.release.text import aligned, refusal, verdict_lines
+
+EVIDENCE = "evidence/evidence.json"
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What became of a candidate: `release` is None when it was refused; `switched` is False when
+    the channel already had it in use.
+    """
+
+    task: str
+    channel: str
+    judgement: Judgement
+    release: Release | None
+    switched: bool
+
+    def refuse(self) -> None:
+        """Raise GateError, with the table and the worst examples, when it was refused."""
+        if self.release is None:
+            raise GateError(refusal(self.task, self.channel, self.judgement))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "task": self.task,
+            "channel": self.channel,
+            "release": self.release.name if self.release else None,
+            "folder": str(self.release.folder) if self.release else None,
+            "switched": self.switched,
+            **self.judgement.to_dict(),
+        }
+
+
+def task_of(project: Project, name: str | None) -> str:
+    """The task that is meant: the named one, or the only one. Raises InputError."""
+    tasks = project.spec.tasks
+    if name is None and len(tasks) == 1:
+        return next(iter(tasks))
+    if name is None:
+        raise InputError(
+            f"the project has {len(tasks)} tasks",
+            expected=f"--task with one of: {', '.join(sorted(tasks))}",
+        )
+    if name not in tasks:
+        raise InputError(f"unknown task '{name}'", remedy=did_you_mean(name, tasks))
+    return name
+
+
+def promote(project: Project, task: str, channel: str) -> Promotion:
+    """Judge the candidate against what the channel has in use, and switch if it passes.
+
+    Holds the project's lock. Killed at any moment, the channel points to the old release or to the
+    new one, and both are whole. Raises InputError when there is no candidate or another koinize
+    works here, KoinizeError when something that has to be read is broken.
+    """
+    releases = Releases(project.home, task)
+    releases.channel(channel)  # an unknown one is refused before anything is touched
+    with locked(project.home):
+        ours = candidate(project, task)
+        pointer = releases.channel(channel)
+        incumbent = releases.open(pointer.current) if pointer.current else None
+        if incumbent and incumbent.record["candidate"] == ours.identity:
+            kept = Judgement(incumbent.version, notes=(f"{incumbent.name} is in use already",))
+            return Promotion(task, channel, kept, incumbent, switched=False)
+        judgement = judge(ours, incumbent)
+        if not judgement.passes:
+            shown = replace(judgement, lost=tuple(_with_prompts(project, task, judgement.lost)))
+            return Promotion(task, channel, shown, None, switched=False)
+        release = _release(releases, ours, judgement, pointer)
+        releases.switch(pointer.promoted(release.version))
+        return Promotion(task, channel, judgement, release, switched=True)
+
+
+def rollback(project: Project, task: str, channel: str) -> Channel:
+    """Put the release before into use again, verified first. Holds the project's lock.
+
+    Raises InputError when there is none before.
+    """
+    releases = Releases(project.home, task)
+    releases.channel(channel)
+    with locked(project.home):
+        pointer = releases.channel(channel)
+        if len(pointer.stack) < 2:
+            now = f"v{pointer.current} is its first" if pointer.current else "it has none"
+            raise InputError(
+                f"channel '{channel}' of task '{task}' has no release to go back to: {now}",
+                remedy="`koinize history` shows what was promoted",
+            )
+        moved = pointer.rolled_back()
+        releases.open(moved.stack[-1])
+        releases.switch(moved)
+        return moved
+
+
+def _with_prompts(project: Project, task: str, lost: Iterable[Lost]) -> Iterator[Lost]:
+    definition = project.spec.tasks[task]
+    prompts: dict[str, dict[str, str]] = {}
+    for one in lost:
+        if one.language not in prompts:
+            rows = read_rows(definition.source(one.language, "test"), project.root)
+            examples = definition.examples(rows, one.language)
+            prompts[one.language] = {example.key: example.prompt for example in examples}
+        yield replace(one, prompt=prompts[one.language].get(one.key, ""))
+
+
+def _release(
+    releases: Releases, ours: Candidate, judgement: Judgement, pointer: Channel
+) -> Release:
+    """The release of this candidate for this channel: made now, or by whoever was killed before
+    the channel was switched, or before a rollback.
+    """
+    identity = digest([ours.identity, pointer.name, judgement.incumbent, dict(ours.margins)])
+    last = max(releases.versions(), default=0)
+    for version in {last, *(event.version for event in pointer.events)} - {0}:
+        with suppress(KoinizeError):  # a broken or removed one is no reason not to make another
+            found = releases.open(version)
+            if found.record["identity"] == identity:
+                return found
+    version = releases.next_version()
+    evidence = _evidence(ours, judgement)
+    record = {
+        "identity": identity,
+        "candidate": ours.identity,
+        "task": ours.task,
+        "channel": pointer.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "koinize": __version__,
+        "system": ours.system,
+        "adapter": ours.adapter.id,
+        "languages": sorted(ours.rows),
+        "settings": dict(ours.settings),
+        "artifacts": dict(ours.artifacts),
+    }
+
+    def fill(folder: Path) -> None:
+        for name in ours.adapter.files:
+            shutil.copyfile(ours.adapter.path(name), folder / name)
+        for language, rows in ours.rows.items():
+            path = folder / rows_file(language)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            path.write_text(text, encoding="utf-8")
+        _write_json(folder / EVIDENCE, evidence)
+        with (folder / CARD).open("a", encoding="utf-8") as card:
+            card.write(_card(version, record, evidence, judgement))
+
+    return releases.add(version, record, fill)
+
+
+def _evidence(ours: Candidate, judgement: Judgement) -> dict[str, Any]:
+    return {
+        "gate": judgement.to_dict(),
+        "margins": dict(ours.margins),
+        "scores": [
+            {"language": language, "metric": name, **score(metric, rows).to_dict()}
+            for name, metric in ours.metrics.items()
+            for language, rows in ours.rows.items()
+        ],
+        "data": dict(ours.data),
+        "inputs": dict(ours.inputs),
+        "cost": dict(ours.cost),
+    }
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _card(
+    version: int, record: dict[str, Any], evidence: dict[str, Any], judgement: Judgement
+) -> str:
+    """What the merge's card cannot know: how it scored, and why it was released."""
+    lines = [
+        f"# Release v{version} of {record['task']}",
+        "",
+        f"Promoted to {record['channel']} on {record['created']} (koinize {record['koinize']}), "
+        f"adapter `{short(record['adapter'])}`, `{record['system']}`.",
+        "",
+        "Scores on test, in points with their 95 % intervals:",
+        "",
+        "```",
+        *aligned(["language", "metric", "score", "interval", "rows"], _score_rows(evidence)),
+        "```",
+        "",
+        *_compared(judgement),
+        "",
+        f"Everything else is in `{EVIDENCE}` and `evidence/rows/`.",
+    ]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _score_rows(evidence: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for one in evidence["scores"]:
+        plain = {key: value for key, value in one.items() if key not in ("language", "metric")}
+        found = Score(**plain)
+        interval = f"{found.low:.2f} to {found.high:.2f}"
+        rows.append([one["language"], one["metric"], f"{found.value:.2f}", interval, str(found.n)])
+    return rows
+
+
+def _compared(judgement: Judgement) -> list[str]:
+    notes = [f"- {note}" for note in judgement.notes]
+    if not judgement.comparisons:
+        return notes
+    head = f"Compared with v{judgement.incumbent}, which was in use:"
+    return [head, "", "```", *verdict_lines(judgement), "```", "", *notes]

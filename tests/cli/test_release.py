@@ -1,0 +1,151 @@
+"""The commands of releases: messages and exit codes as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from koinize.cli import main
+from koinize.pipeline import project as projects
+from tests.pipeline.conftest import Small
+from tests.releasing import finish, prepare, retrain
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Small:
+    project = Small(tmp_path)
+    prepare(project)
+    return project
+
+
+@pytest.fixture
+def call(small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    monkeypatch.chdir(small.root)
+    monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["koinize", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+def test_nothing_was_run(call: Call) -> None:
+    message = "task 'mood' has nothing to release: 'select/mood' is missing"
+    assert call("promote") == (2, "", f"koinize: {message}; run `koinize run` first\n")
+    assert call("history") == (0, "nothing was promoted yet\n", "")
+
+
+def test_from_the_first_release_to_a_rollback(call: Call, small: Small) -> None:
+    finish(small)
+    code, out, _ = call("promote")
+    assert code == 0
+    assert out == (
+        "first release of this channel: nothing to compare with\n"
+        "mood: production is now v1, .koinize/releases/mood/v1\n"
+    )
+    retrain(small, "de", 6)
+    finish(small)
+    code, out, _ = call("promote", "--json")
+    told = json.loads(out)
+    assert (code, told["release"], told["incumbent"], told["passes"]) == (0, "v2", 1, True)
+    assert call("rollback") == (0, "mood: production is v1 again, no longer v2\n", "")
+    assert call("rollback")[0] == 2
+    code, out, _ = call("history")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["task", "channel", "when", "what", "release", "before"]
+    assert [line[3:] for line in lines[1:]] == [
+        ["promote", "v1", "-"],
+        ["promote", "v2", "v1"],
+        ["rollback", "v1", "v2", "in", "use"],
+    ]
+    events = json.loads(call("history", "--json")[1])
+    assert [one["version"] for one in events] == [1, 2, 1]
+    code, out, _ = call("diff", "v1", "2")
+    assert code == 0
+    assert "the adapter is another one" in out
+    assert "train rows de  4 rows" in out
+    assert "settings: no difference" in out
+    assert json.loads(call("diff", "v1", "v2", "--json")[1])["same_adapter"] is False
+
+
+def test_a_refusal_is_exit_code_3_and_json_still_has_the_table(call: Call, small: Small) -> None:
+    finish(small)
+    call("promote")
+    retrain(small, "de", 6)
+    finish(small, {"de": 40})
+    code, out, err = call("promote", "--json")
+    assert code == 3
+    told = json.loads(out)
+    assert (told["release"], told["passes"]) == (None, False)
+    assert err.startswith(
+        "koinize: mood: not shown to be as good as v1 (production) in every language\n"
+    )
+    assert call("promote")[:2] == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["promote", "--channel", "stagin"], "unknown channel 'stagin'; did you mean 'staging'?"),
+        (["promote", "--task", "x"], "unknown task 'x'; choose one of: mood"),
+        (["diff", "one", "v2"], "'one' is no release; expected a version such as v3"),
+        (
+            ["diff", "v1", "v2"],
+            ".koinize/releases/mood there is no release v1 of task 'mood'; expected one of these: "
+            "none yet",
+        ),
+    ],
+)
+def test_bad_inputs(call: Call, arguments: list[str], message: str) -> None:
+    assert call(*arguments) == (2, "", f"koinize: {message}\n")
+
+
+def test_two_tasks_have_to_be_told_apart(call: Call, small: Small) -> None:
+    spec = (small.root / "koinize.yaml").read_text()
+    block = spec[spec.index("  mood:") : spec.index("training:")]
+    small.spec(spec.replace(block, block + block.replace("mood", "more")))
+    assert call("promote") == (
+        2,
+        "",
+        "koinize: the project has 2 tasks; expected --task with one of: mood, more\n",
+    )
+
+
+def test_garbage_goes_only_when_told(call: Call, small: Small) -> None:
+    finish(small)
+    assert call("gc") == (0, "0 artifacts, 0.000 MB, could be removed with --delete\n", "")
+    retrain(small, "de", 6)
+    finish(small)
+    found = json.loads(call("gc", "--dry-run", "--json")[1])
+    assert not found["deleted"]
+    assert found["artifacts"]
+    code, out, _ = call("gc", "--delete")
+    assert code == 0
+    assert out.splitlines()[-1].endswith("MB, removed")
+    assert json.loads(call("gc", "--json")[1])["artifacts"] == []
+
+
+def test_the_doctor(call: Call, small: Small) -> None:
+    finish(small)
+    code, out, err = call("doctor")
+    assert (code, err) == (0, "")
+    assert "artifacts" in out
+    next((small.root / ".koinize" / "artifacts").glob("*/manifest.json")).write_text("{}")
+    code, out, err = call("doctor", "--json")
+    assert code == 1
+    checks = json.loads(out)
+    assert [one["state"] for one in checks].count("broken") == 1
+    assert err == (
+        f"koinize: . 1 of {len(checks)} checks found something broken; mend it as it says above\n"
+    )
