@@ -47,10 +47,10 @@ class Small:
         path = self.root / "data" / f"{language}.{split}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-    def steps(self) -> dict[str, Step]:
+    def steps(self, kept: dict[str, dict[str, str]] | None = None) -> dict[str, Step]:
         spec = load(self.root / "koinize.yaml")
         inputs = survey(spec, self.root, self.root / "memory.json")
-        return {step.name: step for step in graph(spec, inputs, "b" * 64, {})}
+        return {step.name: step for step in graph(spec, inputs, "b" * 64, {}, kept or {})}
 
 
 @pytest.fixture

@@ -18,6 +18,12 @@ SpecFile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
+RetrainComb = Annotated[
+    bool,
+    typer.Option("--retrain-comb", help="Train COMB again, too, where only training rows changed."),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     for command in (init, plan, run, report, schema):
@@ -35,11 +41,15 @@ def init(
     typer.echo(f"wrote {folder}/koinize.yaml and its data; next: cd {folder} && koinize plan")
 
 
-def plan(spec: SpecFile = Path("koinize.yaml"), as_json: AsJson = False) -> None:
+def plan(
+    spec: SpecFile = Path("koinize.yaml"),
+    retrain_comb: RetrainComb = False,
+    as_json: AsJson = False,
+) -> None:
     """Say what is missing, why, and what it will cost, before it costs anything."""
     from koinize.cli.plan_view import plan_json, show_plan
 
-    project = _project(spec)
+    project = _project(spec, retrain_comb=retrain_comb)
     todo = project.plan()
     if as_json:
         _print_json(plan_json(todo, project))
@@ -47,12 +57,16 @@ def plan(spec: SpecFile = Path("koinize.yaml"), as_json: AsJson = False) -> None
         show_plan(todo, project)
 
 
-def run(spec: SpecFile = Path("koinize.yaml"), as_json: AsJson = False) -> None:
+def run(
+    spec: SpecFile = Path("koinize.yaml"),
+    retrain_comb: RetrainComb = False,
+    as_json: AsJson = False,
+) -> None:
     """Do what is missing: train, merge, choose on dev, test once, report."""
     from koinize.cli.progress import watching
     from koinize.errors import Interrupted, StepError
 
-    project = _project(spec)
+    project = _project(spec, retrain_comb=retrain_comb)
     try:
         with watching(quiet=as_json) as watcher:
             todo, outcome = project.run(watcher)
@@ -102,11 +116,12 @@ def schema() -> None:
     _print_json(spec_schema())
 
 
-def _project(spec: Path) -> Project:
+def _project(spec: Path, *, retrain_comb: bool = False) -> Project:
     from koinize.pipeline import Project
     from koinize.spec import SPEC_FILE
 
-    return Project.at(spec / SPEC_FILE if spec.is_dir() else spec)
+    file = spec / SPEC_FILE if spec.is_dir() else spec
+    return Project.at(file, retrain_comb=retrain_comb)
 
 
 def _write_report(project: Project, path: Path) -> dict[str, object]:

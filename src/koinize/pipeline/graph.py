@@ -6,7 +6,8 @@ chosen among, the choice, and only then (`after`) the test scores of every syste
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from koinize.digest import digest
@@ -21,15 +22,34 @@ COMB, BASE, INDV, MEAN = "COMB", "BASE", "INDV", "MEAN"
 
 
 def graph(
-    spec: Spec, inputs: Inputs, base: str, imported: dict[tuple[str, str], str]
+    spec: Spec,
+    inputs: Inputs,
+    base: str,
+    imported: dict[tuple[str, str], str],
+    kept: Mapping[str, Mapping[str, str]],
 ) -> list[Step]:
     """All steps. `base` is the base model's identity; `imported` maps (task, language) to the
-    digest of an adapter that was trained elsewhere.
+    digest of an adapter that was trained elsewhere; `kept` maps the name of a COMB training that
+    is in the store to what it was made from.
     """
     steps = [Step(kind="base", name="base", inputs={"base": base}, units=1)]
     for name in spec.tasks:
-        steps.extend(_TaskGraph(spec, name, inputs, steps[0], imported).steps())
+        steps.extend(_TaskGraph(spec, name, inputs, steps[0], imported, kept).steps())
     return steps
+
+
+def keep(fresh: Step, earlier: Mapping[str, str] | None) -> Step:
+    """The COMB step: what is there already, when nothing but training rows changed since.
+
+    Training on everything again whenever one language changes is the cost that merging saves, so
+    the reference is trained once and again only when asked (decision 005).
+    """
+    if earlier is None or earlier.keys() != fresh.inputs.keys():
+        return fresh
+    changed = tuple(label for label in fresh.inputs if earlier[label] != fresh.inputs[label])
+    if not all(label.startswith("train rows ") for label in changed):
+        return fresh
+    return replace(fresh, inputs=dict(earlier), stale=changed)
 
 
 def only(language: str) -> str:
@@ -70,11 +90,12 @@ class _TaskGraph:
         inputs: Inputs,
         base: Step,
         imported: dict[tuple[str, str], str],
+        kept: Mapping[str, Mapping[str, str]],
     ) -> None:
         self.spec, self.name, self.inputs = spec, name, inputs
         self.base, self.ready = base.inputs["base"], base.id
         self.task: Task = spec.tasks[name]
-        self.imported = imported
+        self.imported, self.kept = imported, kept
 
     def steps(self) -> Iterator[Step]:
         adapters = {language: self._adapter(language) for language in self.spec.languages}
@@ -84,6 +105,7 @@ class _TaskGraph:
             systems[BASE] = {}
         if "comb" in self.spec.baselines:
             comb = self._train("comb", self.spec.languages, self.spec.lora.of(""))
+            comb = keep(comb, self.kept.get(comb.name))
             yield comb
             systems[COMB] = {"adapter": comb.id}
         chosen_among = {}

@@ -44,8 +44,17 @@ def gather(project: Project) -> ReportInput:
         tasks=[_Gatherer(project, name).task() for name in spec.tasks],
         intervals=project.intervals(),
         current={step.name: step.id for step in project.steps},
-        notes=list(project.inputs.findings),
+        notes=[*project.inputs.findings, *_stale(project)],
     )
+
+
+def _stale(project: Project) -> Iterator[str]:
+    for step in project.steps:
+        if step.stale:
+            yield (
+                f"{step.task}: COMB is the one trained before {', '.join(step.stale)} changed; "
+                "`koinize run --retrain-comb` trains it again"
+            )
 
 
 class _Gatherer:

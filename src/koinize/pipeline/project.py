@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,11 +30,12 @@ class Project:
 
     file: Path
     spec: Spec
+    retrain_comb: bool = False
 
     @classmethod
-    def at(cls, file: Path) -> Project:
+    def at(cls, file: Path, *, retrain_comb: bool = False) -> Project:
         """The project of this koinize.yaml. Raises InputError for every mistake in it."""
-        return cls(file, load(file))
+        return cls(file, load(file), retrain_comb)
 
     @property
     def root(self) -> Path:
@@ -60,7 +61,7 @@ class Project:
     def steps(self) -> list[Step]:
         """Every step of the project, whether or not it was done."""
         identity = base.identity(self.spec.base, self.root, self.home)
-        return graph(self.spec, self.inputs, identity, dict(self._imported()))
+        return graph(self.spec, self.inputs, identity, dict(self._imported()), self._kept())
 
     def intervals(self) -> list[Interval]:
         """The ledger. Raises KoinizeError when a line of it was changed."""
@@ -82,6 +83,15 @@ class Project:
             done = {step.name: step.id for step in self.steps if step.id in present}
             self.store.point(done)
             return todo, outcome
+
+    def _kept(self) -> dict[str, Mapping[str, str]]:
+        """What the COMB trainings that are in the store were made from."""
+        if self.retrain_comb:
+            return {}
+        current = self.store.names()
+        names = [name for task in self.spec.tasks if (name := f"train/{task}/comb") in current]
+        found = {name: self.store.manifest(current[name]) for name in names}
+        return {name: one.inputs for name, one in found.items() if one is not None}
 
     def _imported(self) -> Iterator[tuple[tuple[str, str], str]]:
         """The digests of the adapters that were trained elsewhere, their headers checked."""

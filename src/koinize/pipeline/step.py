@@ -20,7 +20,8 @@ class Step:
     `inputs` maps what the step reads to digests ("rows ja", "settings"); `uses` maps what it takes
     from other steps to their ids. Both make its id. `after` only orders: ids that must be there
     first and do not matter for the result. `rows` counts rows per input, for people; `units` is the
-    amount of work (bytes of text that pass the model), by which time is predicted.
+    amount of work (bytes of text that pass the model), by which time is predicted. `stale` names
+    the inputs that changed since the artifact that this step keeps was made (decision 005).
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Step:
     languages: tuple[str, ...] = ()
     split: str = ""
     merge: MergeSettings | None = None
+    stale: tuple[str, ...] = ()
 
     @cached_property
     def id(self) -> str:
