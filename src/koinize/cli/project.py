@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from koinize.cli.options import SPEC, AsJson, SpecFile, open_project, print_json
+
 if TYPE_CHECKING:
     from koinize.pipeline import Project
-
-SpecFile = Annotated[
-    Path, typer.Option("--spec", help="The project's koinize.yaml, or the folder that holds it.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-
 
 RetrainComb = Annotated[
     bool,
@@ -42,23 +36,23 @@ def init(
 
 
 def plan(
-    spec: SpecFile = Path("koinize.yaml"),
+    spec: SpecFile = SPEC,
     retrain_comb: RetrainComb = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what is missing, why, and what it will cost, before it costs anything."""
     from koinize.cli.plan_view import plan_json, show_plan
 
-    project = _project(spec, retrain_comb=retrain_comb)
+    project = open_project(spec, retrain_comb=retrain_comb)
     todo = project.plan()
     if as_json:
-        _print_json(plan_json(todo, project))
+        print_json(plan_json(todo, project))
     else:
         show_plan(todo, project)
 
 
 def run(
-    spec: SpecFile = Path("koinize.yaml"),
+    spec: SpecFile = SPEC,
     retrain_comb: RetrainComb = False,
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +60,7 @@ def run(
     from koinize.cli.progress import watching
     from koinize.errors import Interrupted, StepError
 
-    project = _project(spec, retrain_comb=retrain_comb)
+    project = open_project(spec, retrain_comb=retrain_comb)
     try:
         with watching(quiet=as_json) as watcher:
             todo, outcome = project.run(watcher)
@@ -80,14 +74,14 @@ def run(
     if todo.missing or not written.exists():
         _write_report(project, written)
     if as_json:
-        _print_json({"done": outcome.done, "report": str(written)})
+        print_json({"done": outcome.done, "report": str(written)})
     else:
         did = f"{len(outcome.done)} steps done" if outcome.done else "nothing to do"
         typer.echo(f"{did}; the report is {written}")
 
 
 def report(
-    spec: SpecFile = Path("koinize.yaml"),
+    spec: SpecFile = SPEC,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the HTML goes.")] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
     as_json: AsJson = False,
@@ -97,11 +91,11 @@ def report(
 
     from koinize.report import render_text
 
-    project = _project(spec)
+    project = open_project(spec)
     written = out or project.root / "report.html"
     results = _write_report(project, written)
     if as_json:
-        _print_json(results)
+        print_json(results)
         return
     render_text(results, Console())
     typer.echo(f"the report is {written}")
@@ -113,15 +107,7 @@ def schema() -> None:
     """Print the JSON Schema of koinize.yaml."""
     from koinize.spec import schema as spec_schema
 
-    _print_json(spec_schema())
-
-
-def _project(spec: Path, *, retrain_comb: bool = False) -> Project:
-    from koinize.pipeline import Project
-    from koinize.spec import SPEC_FILE
-
-    file = spec / SPEC_FILE if spec.is_dir() else spec
-    return Project.at(file, retrain_comb=retrain_comb)
+    print_json(spec_schema())
 
 
 def _write_report(project: Project, path: Path) -> dict[str, object]:
@@ -132,8 +118,3 @@ def _write_report(project: Project, path: Path) -> dict[str, object]:
     found = results(gather(project))
     write_atomically(path, render_html(found))
     return found
-
-
-def _print_json(value: object) -> None:
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")

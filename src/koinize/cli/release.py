@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from koinize.pipeline import Project
+from koinize.cli.options import SPEC, AsJson, SpecFile, TaskName, open_project, print_json
 
-SpecFile = Annotated[
-    Path, typer.Option("--spec", help="The project's koinize.yaml, or the folder that holds it.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-TaskName = Annotated[str | None, typer.Option("--task", help="Needed where there are several.")]
 ChannelName = Annotated[str, typer.Option("--channel", help="production or staging.")]
-SPEC = Path("koinize.yaml")
 PRODUCTION = "production"
 
 
@@ -39,10 +30,10 @@ def promote(
     """Put the chosen merge into use, if it is shown that no language gets worse."""
     from koinize import release
 
-    project = _project(spec)
+    project = open_project(spec)
     done = release.promote(project, release.task_of(project, task), channel)
     if as_json:
-        _print_json(done.to_dict())
+        print_json(done.to_dict())
     done.refuse()
     if as_json or done.release is None:
         return
@@ -64,11 +55,11 @@ def rollback(
     """Put the release before into use again."""
     from koinize import release
 
-    project = _project(spec)
+    project = open_project(spec)
     name = release.task_of(project, task)
     event = release.rollback(project, name, channel).events[-1]
     if as_json:
-        _print_json({"task": name, "channel": channel, **asdict(event)})
+        print_json({"task": name, "channel": channel, **asdict(event)})
     else:
         typer.echo(f"{name}: {channel} is v{event.version} again, no longer v{event.before}")
 
@@ -78,7 +69,7 @@ def history(spec: SpecFile = SPEC, task: TaskName = None, as_json: AsJson = Fals
     from koinize.release import CHANNELS, Releases, task_of
     from koinize.release.text import aligned
 
-    project = _project(spec)
+    project = open_project(spec)
     names = [task_of(project, task)] if task else sorted(project.spec.tasks)
     channels = [
         (name, Releases(project.home, name).channel(one)) for name in names for one in CHANNELS
@@ -89,7 +80,7 @@ def history(spec: SpecFile = SPEC, task: TaskName = None, as_json: AsJson = Fals
         for event in one.events
     ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     if not rows:
         typer.echo("nothing was promoted yet")
@@ -126,12 +117,12 @@ def diff(
     """Show what differs between two releases: data, settings, scores, cost."""
     from koinize.release import Releases, changes, task_of, version_of
 
-    project = _project(spec)
+    project = open_project(spec)
     releases = Releases(project.home, task_of(project, task))
     old, new = (releases.open(version_of(one)) for one in (before, after))
     found = changes(old, new)
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
         return
     typer.echo("the adapter is " + ("the same" if found.same_adapter else "another one"))
     for part in ("data", "settings", "scores", "cost"):
@@ -152,12 +143,12 @@ def gc(
     from koinize.release import collect, garbage
     from koinize.release.text import aligned
 
-    project = _project(spec)
+    project = open_project(spec)
     found = collect(project) if delete else garbage(project)
     size = sum(one.bytes for one in found)
     if as_json:
         listed = [asdict(one) for one in found]
-        _print_json({"deleted": delete, "bytes": size, "artifacts": listed})
+        print_json({"deleted": delete, "bytes": size, "artifacts": listed})
         return
     if found:
         rows = [[one.name, one.id[:12], f"{one.bytes / 1e6:.3f} MB"] for one in found]
@@ -174,7 +165,7 @@ def doctor(spec: SpecFile = SPEC, as_json: AsJson = False) -> None:
     root = spec if spec.is_dir() else spec.parent
     checks = examine(root)
     if as_json:
-        _print_json([asdict(one) for one in checks])
+        print_json([asdict(one) for one in checks])
     else:
         width = max(len(one.what) for one in checks)
         for one in checks:
@@ -202,15 +193,3 @@ def _cell(value: Any) -> str:  # noqa: ANN401 - a setting, a score, or the facts
     if isinstance(value, dict) and "rows" in value:
         return f"{value['rows']} rows {value['digest'][:12]}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _project(spec: Path) -> Project:
-    from koinize.pipeline import Project
-    from koinize.spec import SPEC_FILE
-
-    return Project.at(spec / SPEC_FILE if spec.is_dir() else spec)
-
-
-def _print_json(value: object) -> None:
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
-    sys.stdout.write("\n")
