@@ -21,6 +21,7 @@ from koinize.release import (
     examine,
     garbage,
     promote,
+    released,
     rollback,
     task_of,
     version_of,
@@ -376,3 +377,23 @@ def test_the_rows_of_the_fixture_are_what_they_say(small: Small) -> None:
     project = finish(small)
     rows = [json.loads(line) for line in answers(project, "de", "test", {"de": 3}).splitlines()]
     assert [one["gold"] == one["prediction"] for one in rows].count(False) == 3
+
+
+def test_a_report_names_a_broken_release_and_shows_the_others(small: Small) -> None:
+    project = second(small)
+    promote(project, "mood", "production")
+    found, notes = released(project)
+    assert [(one.version, one.channels, sorted(one.rows)) for one in found] == [
+        (1, ("production",), ["de", "en"]),
+        (2, ("production",), ["de", "en"]),
+    ]
+    assert notes == []
+    rows = releases(small).folder / "v1" / "evidence" / "rows" / "de.jsonl"
+    rows.chmod(0o644)
+    rows.write_text("")
+    found, notes = released(project)
+    assert [one.version for one in found] == [2]
+    assert notes == [
+        f"mood: {rows.parents[2]} release v1 is broken: its file evidence/rows/de.jsonl is "
+        "missing or has changed; restore that folder from a copy; a release cannot be rebuilt"
+    ]

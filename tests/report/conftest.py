@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from koinize.ledger import Interval
-from koinize.report import Evaluation, ReportInput, System, TaskInput, results
+from koinize.report import Evaluation, ReleaseInput, ReportInput, System, TaskInput, results
 
 LANGUAGES = ("de", "en", "fr", "ja", "zh")
 LABELS = ("negative", "neutral", "positive")
@@ -96,6 +96,18 @@ def evaluations(task, test_rows=400, dev_rows=200):
                 signature = f"base:0f3a9c|evaluation:77aa01|{split} rows {language}:9b{n:04d}"
                 found.append(Evaluation(task, system.name, language, split, rows, signature))
     return found
+
+
+RELEASES = [
+    ReleaseInput(
+        "sentiment",
+        version,
+        ("production",),
+        f"2026-0{version + 1}-03T12:00:00+00:00",
+        {one: answers(system, one, "test", 60) for one in LANGUAGES[: 4 + (version > 1)]},
+    )
+    for version, system in enumerate(["ties density 1", "knots-ties density 1", CHOSEN], 1)
+]
 
 
 class Clock:
@@ -207,6 +219,7 @@ def report_input(**changes):
             "tasks": [task_input()],
             "intervals": intervals,
             "current": {one.step: f"id of {one.step}" for one in intervals},
+            "releases": RELEASES,
             "notes": ["2 duplicate rows in data/fr.train.jsonl were kept (lines 12 and 40)."],
             **changes,
         }

@@ -374,6 +374,7 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "prices",
         "currency",
         "tasks",
+        "releases",
         "costs",
         "notes",
     ]

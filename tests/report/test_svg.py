@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koinize.report._svg import Bar, Block, Mark, Scale, bars, dots, lanes, scale_over
+from koinize.report._svg import Bar, Block, Mark, Scale, bars, dots, lanes, scale_over, trend
 
 
 def parsed(drawing):
@@ -73,3 +73,14 @@ def test_long_names_are_cut_in_a_drawing_and_hostile_ones_escaped():
     root = parsed(bars([Bar("<b>" * 20, 1.0, "", "<&>")], 1.0, '"'))
     assert root.find("g").findtext("text") == ("<b>" * 20)[:29] + "…"
     assert root.find("g").findtext("title") == "<&>"
+
+
+def test_a_trend_goes_upwards_and_keeps_the_level_of_its_first_value():
+    marks = [Mark("v1", 25.0, 0.0, 50.0, "", "first"), Mark("v2", 50.0, 50.0, 50.0, "", "second")]
+    root = parsed(trend(marks, Scale(0.0, 50.0), "en over the releases"))
+    # 170 pixels, of which 2 % are free at both ends: 25 of 50 lies in the middle, 50 near the top
+    dots_found = [(dot.get("cx"), dot.get("cy")) for dot in root.iter("circle")]
+    assert dots_found == [("32.00%", "85.00"), ("76.00%", "3.40")]
+    (level,) = (line for line in root.iter("line") if line.get("class") == "zero")
+    assert (level.get("y1"), level.get("y2")) == ("85.00", "85.00")
+    assert [title.text for title in root.iter("title")] == ["first", "second"]

@@ -111,10 +111,15 @@ def schema() -> None:
 
 
 def _write_report(project: Project, path: Path) -> dict[str, object]:
+    from dataclasses import replace
+
     from koinize.pipeline.outcome import gather
+    from koinize.release import released
     from koinize.report import render_html, results
     from koinize.store import write_atomically
 
-    found = results(gather(project))
+    source = gather(project)
+    releases, notes = released(project)
+    found = results(replace(source, releases=releases, notes=[*source.notes, *notes]))
     write_atomically(path, render_html(found))
     return found

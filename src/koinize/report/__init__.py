@@ -6,13 +6,21 @@ one file of `koinize.report.sections` whose attribute `section` is a `Section`. 
 
 from __future__ import annotations
 
-from koinize.report._input import Evaluation, ReportInput, System, SystemKind, TaskInput
+from koinize.report._input import (
+    Evaluation,
+    ReleaseInput,
+    ReportInput,
+    System,
+    SystemKind,
+    TaskInput,
+)
 from koinize.report._render import render_html, render_text, sections
 from koinize.report._results import results
 from koinize.report._section import Section
 
 __all__ = [
     "Evaluation",
+    "ReleaseInput",
     "ReportInput",
     "Section",
     "System",

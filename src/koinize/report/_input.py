@@ -65,12 +65,26 @@ class TaskInput:
 
 
 @dataclass(frozen=True)
+class ReleaseInput:
+    """A release of one task: its version, the channels that it was ever put on, when it was made
+    (UTC, ISO 8601), and its result rows on test by language.
+    """
+
+    task: str
+    version: int
+    channels: tuple[str, ...]
+    created: str
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
 class ReportInput:
     """Everything a report says comes from here.
 
     `created` is UTC in ISO 8601; `intervals` is the whole ledger; `current` names the steps
     whose artifacts the present results stand on, as a mapping each with its artifact's id (then
-    work on an earlier version of the same step is told apart); `price` is the project's price now
+    work on an earlier version of the same step is told apart); `releases` is in the order of their
+    versions; `price` is the project's price now
     (per_hour, currency, source, date) or None.
     """
 
@@ -83,3 +97,4 @@ class ReportInput:
     intervals: Sequence[Interval]
     current: Mapping[str, str] | Set[str]
     notes: Sequence[str] = ()
+    releases: Sequence[ReleaseInput] = ()

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from koinize.report._costs import Accounts, task_costs
+from koinize.report._drift import drift
 from koinize.report._input import ReportInput, TaskInput
 from koinize.report._quality import TaskQuality
 from koinize.report._spending import breakdown, runs, timeline
@@ -27,6 +28,7 @@ def results(source: ReportInput) -> dict[str, Any]:
         "prices": accounts.prices,
         "currency": accounts.currency,
         "tasks": tasks,
+        "releases": [row for task in source.tasks if (row := drift(task, source.releases))],
         "costs": {
             "breakdown": breakdown(source, accounts),
             "runs": runs(source, accounts),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, floor, log10
 from typing import Literal
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -20,6 +21,7 @@ ROW = 40
 BAR_ROW = 38
 LANE = 30
 AXIS = 24
+TREND = 170
 INSET = 2.0  # percent kept free at both sides, so that no mark is cut off
 
 PATHS: dict[Shape, str] = {
@@ -127,6 +129,34 @@ def _dot(root: Element, mark: Mark, scale: Scale, top: int) -> None:
         return
     holder = {"x": scale.at(mark.value), "y": str(y), "overflow": "visible"}
     SubElement(SubElement(group, "svg", holder), "path", {"d": PATHS[mark.shape], "class": "dot"})
+
+
+def trend(marks: Sequence[Mark], scale: Scale, description: str) -> Markup:
+    """Values from left to right, joined, and the level of the first one all the way across."""
+    root = _root(TREND + AXIS, description)
+    for tick, label in scale.ticks:
+        y = _height(scale, tick)
+        SubElement(root, "line", {"x1": "9%", "x2": "100%", "y1": y, "y2": y, "class": "grid"})
+        _text(root, label, "7%", float(y) + 4, "tick", "end")
+    places = [f"{10 + 88 * (index + 0.5) / len(marks):.2f}%" for index in range(len(marks))]
+    heights = [_height(scale, mark.value) for mark in marks]
+    level = {"x1": "9%", "x2": "100%", "y1": heights[0], "y2": heights[0], "class": "zero"}
+    SubElement(root, "line", level)
+    ends = list(zip(places, heights, strict=True))
+    for (x1, y1), (x2, y2) in pairwise(ends):
+        SubElement(root, "line", {"x1": x1, "x2": x2, "y1": y1, "y2": y2, "class": "whisker"})
+    for mark, x, y in zip(marks, places, heights, strict=True):
+        group = SubElement(root, "g", {"class": f"mark {mark.tone}".strip()})
+        SubElement(group, "title").text = mark.tooltip
+        low, high = _height(scale, mark.low), _height(scale, mark.high)
+        SubElement(group, "line", {"x1": x, "x2": x, "y1": low, "y2": high, "class": "whisker"})
+        SubElement(group, "circle", {"cx": x, "cy": y, "r": "5", "class": mark.shape})
+        _text(root, mark.name, x, TREND + 16, "tick", "middle")
+    return _markup(root)
+
+
+def _height(scale: Scale, value: float) -> str:
+    return f"{TREND * (1 - scale.percent(value) / 100):.2f}"
 
 
 @dataclass(frozen=True, slots=True)
