@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
+_LENGTH = struct.Struct(">Q").pack
 
 
 def digest(value: object) -> str:
@@ -21,10 +22,9 @@ def digest(value: object) -> str:
     Plain means None, bool, int, float, str, bytes, Path, and lists, tuples and string-keyed
     mappings of plain values. Raises TypeError for anything else (sets have no order to rely on).
     """
-    state = hashlib.sha256()
-    for piece in _encode(value):
-        state.update(piece)
-    return state.hexdigest()
+    pieces: list[bytes] = []
+    _encode(value, pieces.append)
+    return hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
 def digest_unordered(values: Iterable[object]) -> str:
@@ -46,24 +46,32 @@ def short(identity: str) -> str:
     return identity[:12]
 
 
-def _tagged(tag: bytes, payload: bytes) -> bytes:
-    return tag + struct.pack(">Q", len(payload)) + payload
-
-
-def _encode(value: object) -> Iterator[bytes]:
-    if isinstance(value, Mapping):
+def _encode(value: object, add: Callable[[bytes], None]) -> None:
+    if type(value) is str:  # nearly everything that has a digest: tens of thousands in a plan
+        _encode_text(value, add)
+    elif isinstance(value, Mapping):
         if odd := [key for key in value if not isinstance(key, str)]:
             raise TypeError(f"only string keys have a digest, not {type(odd[0]).__name__}")
-        yield b"M" + struct.pack(">Q", len(value))
+        add(b"M" + _LENGTH(len(value)))
         for key in sorted(value):
-            yield from _encode(key)
-            yield from _encode(value[key])
+            _encode_text(key, add)
+            _encode(value[key], add)
     elif isinstance(value, list | tuple):
-        yield b"L" + struct.pack(">Q", len(value))
+        add(b"L" + _LENGTH(len(value)))
         for item in value:
-            yield from _encode(item)
+            _encode(item, add)
     else:
-        yield _encode_scalar(value)
+        add(_encode_scalar(value))
+
+
+def _encode_text(text: str, add: Callable[[bytes], None]) -> None:
+    payload = text.encode("utf-8", "surrogatepass")
+    add(b"S" + _LENGTH(len(payload)))
+    add(payload)
+
+
+def _tagged(tag: bytes, payload: bytes) -> bytes:
+    return tag + _LENGTH(len(payload)) + payload
 
 
 def _encode_scalar(value: object) -> bytes:
