@@ -95,6 +95,7 @@ class _TaskGraph:
         self.spec, self.name, self.inputs = spec, name, inputs
         self.base, self.ready = base.inputs["base"], base.id
         self.task: Task = spec.tasks[name]
+        self.evaluation = _settings(evaluation_of(spec, self.task))
         self.imported, self.kept = imported, kept
 
     def steps(self) -> Iterator[Step]:
@@ -232,7 +233,7 @@ class _TaskGraph:
             name=f"evaluate/{self.name}/{system}/{language}/{split}",
             inputs={
                 "base": self.base,
-                "evaluation": _settings(evaluation_of(self.spec, self.task)),
+                "evaluation": self.evaluation,
                 f"{split} rows {language}": facts.digest,
             },
             uses=uses,
