@@ -7,6 +7,7 @@ module's attribute of the kind's name. Listing names reads the folder and import
 
 from __future__ import annotations
 
+from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
@@ -26,6 +27,11 @@ class Catalog(Generic[T]):
 
     def names(self) -> tuple[str, ...]:
         """Every known name, sorted."""
+        return self._names
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        # Read once: a plan over many languages looks names up hundreds of times.
         spec = find_spec(self.package)
         folders = spec.submodule_search_locations if spec else None
         modules = (module.name for module in iter_modules(folders or []))
