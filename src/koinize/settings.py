@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from koinize.digest import digest
 from koinize.frozen import Frozen
 
 Targets = Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
@@ -28,6 +29,32 @@ class LoraSpec(Frozen):
     seed: int = Field(default=0, ge=0, description="of A's first values, per module name")
 
 
+class UpdateSpec(Frozen):
+    """How an adapter follows its language's rows, and what training on is like (decision 006)."""
+
+    mode: Literal["retrain", "continue"] = Field(
+        default="retrain",
+        description="from the base on all rows, or from the last adapter on the new rows",
+    )
+    replay: float = Field(
+        default=0.25, ge=0, le=1, description="share of the old rows that is seen again"
+    )
+    gone: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of the rows learnt that may have been edited or removed since; above "
+        "it, and where nothing is new, the adapter is retrained from the base",
+    )
+    epochs: int = Field(default=2, ge=1, description="over the new and the replayed rows")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="at its peak; by default that of the first training"
+    )
+    patience: int | None = Field(
+        default=1, ge=1, description="epochs without a better dev loss before an early stop"
+    )
+
+
 class TrainingSpec(Frozen):
     """One training run. The loss is the mean over the target tokens of each optimizer step."""
 
@@ -47,6 +74,24 @@ class TrainingSpec(Frozen):
     )
     seed: int = Field(default=0, ge=0, description="of the order of the rows and of dropout")
     adapter_dtype: Literal["float32", "bfloat16"] = "float32"
+    update: UpdateSpec = UpdateSpec()
+
+    @property
+    def identity(self) -> str:
+        """Digest of what a training from the base reads: how it is updated later is no part."""
+        said = self.model_dump(mode="json", exclude={"update"}, exclude_defaults=True)
+        return digest(said)
+
+    @property
+    def continued(self) -> TrainingSpec:
+        """The settings of training on from an adapter: these, with those of `update`."""
+        update = self.update
+        own = {
+            "epochs": update.epochs,
+            "patience": update.patience,
+            "learning_rate": update.learning_rate or self.learning_rate,
+        }
+        return self.model_copy(update=own)
 
 
 class EvaluationSection(Frozen):

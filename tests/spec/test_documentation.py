@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from koinize.base import BaseSpec
 from koinize.errors import GateError, InputError, KoinizeError
 from koinize.recipe import MergeSettings
-from koinize.settings import EvaluationSection, TrainingSpec
+from koinize.settings import EvaluationSection, TrainingSpec, UpdateSpec
 from koinize.spec import LoraSection, MachineSection, MergeSection, Price, Spec
 from koinize.tasks import Task, tasks
 
@@ -26,6 +26,7 @@ SECTIONS = {
     "Every kind": Task,
     "lora": LoraSection,
     "training": TrainingSpec,
+    "update": UpdateSpec,
     "evaluation": EvaluationSection,
     "merge": MergeSection,
     "One candidate": MergeSettings,

@@ -169,7 +169,7 @@ class _TaskGraph:
             inputs={
                 "base": self.base,
                 "lora": _settings(lora),
-                "training": _settings(training),
+                "training": training.identity,
                 **{label: split.digest for label, split in splits.items()},
             },
             after=(self.ready,),

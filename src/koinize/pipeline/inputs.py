@@ -7,13 +7,13 @@ over hundreds of files takes milliseconds. Losing the memory costs time and noth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from koinize.data import SPLITS, Row, read_rows, refuse_leaks
-from koinize.digest import digest, digest_unordered
+from koinize.digest import digest
 from koinize.errors import InputError, ManyErrors
 from koinize.spec import Spec
 from koinize.store import write_atomically
@@ -139,22 +139,24 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _facts(examples: Sequence[Example]) -> SplitFacts:
-    size = sum(
-        len("".join((one.prompt, one.target, *one.options)).encode("utf-8", "replace"))
-        for one in examples
-    )
-    return SplitFacts(digest_unordered(_content(one) for one in examples), len(examples), size)
+    return SplitFacts(split_digest(examples), len(examples), sum(map(example_bytes, examples)))
 
 
-def _content(example: Example) -> list[object]:
-    """What a model is shown of an example, and what it should answer."""
-    return [
-        example.prompt,
-        example.target,
-        example.options,
-        example.labels,
-        example.gold,
-    ]
+def split_digest(examples: Iterable[Example]) -> str:
+    """Digest of the examples of a split, in whatever order."""
+    return digest(sorted(example_digest(one) for one in examples))
+
+
+def example_digest(example: Example) -> str:
+    """Digest of what a model is shown of an example, and what it should answer."""
+    said = [example.prompt, example.target, example.options, example.labels, example.gold]
+    return digest(said)
+
+
+def example_bytes(example: Example) -> int:
+    """Bytes of text that a model reads and writes for an example."""
+    text = "".join((example.prompt, example.target, *example.options))
+    return len(text.encode("utf-8", "replace"))
 
 
 def _recall(memory: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from koinize.data import read_rows
 from koinize.errors import KoinizeError, StepError
 from koinize.metrics import metrics
 from koinize.pipeline.graph import evaluation_of, labels_of
+from koinize.pipeline.inputs import split_digest
 from koinize.pipeline.step import Step
 from koinize.spec import Spec
 from koinize.store import Artifact, Draft, Store
@@ -197,9 +198,14 @@ def read_result_rows(artifact: Artifact) -> list[dict[str, Any]]:
 
 
 def _examples(job: Job, language: str, split: str) -> list[Example]:
+    """The examples that the step's identity speaks of. Raises StepError for any others."""
     task = job.spec.tasks[job.step.task]
-    rows = read_rows(task.source(language, split), job.root)
-    return task.examples(rows, language)
+    source = task.source(language, split)
+    examples = task.examples(read_rows(source, job.root), language)
+    expected = job.step.inputs.get(f"{split} rows {language}")
+    if expected is not None and split_digest(examples) != expected:
+        raise StepError("changed while it was read", where=source, remedy="run again")
+    return examples
 
 
 def _loaded(job: Job) -> Loaded:
