@@ -8,4 +8,6 @@ from pydantic import BaseModel, ConfigDict
 class Frozen(BaseModel):
     """A pydantic model that cannot be changed after validation and refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )

@@ -53,6 +53,13 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
             "'fast'"),
         ("training: {learning_rate: 0}", "7:12 training.learning_rate: expected a number above 0, "
             "not 0"),
+        ("training: {learning_rate: .inf}", "7:12 training.learning_rate: expected a finite number, "
+            "not inf"),
+        ("training: {weight_decay: .nan}", "7:12 training.weight_decay: expected a finite number, "
+            "not nan"),
+        ("lora: {alpha: .inf}", "7:8 lora.alpha: expected a finite number, not inf"),
+        ("lora: {overrides: {de: {alpha: 1.0e400}}}", "7:25 lora.overrides.de.alpha: expected a "
+            "finite number, not inf"),
         ("training: {warmup_ratio: 1.5}", "7:12 training.warmup_ratio: expected a number up to 1, "
             "not 1.5"),
         ("lora: {dropout: 1}", "7:8 lora.dropout: expected a number below 1, not 1"),
