@@ -261,7 +261,7 @@ releases.add(1, {"a": 1}, lambda folder: (folder / "file").write_text("x"))
 """
 
 
-@pytest.mark.parametrize("moment", ["_sync", "_commit", "write_record"])
+@pytest.mark.parametrize("moment", ["sync", "_commit", "write_record"])
 def test_killed_while_writing_leaves_no_release(tmp_path: Path, moment: str) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False)
     assert ended.returncode == -signal.SIGKILL
@@ -363,7 +363,7 @@ def test_the_doctor_finds_nothing_in_a_healthy_project_and_names_what_is_broken(
         "not follow from the one before it; restore the file from a copy; koinize never edits a "
         "line",
         folder.name[:12]: f"{folder} artifact {folder.name[:12]} is broken: its manifest.json has "
-        "changed; delete that folder and run again: it will be rebuilt",
+        "changed; run `koinize doctor --mend`, then `koinize run`: just that is built again",
     }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 
 from koinize.digest import digest
 from koinize.errors import KoinizeError
-from koinize.store import Store, write_atomically
+from koinize.store import Store, temporary_folder, write_atomically
 
 ID = digest("an artifact")
 PARTS = st.text("abcXYZ019._-", min_size=1, max_size=5).filter(lambda part: part.strip("."))
@@ -65,10 +67,10 @@ def message(root: Path) -> str:
     return str(caught.value)
 
 
-def broken(root: Path, how: str) -> str:
+def broken(root: Path, how: str, artifact: str = ID) -> str:
     return (
-        f"{root}/artifacts/{ID} artifact {ID[:12]} is broken: {how}; "
-        "delete that folder and run again: it will be rebuilt"
+        f"{root}/artifacts/{artifact} artifact {artifact[:12]} is broken: {how}; "
+        "run `koinize doctor --mend`, then `koinize run`: just that is built again"
     )
 
 
@@ -105,7 +107,31 @@ def test_a_folder_under_another_id_is_not_that_artifact(tmp_path):
     (tmp_path / "artifacts" / ID).rename(tmp_path / "artifacts" / other)
     with pytest.raises(KoinizeError) as caught:
         Store(tmp_path).open(other)
-    assert f"artifact {other[:12]} is not in the store" in str(caught.value)
+    assert str(caught.value) == broken(
+        tmp_path, f"its manifest.json is that of {ID[:12]}", artifact=other
+    )
+
+
+@pytest.mark.parametrize("how", ["lost", "a file for a folder"])
+def test_a_folder_without_a_manifest_is_broken_and_not_absent(tmp_path, how):
+    build(tmp_path)
+    folder = tmp_path / "artifacts" / ID
+    (folder / "manifest.json").unlink()
+    if how != "lost":
+        shutil.rmtree(folder)
+        folder.write_text("no folder")
+    assert message(tmp_path) == broken(tmp_path, "its manifest.json is missing")
+    Store(tmp_path).discard(ID)
+    assert Store(tmp_path).ids() == set()
+    build(tmp_path)
+    assert Store(tmp_path).open(ID).facts == {"tokens": 7}
+
+
+def test_what_is_no_artifact_is_not_listed(tmp_path):
+    build(tmp_path)
+    (tmp_path / "artifacts" / ".DS_Store").write_text("")
+    (tmp_path / "artifacts" / "notes").mkdir()
+    assert Store(tmp_path).ids() == {ID}
 
 
 @pytest.mark.parametrize("name", ["adapter/weights", "report"])
@@ -265,19 +291,39 @@ def test_two_processes_that_commit_the_same_ids(tmp_path):
         assert store.open(digest(number)).path("file").read_text() == str(number)
 
 
+HOLD = """
+import sys
+from pathlib import Path
+from koinize.store import temporary_folder
+with temporary_folder(Path(sys.argv[1])) as folder:
+    (folder / "file").write_text("half")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
 def test_sweeping_spares_the_living(tmp_path):
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"],
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout.strip()
-    names = [f"{os.getpid()}-mine", "1-init", f"{dead}-left", "left"]
-    for name in names:
-        (tmp_path / "tmp" / name).mkdir(parents=True)
-        (tmp_path / "tmp" / name / "file").write_text("half")
-    Store(tmp_path).sweep()
-    assert sorted(path.name for path in (tmp_path / "tmp").iterdir()) == sorted(names[:2])
+    """Of two processes that build, one is killed; what lies there otherwise is swept, too."""
+    living, dead = (
+        subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    )
+    folders = [Path(process.stdout.readline().strip()) for process in (living, dead)]
+    dead.kill()
+    dead.communicate()
+    (tmp_path / "tmp" / "1-of-an-older-koinize").mkdir()
+    (tmp_path / "tmp" / "file").write_text("left")
+    with temporary_folder(tmp_path) as mine:
+        Store(tmp_path).sweep()
+        assert set((tmp_path / "tmp").iterdir()) == {folders[0], mine}
+        assert (folders[0] / "file").read_text() == "half"
+    living.communicate()
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_a_discarded_artifact_is_gone_and_can_be_built_again(tmp_path):
@@ -292,6 +338,15 @@ def test_a_discarded_artifact_is_gone_and_can_be_built_again(tmp_path):
     assert Store(tmp_path).ids() == {ID}
 
 
+def test_discarding_goes_on_where_a_killed_one_stopped(tmp_path):
+    """It had moved the folder and removed a part of it; meanwhile it was built and broke again."""
+    build(tmp_path)
+    shutil.copytree(tmp_path / "artifacts" / ID, tmp_path / "tmp" / ID)
+    Store(tmp_path).discard(ID)
+    assert Store(tmp_path).ids() == set()
+    assert not list((tmp_path / "tmp").iterdir())
+
+
 def test_names_point_and_move(tmp_path):
     store = Store(tmp_path)
     store.point({"train/de": "1", "train/en": "2"})
@@ -299,10 +354,34 @@ def test_names_point_and_move(tmp_path):
     assert store.names() == {"train/de": "3", "train/en": "2"}
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": ', b"\xff"])
-def test_names_that_cannot_be_read_are_none(tmp_path, content):
-    (tmp_path / "names.json").write_bytes(content)
-    assert Store(tmp_path).names() == {}
+def test_forgotten_names_leave_their_artifacts(tmp_path):
+    build(tmp_path)
+    store = Store(tmp_path)
+    store.point({"train/de": ID, "train/en": "2"})
+    store.forget(["train/de", "never heard of"])
+    assert store.names() == {"train/en": "2"}
+    assert store.ids() == {ID}
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": ', b"\xff", None])
+def test_names_that_cannot_be_read_are_those_of_the_newest_artifacts(tmp_path, caplog, content):
+    names = {"train/de": digest("new de"), "train/en": digest("en")}
+    built = [("train/de", digest("old de")), *names.items(), ("train/ja", digest("broken"))]
+    for seconds, (name, artifact) in enumerate(built):
+        with Store(tmp_path).building(artifact, name, {}):
+            pass
+        manifest = tmp_path / "artifacts" / artifact / "manifest.json"
+        os.utime(manifest, (seconds, seconds))
+    manifest.write_bytes(b"")
+    if content is not None:
+        (tmp_path / "names.json").write_bytes(content)
+    assert Store(tmp_path).names() == names
+    store = Store(tmp_path)
+    store.point({"train/de": names["train/de"]})
+    assert json.loads((tmp_path / "names.json").read_text()) == names
+    assert caplog.messages[:1] == [
+        f"{tmp_path}/names.json is missing or cannot be read; taken from 3 artifacts instead"
+    ]
 
 
 def test_pointing_again_writes_nothing(tmp_path):
@@ -331,3 +410,40 @@ def test_an_atomic_write_takes_names_that_are_no_unicode(tmp_path):
     """As JSON it comes back as it was."""
     write_atomically(tmp_path / "file", json.dumps("a\udcff", ensure_ascii=False))
     assert json.loads((tmp_path / "file").read_bytes()) == "a\udcff"
+
+
+PARTS_LEFT = """
+import os, signal, sys
+from pathlib import Path
+from koinize.store import write_atomically
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+write_atomically(Path(sys.argv[1]), "new")
+"""
+
+
+def test_what_a_killed_write_left_goes_with_the_next_write(tmp_path):
+    path = tmp_path / "fi[l]e"
+    subprocess.run([sys.executable, "-c", PARTS_LEFT, str(path)], check=False)
+    [left] = tmp_path.iterdir()
+    assert left.name.startswith(".fi[l]e-")
+    assert left.name.endswith(".part")
+    (tmp_path / ".file-of-somebody").write_text("else")
+    with (tmp_path / ".fi[l]e-written-now.part").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        ".fi[l]e-written-now.part",
+        ".file-of-somebody",
+        "fi[l]e",
+    ]
+
+
+def test_an_atomic_write_is_on_disk_with_its_folder(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: synced.append(Path(f"/proc/self/fd/{handle}").readlink())
+    )
+    write_atomically(tmp_path / "file", "text")
+    assert [one.name.endswith(".part") for one in synced] == [True, False]
+    assert synced[1] == tmp_path

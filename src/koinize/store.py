@@ -3,16 +3,21 @@
 An artifact is a folder named by the digest of everything that determines it. It is built in a
 temporary folder beside the store and renamed into place once every byte is on disk, so a process
 that dies at any moment leaves either the whole artifact or nothing. Names (`train/topic/ja`) are
-pointers to ids; they say what was current last, never what is right.
+pointers to ids; they say what was current last, never what is right. `docs/reliability.md` says
+what happens when something breaks.
 """
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
+import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +28,10 @@ from koinize.errors import KoinizeError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+IDENTITY = re.compile(r"[0-9a-f]{64}")
+PART = ".part"  # how the name of a file ends that `write_atomically` has not finished
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,21 +68,29 @@ class Store:
     def ids(self) -> set[str]:
         """The ids of every committed artifact."""
         folder = self.root / "artifacts"
-        return {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+        entries = os.scandir(folder) if folder.is_dir() else ()
+        return {entry.name for entry in entries if IDENTITY.fullmatch(entry.name)}
 
     def manifest(self, artifact_id: str) -> Artifact | None:
-        """What is recorded of an artifact, its files unread; None when there is none."""
+        """What is recorded of an artifact, its files unread; None when there is none.
+
+        Raises KoinizeError when what is recorded is broken.
+        """
         folder = self.root / "artifacts" / artifact_id
         try:
             record = json.loads((folder / MANIFEST).read_bytes())
-        except FileNotFoundError:
-            return None
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not folder.exists():
+                return None
+            raise _broken(folder, f"its {MANIFEST} is missing") from error
         except ValueError as error:
             raise _broken(folder, f"its {MANIFEST} cannot be read") from error
         if not isinstance(record, dict) or record.pop("digest", None) != digest(record):
             raise _broken(folder, f"its {MANIFEST} has changed")
         if record["format"] != FORMAT:
             raise _broken(folder, f"its format is {record['format']}, not {FORMAT}")
+        if record["id"] != artifact_id:
+            raise _broken(folder, f"its {MANIFEST} is that of {short(record['id'])}")
         return Artifact(
             record["id"],
             record["name"],
@@ -91,7 +108,7 @@ class Store:
         if artifact_id in self._verified:
             return self._verified[artifact_id]
         artifact = self.manifest(artifact_id)
-        if artifact is None or artifact.id != artifact_id:
+        if artifact is None:
             raise KoinizeError(
                 f"artifact {short(artifact_id)} is not in the store",
                 where=str(self.root / "artifacts"),
@@ -110,21 +127,10 @@ class Store:
 
         When two processes build the same id, the first to finish is kept. Raises OSError.
         """
-        with self._temporary() as folder:
+        with temporary_folder(self.root) as folder:
             draft = Draft(folder)
             yield draft
             self._commit(draft, artifact_id, name, inputs)
-
-    @contextmanager
-    def _temporary(self) -> Iterator[Path]:
-        """A folder of this process on the store's own disk, gone at the end."""
-        parent = self.root / "tmp"
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _commit(self, draft: Draft, artifact_id: str, name: str, inputs: Mapping[str, str]) -> None:
         files = {
@@ -144,11 +150,10 @@ class Store:
             "files": files,
         }
         for path in draft.folder.rglob("*"):
-            _sync(path)
+            sync(path)
         as_read = json.loads(json.dumps(record))  # the digest is of what a reader will find
         record["digest"] = digest(as_read)
         write_atomically(draft.folder / MANIFEST, json.dumps(record, indent=1, ensure_ascii=False))
-        _sync(draft.folder)
         target = self.root / "artifacts" / artifact_id
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.folder.chmod(0o755)  # mkdtemp makes folders that nobody else can read
@@ -158,57 +163,121 @@ class Store:
             if not target.is_dir():
                 raise
             return  # somebody else committed the same content first
-        _sync(target.parent)
+        sync(target.parent)
 
     def names(self) -> dict[str, str]:
-        """Name -> id of what was current when the last run ended or stopped."""
+        """Name -> id of what was current when the last run ended or stopped.
+
+        Where the file is lost or cannot be read, the newest artifact of each name is taken for it.
+        """
+        written = self._written()
+        return self._newest() if written is None else written
+
+    def _written(self) -> dict[str, str] | None:
         try:
             names = json.loads((self.root / "names.json").read_bytes())
         except (FileNotFoundError, ValueError):
-            return {}  # pointers are a convenience: without them only the reasons are poorer
-        return names if isinstance(names, dict) else {}
+            return None
+        return names if isinstance(names, dict) else None
+
+    def _newest(self) -> dict[str, str]:
+        found: list[tuple[int, Artifact]] = []
+        for artifact_id in self.ids():
+            with suppress(KoinizeError, FileNotFoundError):
+                if artifact := self.manifest(artifact_id):
+                    found.append((artifact.path(MANIFEST).stat().st_mtime_ns, artifact))
+        if found:
+            logger.warning(
+                "%s is missing or cannot be read; taken from %d artifacts instead",
+                self.root / "names.json",
+                len(found),
+            )
+        return {one.name: one.id for _, one in sorted(found, key=lambda pair: pair[0])}
 
     def point(self, names: Mapping[str, str]) -> None:
         """Move the pointers of these names."""
-        current = self.names()
-        if any(current.get(name) != artifact_id for name, artifact_id in names.items()):
+        self._keep({**self.names(), **names})
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Remove the pointers of these names; the artifacts stay."""
+        gone = set(names)
+        self._keep({name: one for name, one in self.names().items() if name not in gone})
+
+    def _keep(self, names: Mapping[str, str]) -> None:
+        if names != (self._written() or {}):
             self.root.mkdir(parents=True, exist_ok=True)
-            write_atomically(
-                self.root / "names.json", json.dumps({**current, **names}, indent=0, sort_keys=True)
-            )
+            text = json.dumps(names, indent=0, sort_keys=True)
+            write_atomically(self.root / "names.json", text)
 
     def discard(self, artifact_id: str) -> None:
         """Remove an artifact, for example a broken one, so that the next run builds it again."""
         self._verified.pop(artifact_id, None)
-        with self._temporary() as folder, suppress(FileNotFoundError):
-            # Moved away whole, so that whoever is killed here leaves no half of it behind.
-            (self.root / "artifacts" / artifact_id).rename(folder / artifact_id)
+        temporary = self.root / "tmp"
+        temporary.mkdir(parents=True, exist_ok=True)
+        # Moved away whole, so that whoever is killed here leaves no half of it behind; and by a
+        # rename alone, which also succeeds on a full disk.
+        moved = temporary / artifact_id
+        _remove(moved)
+        with suppress(FileNotFoundError):
+            (self.root / "artifacts" / artifact_id).rename(moved)
+        _remove(moved)
 
     def sweep(self) -> None:
         """Remove what processes that no longer live left half built."""
         temporary = self.root / "tmp"
-        for folder in temporary.iterdir() if temporary.is_dir() else ():
-            if not _alive(folder.name.partition("-")[0]):
-                shutil.rmtree(folder, ignore_errors=True)
+        for path in temporary.iterdir() if temporary.is_dir() else ():
+            with _free(path) as free:
+                if free:
+                    _remove(path)
+
+
+@contextmanager
+def temporary_folder(root: Path) -> Iterator[Path]:
+    """A new folder in `root`/tmp, gone at the end unless it was moved elsewhere.
+
+    Its process holds a lock on it, which ends with the process however that ends: by it
+    `Store.sweep` knows what nobody works on any more. (Process ids would come round again, in
+    containers with every start.)
+    """
+    parent = root / "tmp"
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle)
+        yield folder
+    finally:
+        os.close(handle)
+        _remove(folder)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or nothing: temporary file, fsync, rename."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    """Write a whole file or nothing: temporary file, fsync, rename, fsync of the folder.
+
+    What an earlier write of the same file left, because its process was killed, is removed.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}-*{PART}"):
+        with _free(left) as free:
+            if free:
+                left.unlink(missing_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=PART, dir=path.parent)
     try:
         # A file name that is no UTF-8 may be part of the text; in JSON the escape means the same.
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            _lock(handle)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Put a file or folder on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -216,19 +285,38 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _alive(pid: str) -> bool:
+@contextmanager
+def _free(path: Path) -> Iterator[bool]:
+    """Whether no living process holds this file or folder; nobody can take it meanwhile."""
     try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # gone already, or not ours
+        yield False
+        return
+    try:
+        yield _lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file or folder for as long as it is open; False when it is locked elsewhere."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # locked, or a file system without locks, where nothing is ever swept
         return False
-    except PermissionError:
-        return True
     return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, as far as it can be done."""
+    with suppress(OSError):
+        path.unlink() if not path.is_dir() or path.is_symlink() else shutil.rmtree(path)
 
 
 def _broken(folder: Path, what: str) -> KoinizeError:
     return KoinizeError(
         f"artifact {short(folder.name)} is broken: {what}",
         where=str(folder),
-        remedy="delete that folder and run again: it will be rebuilt",
+        remedy="run `koinize doctor --mend`, then `koinize run`: just that is built again",
     )

@@ -9,10 +9,7 @@ to that; it is replaced in one rename. Whoever writes holds the project's lock.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,7 +18,7 @@ from typing import Any, Literal
 
 from koinize.digest import digest, file_digest
 from koinize.errors import InputError, KoinizeError, did_you_mean
-from koinize.store import write_atomically
+from koinize.store import sync, temporary_folder, write_atomically
 
 RELEASES = "releases"
 MANIFEST = "release.json"
@@ -133,15 +130,9 @@ class Releases:
 
     def add(self, version: int, record: Mapping[str, Any], fill: Callable[[Path], None]) -> Release:
         """Commit a release: `fill` writes its files into a folder that nobody sees yet."""
-        parent = self.home / "tmp"
-        parent.mkdir(parents=True, exist_ok=True)
-        # The name begins with the process, by which `Store.sweep` knows what nobody works on.
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
-        try:
+        with temporary_folder(self.home) as folder:
             fill(folder)
             self._commit(folder, version, record)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         return self.open(version)
 
     def _commit(self, folder: Path, version: int, record: Mapping[str, Any]) -> None:
@@ -153,11 +144,11 @@ class Releases:
         for path in (*folder.rglob("*"), folder):
             if path.is_file():
                 path.chmod(0o444)  # a reminder for people; the digests are what holds
-            _sync(path)
+            sync(path)
         folder.chmod(0o755)
         self.folder.mkdir(parents=True, exist_ok=True)
         folder.rename(self.folder / f"v{version}")
-        _sync(self.folder)
+        sync(self.folder)
 
     def channel(self, name: str) -> Channel:
         """Where a channel points. Raises InputError for an unknown one, KoinizeError when its
@@ -190,7 +181,6 @@ class Releases:
                 "events": [asdict(event) for event in channel.events],
             },
         )
-        _sync(path.parent)
 
     def _pointer(self, channel: str) -> Path:
         return self.folder / f"{channel}.json"
@@ -220,14 +210,6 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict) or record.pop("digest", None) != digest(record):
         return None
     return record if record.get("format") == FORMAT else None
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _broken(folder: Path, what: str) -> KoinizeError:
