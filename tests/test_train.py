@@ -46,8 +46,11 @@ def examples(count: int = 6) -> list[Example]:
     ]
 
 
-def fit(out: Path, rows=None, training=ONE_STEP, lora=LORA, dev=(), base=None) -> TrainingReport:
-    return train(base or loaded(), examples() if rows is None else rows, dev, lora, training, out)
+def fit(
+    out: Path, rows=None, training=ONE_STEP, lora=LORA, dev=(), base=None, start=None
+) -> TrainingReport:
+    rows = examples() if rows is None else rows
+    return train(base or loaded(), rows, dev, lora, training, out, start=start)
 
 
 def factors(folder: Path) -> dict[str, torch.Tensor]:
@@ -100,6 +103,46 @@ def test_loss_and_update_equal_a_naive_full_logits_loop(tmp_path, settings):
         moved = after[name] - before[name]
         assert torch.allclose(moved[certain], expected[certain], atol=1e-4), name
     assert any("lora_B" in name and bool(g.abs().max() > 1e-5) for name, g in gradients.items())
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_training_on_takes_one_more_step_of_the_naive_loop_from_there(tmp_path, rslora):
+    base, lora = loaded(), LoraSpec(r=2, alpha=5, rslora=rslora)
+    several = ONE_STEP.model_copy(update={"epochs": 3})
+    fit(tmp_path / "start", base=base, lora=lora, training=several)
+    rows = examples(9)[6:]
+    loss, gradients = start_and_gradients(base, tmp_path / "start", rows)
+    report = fit(tmp_path / "on", base=base, lora=lora, rows=rows, start=tmp_path / "start")
+    assert report.losses == pytest.approx([loss], rel=1e-5)
+    before, after = factors(tmp_path / "start"), factors(tmp_path / "on")
+    for name, gradient in gradients.items():
+        # A fresh optimizer: again AdamW's first step, lr * g / (|g| + 1e-8), from where it was.
+        expected = -1e-2 * gradient / (gradient.abs() + 1e-8)
+        certain = gradient.abs() > 1e-5
+        moved = after[name] - before[name]
+        assert torch.allclose(moved[certain], expected[certain], atol=1e-4), name
+    assert any(bool((g.abs() > 1e-5).any()) for g in gradients.values())
+
+
+@pytest.mark.parametrize(
+    ("lora", "module"),
+    [
+        (LoraSpec(r=4, alpha=8), "model.layers.0.mlp.down_proj"),  # the same scale
+        (LoraSpec(r=2, alpha=5), "model.layers.0.mlp.down_proj"),  # the same shapes
+        (LoraSpec(r=2, alpha=4, targets=("v_proj",)), "model.layers.0.mlp.down_proj"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_no_start(tmp_path, lora, module):
+    fit(tmp_path / "start")
+    base = loaded()
+    with pytest.raises(InputError) as caught:
+        fit(tmp_path / "on", base=base, lora=lora, start=tmp_path / "start")
+    assert str(caught.value) == (
+        f"{tmp_path / 'start'} has another shape than lora says, first at module '{module}'; "
+        "expected the same modules, ranks and scales; train from the base instead"
+    )
+    assert not (tmp_path / "on").exists()
+    assert not any("lora" in name for name, _ in base.model.named_modules())
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 40])

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from koinize.adapter import read_header
 from koinize.digest import digest
 from koinize.encoding import Tokens, buckets
 from koinize.errors import InputError, StepError
@@ -32,6 +33,7 @@ from koinize.tasks import Example
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
 
 # Batches are cut from windows of this many batches, sorted by length: little padding, and yet
 # other neighbours in every epoch.
@@ -74,13 +76,17 @@ def train(
     training: TrainingSpec,
     out: Path,
     progress: Progress | None = None,
+    *,
+    start: Path | None = None,
 ) -> TrainingReport:
     """Trains one adapter and writes it to `out` as a PEFT folder; the base is left as it was.
 
     The result depends on the examples, not on their order, and on nothing random but the seeds.
-    With `patience` the adapter of the best dev loss is written, else the last. `progress` gets
-    (steps done, steps planned, loss). Raises InputError for unusable examples or targets, and
-    StepError when the loss is no longer a number.
+    With `patience` the adapter of the best dev loss is written, else the last. `start` is the PEFT
+    folder of an adapter to train on from, with a fresh optimizer, instead of a fresh one.
+    `progress` gets (steps done, steps planned, loss). Raises InputError for unusable examples or
+    targets, or a start of another shape than `lora`, and StepError when the loss is no longer a
+    number.
     """
     started = time.perf_counter()
     reset_peak(loaded.device)
@@ -93,7 +99,7 @@ def train(
             "early stopping has no dev examples to look at",
             remedy="give a dev split, or remove training.patience",
         )
-    with _injected(loaded, lora, training) as peft_model:
+    with _injected(loaded, lora, training, start) as peft_model:
         report = _Loop(loaded, peft_model, training, progress).run(rows, dev_rows)
         _save(loaded, peft_model, out)
     return replace(
@@ -286,8 +292,10 @@ def rate(step: int, planned: int, training: TrainingSpec) -> float:
 
 
 @contextmanager
-def _injected(loaded: Loaded, lora: LoraSpec, training: TrainingSpec) -> Iterator[PeftModel]:
-    """The base with fresh LoRA layers, and without them again afterwards."""
+def _injected(
+    loaded: Loaded, lora: LoraSpec, training: TrainingSpec, start: Path | None
+) -> Iterator[PeftModel]:
+    """The base with LoRA layers, fresh or as in `start`, and without them again afterwards."""
     from peft import LoraConfig, get_peft_model
     from peft.helpers import disable_input_dtype_casting
 
@@ -310,6 +318,8 @@ def _injected(loaded: Loaded, lora: LoraSpec, training: TrainingSpec) -> Iterato
         ) from error
     try:
         _initialize(peft_model, lora, training)
+        if start is not None:
+            _take_over(peft_model, start)
         with (
             disable_input_dtype_casting(peft_model, active=loaded.dtype != torch.float32),
             torch.random.fork_rng(),
@@ -326,11 +336,7 @@ def _initialize(peft_model: PeftModel, lora: LoraSpec, training: TrainingSpec) -
     PEFT draws A in the order of the modules from one global generator; here a module's A depends
     on (seed, name) alone, so other targets, ranks of other modules or other code change nothing.
     """
-    from peft.tuners.lora import LoraLayer
-
-    for name, module in peft_model.base_model.model.named_modules():
-        if not isinstance(module, LoraLayer):
-            continue
+    for name, module in _layers(peft_model).items():
         module.train(lora.dropout > 0)
         A, B = module.lora_A["default"].weight, module.lora_B["default"].weight
         generator = torch.Generator().manual_seed(int(digest([lora.seed, name])[:15], 16))
@@ -340,6 +346,41 @@ def _initialize(peft_model: PeftModel, lora: LoraSpec, training: TrainingSpec) -
             B.zero_()
         if training.adapter_dtype == "bfloat16":
             module.to(torch.bfloat16)
+
+
+@torch.no_grad()
+def _take_over(peft_model: PeftModel, start: Path) -> None:
+    """The factors of the adapter that lies in `start`, whose modules, ranks and scales must be
+    those of the LoRA layers.
+    """
+    from safetensors.torch import load_file
+
+    header, layers = read_header(start), _layers(peft_model)
+    shapes = {name: (one.rank, one.scale) for name, one in header.modules.items()}
+    wanted = {name: (one.r["default"], one.scaling["default"]) for name, one in layers.items()}
+    if shapes != wanted:
+        differing = min(
+            name for name in {**shapes, **wanted} if shapes.get(name) != wanted.get(name)
+        )
+        raise InputError(
+            f"has another shape than lora says, first at module '{differing}'",
+            where=str(start),
+            expected="the same modules, ranks and scales",
+            remedy="train from the base instead",
+        )
+    tensors = load_file(header.weights)
+    for name, module in layers.items():
+        for factor in ("lora_A", "lora_B"):
+            weight = getattr(module, factor)["default"].weight
+            weight.copy_(tensors[f"base_model.model.{name}.{factor}.weight"])
+
+
+def _layers(peft_model: PeftModel) -> dict[str, LoraLayer]:
+    """The LoRA layers by the names of the modules that they adapt."""
+    from peft.tuners.lora import LoraLayer
+
+    named = peft_model.base_model.model.named_modules()
+    return {name: module for name, module in named if isinstance(module, LoraLayer)}
 
 
 def _save(loaded: Loaded, peft_model: PeftModel, out: Path) -> None:
