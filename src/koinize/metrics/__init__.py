@@ -13,10 +13,10 @@ from koinize.metrics._bootstrap import (
     SEED,
     Score,
     interval,
-    paired_differences,
     score,
 )
 from koinize.metrics._metric import Metric, ResultRow
+from koinize.metrics._paired import Paired, paired, paired_differences
 
 metrics = Catalog[Metric]("koinize.metrics", "metric")
 
@@ -25,10 +25,12 @@ __all__ = [
     "RESAMPLES",
     "SEED",
     "Metric",
+    "Paired",
     "ResultRow",
     "Score",
     "interval",
     "metrics",
+    "paired",
     "paired_differences",
     "score",
 ]
