@@ -59,11 +59,12 @@ def test_inspect_against_dense_matrices(adapters):
     dense = [deltas(folder) for folder in adapters.values()]
     flat = [np.concatenate([one[name].ravel() for name in sorted(SHAPES)]) for one in dense]
     assert found.languages == ("en", "fr", "ja")
-    assert found.modules == (2, 2, 2)
+    total = found.total
+    assert total.modules == (2, 2, 2)
     assert found.parameters == (3 * (12 + 10 + 6 + 14),) * 3
-    assert found.norms == pytest.approx([np.linalg.norm(one) for one in flat], rel=1e-6)
+    assert total.norms == pytest.approx([np.linalg.norm(one) for one in flat], rel=1e-6)
     cosine = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in flat] for a in flat]
-    assert np.array(found.cosine) == pytest.approx(np.array(cosine), abs=1e-6)
+    assert np.array(total.cosine) == pytest.approx(np.array(cosine), abs=1e-6)
 
     def overlap(one, other, side):
         values = []
@@ -77,22 +78,71 @@ def test_inspect_against_dense_matrices(adapters):
 
     columns = [[overlap(one, other, "columns") for other in dense] for one in dense]
     rows = [[overlap(one, other, "rows") for other in dense] for one in dense]
-    assert np.array(found.column_overlap) == pytest.approx(np.array(columns), abs=1e-5)
-    assert np.array(found.row_overlap) == pytest.approx(np.array(rows), abs=1e-5)
+    assert np.array(total.column_overlap) == pytest.approx(np.array(columns), abs=1e-5)
+    assert np.array(total.row_overlap) == pytest.approx(np.array(rows), abs=1e-5)
+
+    def smallest_angle(one, other):
+        bases = [np.linalg.svd(d)[0][:, :3] for d in (one, other)]
+        return np.degrees(np.arccos(np.linalg.svd(bases[0].T @ bases[1])[1].max().clip(-1, 1)))
+
+    angles = np.mean([smallest_angle(dense[0][name], dense[2][name]) for name in SHAPES])
+    assert total.column_angle[0][2] == pytest.approx(angles, abs=1e-3)
 
     def rank(delta, share):
         energy = np.linalg.svd(delta, compute_uv=False) ** 2
         return 1 + int((energy.cumsum() < share * energy.sum()).sum())
 
     ranks = [[np.mean([rank(d, s) for d in one.values()]) for s in (0.9, 0.99)] for one in dense]
-    assert np.array(found.ranks).tolist() == np.array(ranks).tolist()
+    assert np.array(total.ranks).tolist() == np.array(ranks).tolist()
+
+    assert total.energy_ranks == (1, 2, 3)
+    squares = [np.linalg.svd(d, compute_uv=False) ** 2 for d in dense[0].values()]
+    kept = [sum(s[:k].sum() for s in squares) / sum(s.sum() for s in squares) for k in (1, 2, 3)]
+    assert total.energy[0] == pytest.approx(kept, rel=1e-6)
 
 
-def test_sign_conflict_is_the_gaussian_estimate(adapters):
+def test_the_energy_is_what_resizing_keeps(tmp_path, adapters):
+    """The relative error e of a resize to rank k leaves 1 - e^2 of the energy."""
+    (kept,) = inspect_adapters({"en": adapters["en"]}).total.energy
+    error = resize_adapter(adapters["en"], 2, out=tmp_path / "two").error
+    assert kept[1] == pytest.approx(1 - error**2, rel=1e-5)
+
+
+def test_sign_conflicts_are_counted(adapters):
+    """Few rows, so that all of them are counted; the same adapter twice opposes itself nowhere."""
     twice = {"en": adapters["en"], "fr": adapters["en"]}
-    assert inspect_adapters(twice).sign_conflict[0][1] == pytest.approx(0.0, abs=1e-3)
+    assert inspect_adapters(twice).total.sign_conflict == ((0.0, 0.0), (0.0, 0.0))
     found = inspect_adapters(adapters)
-    assert found.sign_conflict[0][1] == pytest.approx(math.acos(found.cosine[0][1]) / math.pi)
+    one, other = deltas(adapters["en"]), deltas(adapters["ja"])
+    opposed = sum(((one[name] * other[name]) < 0).sum() for name in SHAPES)
+    whole = sum(np.prod(shape) for shape in SHAPES.values())
+    assert found.total.sign_conflict[0][2] == pytest.approx(opposed / whole, rel=1e-12)
+
+
+def test_sampled_signs_are_near_the_gaussian_estimate(tmp_path):
+    """64 of 4,000 rows: random adapters of cosine c oppose one another on arccos(c) / pi."""
+    tall = {Q: (4000, 300)}
+    folders = {name: save(tmp_path / name, seed, tall) for seed, name in enumerate(("en", "fr"))}
+    total = inspect_adapters(folders).total
+    expected = math.acos(total.cosine[0][1]) / math.pi
+    # 19,200 entries that share 3 + 3 directions: a standard error of about .01.
+    assert total.sign_conflict[0][1] == pytest.approx(expected, abs=0.04)
+
+
+def test_inspect_by_layer_and_by_module(tmp_path, adapters):
+    shapes = {f"model.layers.{layer}.{name}": (5, 4) for layer in (2, 10) for name in "qv"}
+    shapes["lm_head"] = (5, 4)
+    folders = {name: save(tmp_path / f"{name}2", seed, shapes) for seed, name in enumerate("de")}
+    whole = inspect_adapters(folders)
+    assert whole.parts == {}
+    layers = inspect_adapters(folders, by="layer")
+    assert list(layers.parts) == ["lm_head", "model.layers.2", "model.layers.10"]
+    assert layers.total == whole.total
+    assert layers.parts["model.layers.2"].modules == (2, 2)
+    modules = inspect_adapters(folders, by="module").parts
+    assert sorted(modules) == sorted(shapes)
+    squares = sum(part.norms[0] ** 2 for part in modules.values())
+    assert whole.total.norms[0] == pytest.approx(math.sqrt(squares), rel=1e-12)
 
 
 def test_inspect_adapters_with_different_modules(tmp_path, adapters):
@@ -100,7 +150,10 @@ def test_inspect_adapters_with_different_modules(tmp_path, adapters):
     found = inspect_adapters({"de": lone, "en": adapters["en"]})
     one, other = deltas(lone)[Q], deltas(adapters["en"])
     norms = np.linalg.norm(one), math.hypot(*(np.linalg.norm(d) for d in other.values()))
-    assert found.cosine[0][1] == pytest.approx((one * other[Q]).sum() / norms[0] / norms[1])
+    assert found.total.cosine[0][1] == pytest.approx((one * other[Q]).sum() / norms[0] / norms[1])
+    assert found.total.modules == (1, 2)
+    alone = inspect_adapters({"de": lone, "en": adapters["en"]}, by="module").parts[V]
+    assert (alone.norms[0], alone.cosine[0][1], alone.column_overlap[0][1]) == (0.0, 0.0, 0.0)
 
 
 # --- fuse
@@ -368,7 +421,17 @@ def test_overrides_change_their_modules_alone(tmp_path, adapters):
 def test_the_other_commands(tmp_path, adapters, run):
     assert "knots-ties" in run("recipes")
     assert json.loads(run("recipes", "--json"))["ties"]["space"] == "dense"
-    assert "cosine of the updates" in run("inspect", *given(adapters))
+    shown = run("inspect", *given(adapters), "--by", "layer")
+    for title in (
+        "cosine of the updates",
+        "smallest principal angle, rows (A)",
+        "energy kept by rank",
+        "model.layers.1 ",
+    ):
+        assert title in shown
+    with pytest.raises(InputError) as caught:
+        run("inspect", *given(adapters), "--by", "modul")
+    assert str(caught.value) == "there is no breakdown by 'modul'; did you mean 'module'?"
     assert json.loads(run("inspect", *given(adapters), "--json"))["languages"] == ["en", "fr", "ja"]
     assert run("resize", adapters["en"], "2", "-o", tmp_path / "two").startswith(
         f"{tmp_path}/two: rank 2, "

@@ -115,37 +115,27 @@ def recipes(as_json: AsJson = False) -> None:
             typer.echo(f"{'':16} options: {', '.join(sorted(recipe.options))}")
 
 
-def inspect(adapters: Adapters, threads: Threads = 1, as_json: AsJson = False) -> None:
+def inspect(
+    adapters: Adapters,
+    by: Annotated[
+        str | None, typer.Option(help="Also one row for each `module` or `layer`.")
+    ] = None,
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
     """Show what is in adapters, and how much they interfere with one another."""
     from dataclasses import asdict
 
-    from koinize.engine.inspect import inspect_adapters
+    from koinize.cli.inspect_view import show_inspection
+    from koinize.engine.inspect import inspect_adapters, part_kind
 
-    found = inspect_adapters(_folders(adapters), threads=threads)
+    found = inspect_adapters(_folders(adapters), threads=threads, by=part_kind(by))
     if as_json:
-        _print(**asdict(found))
+        record = asdict(found)
+        parts, total = record.pop("parts"), record.pop("total")
+        _print(**record, **total, parts=parts)
         return
-    typer.echo(f"base model: {found.base_model}")
-    _table(
-        ["", "modules", "parameters", "norm", "rank for 90 %", "rank for 99 %"],
-        zip(
-            found.languages,
-            found.modules,
-            found.parameters,
-            (f"{norm:.4g}" for norm in found.norms),
-            *([f"{ranks[share]:.1f}" for ranks in found.ranks] for share in (0, 1)),
-            strict=True,
-        ),
-    )
-    for title, matrix in (
-        ("cosine of the updates", found.cosine),
-        ("overlap of the column spaces (B)", found.column_overlap),
-        ("overlap of the row spaces (A)", found.row_overlap),
-        ("share of opposed signs", found.sign_conflict),
-    ):
-        typer.echo("")
-        rows = zip(found.languages, matrix, strict=True)
-        _table([title, *found.languages], ([one, *(f"{x:.3f}" for x in row)] for one, row in rows))
+    show_inspection(found)
 
 
 def fuse(
@@ -243,15 +233,6 @@ def _bar() -> Callable[[int, int], None] | None:
         sys.stderr.flush()
 
     return show
-
-
-def _table(head: list[str], rows: Iterable[Iterable[object]]) -> None:
-    lines = [head, *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
-    for first, *rest in lines:
-        cells = [first.ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-        typer.echo("  ".join(cells).rstrip())
 
 
 def _print(**found: object) -> None:

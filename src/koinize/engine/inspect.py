@@ -3,50 +3,74 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from koinize.adapter import Adapter, AdapterHeader
 from koinize.engine.plan import read_headers
 from koinize.engine.stream import in_order, single_threaded
+from koinize.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from koinize.merge.compare import Comparison
+    from koinize.engine.compare import Comparison
 
 ENERGY_SHARES = (0.9, 0.99)
+By = Literal["module", "layer"]
+Matrix = tuple[tuple[float, ...], ...]
+LAYER = re.compile(r"(?:.*?\.)?\d+(?=\.)")
+
+
+@dataclass(frozen=True, slots=True)
+class Interference:
+    """Figures over some modules; vectors and matrices are in the order of the languages.
+
+    modules: how many of them each adapter has. norms: Frobenius norm of each adapter's update.
+    cosine: of the updates as vectors. column_overlap, row_overlap: mean squared cosine of the
+    principal angles between the column (B) and row (A) spaces: 1 for equal spaces, near 0 for
+    unrelated ones. column_angle, row_angle: the smallest of these angles, in degrees, averaged over
+    the modules. sign_conflict: share of the entries that both updates change on which their signs
+    differ, counted on 64 rows of each module. ranks: the mean rank that keeps 90 % and 99 % of the
+    energy. energy: the share of an adapter's energy (squared norm) that its best approximation of
+    rank 1, 2, 4, ... keeps, up to the largest rank, with those ranks in `energy_ranks`.
+    """
+
+    modules: tuple[int, ...]
+    norms: tuple[float, ...]
+    cosine: Matrix
+    column_overlap: Matrix
+    row_overlap: Matrix
+    column_angle: Matrix
+    row_angle: Matrix
+    sign_conflict: Matrix
+    ranks: Matrix
+    energy_ranks: tuple[int, ...]
+    energy: Matrix
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """Figures over all modules; matrices are in the order of `languages`.
-
-    norms: Frobenius norm of each adapter's whole update. cosine: of the updates as vectors.
-    column_overlap, row_overlap: mean squared cosine of the principal angles between the column
-    (B) and row (A) spaces, module by module: 1 for equal spaces, near 0 for unrelated ones.
-    sign_conflict: estimated share of entries whose signs differ, if both were Gaussian:
-    arccos(cosine) / pi. ranks: the mean rank that keeps 90 % and 99 % of the energy.
-    """
+    """What was found: over all modules, and in `parts` by module or layer where asked for."""
 
     languages: tuple[str, ...]
     base_model: str
-    modules: tuple[int, ...]
     parameters: tuple[int, ...]
-    norms: tuple[float, ...]
-    cosine: tuple[tuple[float, ...], ...]
-    column_overlap: tuple[tuple[float, ...], ...]
-    row_overlap: tuple[tuple[float, ...], ...]
-    sign_conflict: tuple[tuple[float, ...], ...]
-    ranks: tuple[tuple[float, ...], ...]
+    total: Interference
+    parts: Mapping[str, Interference] = field(default_factory=dict)
 
 
-def inspect_adapters(adapters: Mapping[str, Path | str], *, threads: int = 1) -> Inspection:
+def inspect_adapters(
+    adapters: Mapping[str, Path | str], *, threads: int = 1, by: By | None = None
+) -> Inspection:
     """Describe adapters of one base model, and how they interfere with one another.
 
-    Raises InputError as merging does. Cost: a few products of rank x rank per module.
+    by: also "module" by module, or "layer" by layer (names up to their first number). Raises
+    InputError as merging does. Cost: two products of a few columns per module.
     """
     headers = read_headers(adapters)
     modules = sorted({name for header in headers.values() for name in header.modules})
@@ -54,54 +78,111 @@ def inspect_adapters(adapters: Mapping[str, Path | str], *, threads: int = 1) ->
         opened = [s.enter_context(Adapter(header)) for header in headers.values()]
 
         def work(module: str) -> Comparison:
-            from koinize.merge.compare import compare
+            from koinize.engine.compare import compare
 
-            present = [
-                one.factors(module) if module in one.header.modules else None for one in opened
-            ]
-            return compare(present, ENERGY_SHARES)
+            return compare(
+                [one.factors(module) if module in one.header.modules else None for one in opened]
+            )
 
-        comparisons = [result for _, result in in_order(pool, work, modules, threads + 1)]
-    return _summary(headers, comparisons)
-
-
-def _summary(headers: Mapping[str, AdapterHeader], found: list[Comparison]) -> Inspection:
-    indexes = range(len(headers))
-    inner = [[sum(one.inner[i][j] for one in found) for j in indexes] for i in indexes]
-    norms = [math.sqrt(max(0.0, inner[i][i])) for i in indexes]
-    cosine = tuple(
-        tuple(inner[i][j] / (norms[i] * norms[j]) if norms[i] * norms[j] else 0.0 for j in indexes)
-        for i in indexes
-    )
+        found = dict(in_order(pool, work, modules, threads + 1))
+    groups: dict[str, list[Comparison]] = {}
+    for module, comparison in found.items():
+        if by is not None:
+            groups.setdefault(_part(module, by), []).append(comparison)
     return Inspection(
         languages=tuple(headers),
         base_model=next(iter(headers.values())).base_model,
-        modules=tuple(len(header.modules) for header in headers.values()),
-        parameters=tuple(
-            sum(m.rank * (m.inputs + m.outputs) for m in header.modules.values())
-            for header in headers.values()
-        ),
-        norms=tuple(norms),
-        cosine=cosine,
-        column_overlap=_mean([one.columns for one in found]),
-        row_overlap=_mean([one.rows for one in found]),
-        sign_conflict=tuple(
-            tuple(math.acos(max(-1.0, min(1.0, value))) / math.pi for value in row)
-            for row in cosine
-        ),
-        ranks=_mean([one.ranks for one in found]),
+        parameters=tuple(_parameters(header) for header in headers.values()),
+        total=_summary(list(found.values())),
+        parts={name: _summary(groups[name]) for name in sorted(groups, key=_natural)},
     )
 
 
-def _mean(tables: list[list[list[float | None]]]) -> tuple[tuple[float, ...], ...]:
-    """Entry by entry over the modules, leaving out where an adapter has no such module."""
-    rows, columns = len(tables[0]), len(tables[0][0])
-    result = []
-    for i in range(rows):
-        row = []
-        for j in range(columns):
-            values = [table[i][j] for table in tables]
-            known = [value for value in values if value is not None]
-            row.append(sum(known) / len(known) if known else 0.0)
-        result.append(tuple(row))
-    return tuple(result)
+def part_kind(word: str | None) -> By | None:
+    """A user's word for `by`. Raises InputError."""
+    kinds: dict[str, By] = {kind: kind for kind in get_args(By)}
+    if word is None or word in kinds:
+        return kinds[word] if word else None
+    raise InputError(f"there is no breakdown by '{word}'", remedy=did_you_mean(word, kinds))
+
+
+def _part(module: str, by: By) -> str:
+    found = LAYER.match(module) if by == "layer" else None
+    return found[0] if found else module
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts layer 2 before layer 10."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
+
+
+def _parameters(header: AdapterHeader) -> int:
+    return sum(one.rank * (one.inputs + one.outputs) for one in header.modules.values())
+
+
+def _summary(found: Sequence[Comparison]) -> Interference:
+    indexes = range(len(found[0].inner))
+
+    def matrix(entry: Callable[[int, int], float]) -> Matrix:
+        return tuple(tuple(entry(i, j) for j in indexes) for i in indexes)
+
+    inner = matrix(lambda i, j: math.fsum(one.inner[i][j] for one in found))
+    norms = tuple(math.sqrt(max(0.0, inner[i][i])) for i in indexes)
+    energies = [[one.energy[i] for one in found if one.energy[i]] for i in indexes]
+    steps = _powers(max(len(one) for energy in energies for one in energy))
+    return Interference(
+        modules=tuple(len(energy) for energy in energies),
+        norms=norms,
+        cosine=matrix(lambda i, j: _ratio(inner[i][j], norms[i] * norms[j])),
+        column_overlap=matrix(lambda i, j: _overlap(one.columns[i][j] for one in found)),
+        row_overlap=matrix(lambda i, j: _overlap(one.rows[i][j] for one in found)),
+        column_angle=matrix(lambda i, j: _angle(one.columns[i][j] for one in found)),
+        row_angle=matrix(lambda i, j: _angle(one.rows[i][j] for one in found)),
+        sign_conflict=matrix(
+            lambda i, j: _ratio(
+                math.fsum(one.opposed[i][j] for one in found),
+                math.fsum(one.counted[i][j] for one in found),
+            )
+        ),
+        ranks=tuple(
+            tuple(_mean(_rank(one, share) for one in energy) for share in ENERGY_SHARES)
+            for energy in energies
+        ),
+        energy_ranks=steps,
+        energy=tuple(tuple(_kept(energy, rank) for rank in steps) for energy in energies),
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return math.fsum(known) / len(known) if known else 0.0
+
+
+def _overlap(cosines: Iterable[Sequence[float]]) -> float:
+    return _mean(_mean(c * c for c in one) for one in cosines if one)
+
+
+def _angle(cosines: Iterable[Sequence[float]]) -> float:
+    return _mean(math.degrees(math.acos(one[0])) for one in cosines if one)
+
+
+def _rank(energy: Sequence[float], share: float) -> int:
+    """The smallest rank that keeps this share of the squared Frobenius norm."""
+    sums = list(accumulate(energy))
+    return 1 + sum(kept < share * sums[-1] for kept in sums[:-1])
+
+
+def _kept(energies: Sequence[Sequence[float]], rank: int) -> float:
+    """The share of the energy of all modules that is left when each keeps this rank."""
+    return _ratio(
+        math.fsum(sum(one[:rank]) for one in energies), math.fsum(map(math.fsum, energies))
+    )
+
+
+def _powers(largest: int) -> tuple[int, ...]:
+    """1, 2, 4, ... and the largest rank itself."""
+    return (*(2**power for power in range((largest - 1).bit_length())), largest)
