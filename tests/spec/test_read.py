@@ -53,8 +53,8 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
             "'fast'"),
         ("training: {learning_rate: 0}", "7:12 training.learning_rate: expected a number above 0, "
             "not 0"),
-        ("training: {learning_rate: .inf}", "7:12 training.learning_rate: expected a finite number, "
-            "not inf"),
+        ("training: {learning_rate: .inf}", "7:12 training.learning_rate: expected a finite "
+            "number, not inf"),
         ("training: {weight_decay: .nan}", "7:12 training.weight_decay: expected a finite number, "
             "not nan"),
         ("lora: {alpha: .inf}", "7:8 lora.alpha: expected a finite number, not inf"),
