@@ -5,12 +5,11 @@ Nothing here imports torch before a .gguf file has to be converted, so `plan` st
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +20,7 @@ from pydantic import Field
 from koinize.digest import digest, file_digest, short
 from koinize.errors import InputError
 from koinize.frozen import Frozen
+from koinize.record import read_record, write_record
 
 # Goes up whenever `prepare` would write other weights for the same file.
 CONVERSION = 1
@@ -118,17 +118,13 @@ def _known_digest(file: Path, cache: Path) -> str:
     known = cache / "digests" / f"{short(digest(str(file.resolve())))}.json"
     state = file.stat()
     stamp = [str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ino]
-    try:
-        remembered = json.loads(known.read_text(encoding="utf-8"))
-        if remembered["stamp"] == stamp:
-            return str(remembered["digest"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # unknown, or half-written by a process that died: digest it again
+    remembered = read_record(known)
+    if remembered and remembered["stamp"] == stamp:
+        return str(remembered["sha256"])
     found = file_digest(file)
-    known.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=known.parent, delete=False) as draft:
-        json.dump({"stamp": stamp, "digest": found}, draft)
-    Path(draft.name).replace(known)
+    with suppress(OSError):  # a full disk, or a folder that may only be read
+        known.parent.mkdir(parents=True, exist_ok=True)
+        write_record(known, {"stamp": stamp, "sha256": found})
     return found
 
 

@@ -171,7 +171,12 @@ class Store:
         Where the file is lost or cannot be read, the newest artifact of each name is taken for it.
         """
         written = self._written()
-        return self._newest() if written is None else written
+        if written is not None:
+            return written
+        path = self.root / "names.json"
+        if path.exists():
+            logger.warning("%s cannot be read; the newest artifact of each name is taken", path)
+        return self._newest()
 
     def _written(self) -> dict[str, str] | None:
         try:
@@ -186,12 +191,6 @@ class Store:
             with suppress(KoinizeError, FileNotFoundError):
                 if artifact := self.manifest(artifact_id):
                     found.append((artifact.path(MANIFEST).stat().st_mtime_ns, artifact))
-        if found:
-            logger.warning(
-                "%s is missing or cannot be read; taken from %d artifacts instead",
-                self.root / "names.json",
-                len(found),
-            )
         return {one.name: one.id for _, one in sorted(found, key=lambda pair: pair[0])}
 
     def point(self, names: Mapping[str, str]) -> None:

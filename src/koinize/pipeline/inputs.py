@@ -6,17 +6,17 @@ over hundreds of files takes milliseconds. Losing the memory costs time and noth
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from koinize.data import SPLITS, Row, read_rows, refuse_leaks
 from koinize.digest import digest
-from koinize.errors import InputError, ManyErrors
+from koinize.errors import InputError, ManyErrors, StepError
+from koinize.record import read_record, write_record
 from koinize.spec import Spec
-from koinize.store import write_atomically
 from koinize.tasks import Example, Task
 
 Place = tuple[str, str]  # language, split
@@ -49,20 +49,21 @@ def survey(spec: Spec, root: Path, memory: Path) -> Inputs:
     Raises InputError or ManyErrors for missing files, bad rows, labels outside the set, empty
     splits and leaks, over all tasks at once.
     """
-    known = _recall(memory)
-    before = json.dumps(known)
+    known = read_record(memory) or {}
+    used: dict[str, Any] = {}  # what today's specification does not ask for is forgotten
     splits: dict[tuple[str, str, str], SplitFacts] = {}
     findings: list[str] = []
     errors = _Collected()
     for name, task in spec.tasks.items():
         with errors:
-            facts, found = _survey_task(spec, task, root, known)
+            facts, found = _survey_task(spec, task, root, known, used)
             splits.update({(name, *place): one for place, one in facts.items()})
             findings.extend(f"{name}: {one}" for one in found)
     errors.refuse()
-    if json.dumps(known) != before:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory, json.dumps(known))
+    if used != known:
+        with suppress(OSError):  # a full disk, or a project that may only be read
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_record(memory, used)
     return Inputs(splits, tuple(findings))
 
 
@@ -90,7 +91,7 @@ class _Collected:
 
 
 def _survey_task(
-    spec: Spec, task: Task, root: Path, known: dict[str, Any]
+    spec: Spec, task: Task, root: Path, known: dict[str, Any], used: dict[str, Any]
 ) -> tuple[dict[Place, SplitFacts], list[str]]:
     meaning = digest(task.model_dump(mode="json"))
     fresh: dict[Place, list[Row]] = {}
@@ -98,19 +99,19 @@ def _survey_task(
     errors = _Collected()
     for place, source in _sources(spec, task):
         stamp = [meaning, *_stamp(root / source)]
-        entry = known.get(f"{source} {place[0]}", {})
+        key = f"{source} {place[0]}"
+        entry = known.get(key, {})
         if len(stamp) > 1 and entry.get("stamp") == stamp:
-            facts[place] = SplitFacts(**entry["facts"])
+            facts[place], used[key] = SplitFacts(**entry["facts"]), entry
             continue
         with errors:
             fresh[place] = read_rows(source, root)
             facts[place] = _facts(task.examples(fresh[place], place[0]))
-            known[f"{source} {place[0]}"] = {"stamp": stamp, "facts": asdict(facts[place])}
+            used[key] = {"stamp": stamp, "facts": asdict(facts[place])}
     errors.refuse()
     whole = digest([meaning, [[*place, one.digest] for place, one in facts.items()]])
-    if whole not in known:
-        known[whole] = _findings(spec, task, root, fresh)
-    return facts, known[whole]
+    used[whole] = known[whole] if whole in known else _findings(spec, task, root, fresh)
+    return facts, used[whole]
 
 
 def _findings(spec: Spec, task: Task, root: Path, fresh: dict[Place, list[Row]]) -> list[str]:
@@ -142,6 +143,19 @@ def _facts(examples: Sequence[Example]) -> SplitFacts:
     return SplitFacts(split_digest(examples), len(examples), sum(map(example_bytes, examples)))
 
 
+def examples_of(
+    task: Task, root: Path, language: str, split: str, expected: str | None
+) -> list[Example]:
+    """The examples of a split, as they were surveyed: `expected` is their digest, None if it does
+    not matter. Raises StepError for any others.
+    """
+    source = task.source(language, split)
+    examples = task.examples(read_rows(source, root), language)
+    if expected is not None and split_digest(examples) != expected:
+        raise StepError("changed while it was read", where=source, remedy="run again")
+    return examples
+
+
 def split_digest(examples: Iterable[Example]) -> str:
     """Digest of the examples of a split, in whatever order."""
     return digest(sorted(example_digest(one) for one in examples))
@@ -157,11 +171,3 @@ def example_bytes(example: Example) -> int:
     """Bytes of text that a model reads and writes for an example."""
     text = "".join((example.prompt, example.target, *example.options))
     return len(text.encode("utf-8", "replace"))
-
-
-def _recall(memory: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}

@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from koinize.digest import digest, file_digest
+from koinize.digest import file_digest
 from koinize.errors import InputError, KoinizeError, did_you_mean
-from koinize.store import sync, temporary_folder, write_atomically
+from koinize.record import read_record, write_record
+from koinize.store import sync, temporary_folder
 
 RELEASES = "releases"
 MANIFEST = "release.json"
@@ -194,22 +195,10 @@ def version_of(text: str) -> int:
     return int(found[1])
 
 
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """A JSON object with its own digest, whole or not at all."""
-    plain = json.loads(json.dumps(record))  # the digest is of what a reader will find
-    text = json.dumps({**plain, "digest": digest(plain)}, indent=1, ensure_ascii=False)
-    write_atomically(path, text + "\n")
-
-
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """The object without its digest; None where the two disagree or there is nothing to read."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    if not isinstance(record, dict) or record.pop("digest", None) != digest(record):
-        return None
-    return record if record.get("format") == FORMAT else None
+    """A record of the format that this koinize writes; None for anything else."""
+    record = read_record(path)
+    return record if record and record.get("format") == FORMAT else None
 
 
 def _broken(folder: Path, what: str) -> KoinizeError:

@@ -1,7 +1,8 @@
-"""Artifacts that nothing refers to: no step of today, no name, no release."""
+"""Artifacts that nothing refers to: no step of today, neither by id nor by name, no release."""
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,14 @@ class Garbage:
 def garbage(project: Project) -> list[Garbage]:
     """What could go, the largest first. Nothing is touched.
 
-    The steps of today count beside the names, so that a lost `names.json` costs no training.
+    A step of today keeps its artifact, and the one that its name points to: what it was before it
+    changed, so that `plan` can say what changed. Names of steps that left the project keep nothing.
     Raises KoinizeError when a release is broken: then nobody knows what it refers to.
     """
     store = project.store
-    kept = set(store.names().values()) | {step.id for step in project.steps}
+    names = store.names()
+    kept = {step.id for step in project.steps}
+    kept |= {names[step.name] for step in project.steps if step.name in names}
     kept |= _released(project.home)
     found = []
     for artifact_id in store.ids() - kept:
@@ -42,25 +46,38 @@ def garbage(project: Project) -> list[Garbage]:
 
 
 def collect(project: Project) -> list[Garbage]:
-    """Remove it, holding the project's lock; returns what was removed."""
+    """Remove it and the names that point to it, holding the project's lock; returns what it was."""
     with locked(project.home):
         found = garbage(project)
         store = project.store
         for one in found:
             store.discard(one.id)
+        gone = {one.id for one in found}
+        store.forget(name for name, artifact in store.names().items() if artifact in gone)
         store.sweep()
         return found
 
 
 def folder_bytes(folder: Path) -> int:
-    """The sizes of all files below, summed; 0 where there is no folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """The sizes of all files below, summed; 0 where there is no folder.
+
+    What disappears meanwhile, since a run may be going on, is not counted.
+    """
+    return sum(_bytes(path) for path in folder.rglob("*"))
 
 
 def tasks_released(home: Path) -> list[str]:
     """The tasks that have releases, whether or not the project still names them."""
     folder = home / RELEASES
     return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+
+
+def _bytes(path: Path) -> int:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _released(home: Path) -> set[str]:
