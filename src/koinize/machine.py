@@ -34,9 +34,14 @@ def gpu_of(worker: int) -> str | None:
     """
     if not gpus():
         return None
+    return visible()[worker % len(gpus())]
+
+
+def visible() -> list[str]:
+    """The index or UUID of each GPU in use, as CUDA_VISIBLE_DEVICES has them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     entries = named.split(",") if named else [str(number) for number in range(len(gpus()))]
-    return entries[worker % len(gpus())].strip()
+    return [one.strip() for one in entries[: len(gpus())]]
 
 
 @cache

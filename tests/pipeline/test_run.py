@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from koinize.energy import Counter, Meter
 from koinize.errors import InputError, StepError
-from koinize.ledger import Interval, Ledger
+from koinize.ledger import (
+    IDLE,
+    LOAD,
+    PROVISION,
+    Heartbeat,
+    Interval,
+    Ledger,
+    elapsed,
+    joules,
+    total,
+)
 from koinize.pipeline import run as running
-from koinize.pipeline.plan import Missing, Plan, plan
+from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.run import Outcome, locked
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job
@@ -48,21 +62,31 @@ def fake(trouble: Callable[[Step], None]) -> Callable[[Job], dict[str, object]]:
     return perform
 
 
+def absent(small: Small) -> list[Missing]:
+    """Every step whose artifact is not there."""
+    present = Store(small.root / ".koinize").ids()
+    return [Missing(one, "", 1.0) for one in small.steps().values() if one.id not in present]
+
+
 @pytest.fixture
 def go(small: Small, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Outcome, Recorder]]:
     def once(trouble: Callable[[Step], None] = lambda step: None) -> tuple[Outcome, Recorder]:
         monkeypatch.setattr(running, "perform", fake(trouble))
         spec = load(small.root / "koinize.yaml")
         home = small.root / ".koinize"
-        todo = plan(list(small.steps().values()), Store(home), [], 1, {})
         recorder = Recorder()
-        return running.run(todo.missing, spec, small.root, home, recorder), recorder
+        return running.run(absent(small), spec, small.root, home, recorder), recorder
 
     return once
 
 
-def intervals(small: Small) -> list[Interval]:
+def everything(small: Small) -> list[Interval]:
     return Ledger(small.root / ".koinize" / "ledger.jsonl").intervals()
+
+
+def intervals(small: Small) -> list[Interval]:
+    """Those of steps."""
+    return [one for one in everything(small) if one.kind not in (PROVISION, LOAD, IDLE)]
 
 
 def failing(name: str, error: BaseException) -> Callable[[Step], None]:
@@ -144,14 +168,126 @@ def test_a_killed_runs_interval_is_closed_at_its_heartbeat(small: Small, go: Cal
 def test_the_ledger_carries_the_price(small: Small, go: Callable) -> None:
     small.spec(SPEC + 'price: {per_hour: "1.50", source: a list, date: 2026-01-02}\n')
     go()
-    for one in intervals(small):
-        assert one.price == {
-            "per_hour": "1.50",
-            "currency": "USD",
-            "source": "a list",
-            "date": "2026-01-02",
-        }
-        assert one.tokens == 7
+    price = {"per_hour": "1.50", "currency": "USD", "source": "a list", "date": "2026-01-02"}
+    assert all(one.price == price for one in everything(small))
+    assert {one.tokens for one in intervals(small)} == {7}
+
+
+def working(seconds: float, load: float = 0.0) -> Callable[[Job], dict[str, object]]:
+    """Steps that take so long, of which the first is partly the loading of the model."""
+    first = [load]
+
+    def perform(job: Job) -> dict[str, object]:
+        step = job.step
+        with Store(job.home).building(step.id, step.name, step.identity) as draft:
+            time.sleep(seconds)
+            draft.facts.update(load_seconds=first.pop() if first else 0.0)
+        return draft.facts
+
+    return perform
+
+
+def run_with(small: Small, monkeypatch: pytest.MonkeyPatch, perform: object) -> None:
+    monkeypatch.setattr(running, "perform", perform)
+    home = small.root / ".koinize"
+    spec = load(small.root / "koinize.yaml")
+    running.run(absent(small)[:6], spec, small.root, home, Recorder())
+
+
+def test_the_intervals_of_a_run_are_its_wall_time_on_the_whole_machine(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_with(small, monkeypatch, working(0.003, load=0.002))
+    found = everything(small)
+    wall = elapsed(found)
+    assert wall > Decimal("0.018")
+    assert total(found)[0] == pytest.approx(wall, abs=Decimal("0.001"))
+    [idle] = [one for one in found if one.kind == IDLE]
+    assert (idle.seconds, idle.status, idle.artifact) == (wall, "done", "")
+    assert found[0].kind == PROVISION
+    assert found[0].share == 1
+
+
+def test_loading_the_model_is_an_interval_of_its_own_and_no_part_of_the_step(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_with(small, monkeypatch, working(0.01, load=0.006))
+    [loading] = [one for one in everything(small) if one.kind == LOAD]
+    step = next(one for one in intervals(small) if one.artifact == loading.artifact)
+    assert (loading.step, loading.status, loading.seconds) == ("load", "done", Decimal("0.006"))
+    assert loading.end == step.begin
+    assert (loading.share, loading.device) == (step.share, step.device)
+    assert step.seconds >= Decimal("0.004")
+
+
+def test_a_load_is_never_longer_than_its_step(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's clock is another process's: it may be a little ahead."""
+    run_with(small, monkeypatch, working(0.0, load=99.0))
+    [loading] = [one for one in everything(small) if one.kind == LOAD]
+    step = next(one for one in intervals(small) if one.artifact == loading.artifact)
+    assert step.seconds == 0
+    assert total(everything(small))[0] == pytest.approx(elapsed(everything(small)))
+
+
+def test_energy_is_divided_and_adds_up(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    level = [0]
+
+    def read() -> int:
+        level[0] += 1000  # a joule with every reading
+        return level[0]
+
+    @contextmanager
+    def fake() -> Iterator[Meter]:
+        yield Meter([Counter(read, 1000)], "a fake meter")
+
+    monkeypatch.setattr(running, "metering", fake)
+    run_with(small, monkeypatch, working(0.004, load=0.001))
+    found = everything(small)
+    assert {one.energy["source"] for one in found} == {"a fake meter"}
+    assert all(one.joules is not None and one.joules >= 0 for one in found)
+    read_in_all = Decimal(level[0]) / 1000 - 1  # the first reading is where it begins
+    assert joules(found) == pytest.approx(read_in_all, abs=Decimal("0.001") * len(found))
+
+
+def test_without_a_meter_no_energy_is_recorded(small: Small, go: Callable) -> None:
+    go()
+    assert all(one.energy == {} for one in everything(small))
+
+
+def test_a_stopped_run_has_its_idle_time_too(small: Small, go: Callable) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        go(failing("train/mood/en", KeyboardInterrupt()))
+    found = everything(small)
+    assert found[-1].kind == IDLE
+    assert total(found)[0] == pytest.approx(elapsed(found), abs=Decimal("0.001"))
+
+
+def test_a_killed_run_gets_its_end_and_its_idle_time_from_the_next_one(
+    small: Small, go: Callable
+) -> None:
+    """By its own clock: that of the wall is set back by a day in between."""
+    home = small.root / ".koinize"
+    ledger = Ledger(home / "ledger.jsonl")
+    common = {"run": "r", "kind": "train", "device": "d", "price": {}}
+    for name, at in (("a", "1.000"), ("b", "2.000")):
+        what = {"step": name, "artifact": name, "share": "0.5", "at": Decimal(at)}
+        ledger.start(name, **common, **what)
+    ledger.end("a", status="done", seconds=Decimal(3), at=Decimal(4))
+    heartbeat = home / "heartbeat"
+    Heartbeat(0.0, "r", Decimal("9.5")).write(heartbeat)
+    os.utime(heartbeat, (1, 1))
+    go()
+    a, b, idle = [one for one in everything(small) if one.run == "r"]
+    assert (a.status, a.seconds) == ("done", 3)
+    assert (b.status, b.seconds) == ("interrupted", Decimal("7.500"))
+    # 9.5 s of the machine, of which half was held for 3 + 7.5 s
+    assert (idle.kind, idle.seconds) == (IDLE, Decimal("9.5"))
+    assert idle.machine_seconds == pytest.approx(Decimal("4.25"), abs=Decimal("1e-8"))
+    before = (home / "ledger.jsonl").read_bytes()
+    go()
+    assert (home / "ledger.jsonl").read_bytes() == before, "once is enough"
 
 
 def test_a_second_run_is_told_who_holds_the_lock(tmp_path: Path) -> None:
@@ -179,6 +315,5 @@ def test_the_longest_training_starts_first(small: Small) -> None:
         Recorder(),
         None,  # type: ignore[arg-type]
         Ledger(home / "ledger.jsonl"),
-        home / "heartbeat",
     )
     assert run._ready()[0].step.name == "train/mood/comb"

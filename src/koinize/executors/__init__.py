@@ -30,6 +30,10 @@ class Executor(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
+    def ready(self) -> None:
+        """Return when every worker has started; work that is submitted sooner waits for that."""
+        ...
+
     def submit(self, function: Callable[..., Any], *arguments: object) -> Future[Any]:
         """Run `function(*arguments)` as soon as a worker is free."""
         ...

@@ -25,6 +25,9 @@ class InlineExecutor:
     ) -> None:
         return None
 
+    def ready(self) -> None:
+        """There is nothing to start."""
+
     def submit(self, function: Callable[..., Any], *arguments: object) -> Future[Any]:
         """Run it now; the future is already done."""
         future: Future[Any] = Future()

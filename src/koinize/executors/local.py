@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Self
@@ -66,6 +66,10 @@ class LocalExecutor:
         self._waiters.shutdown()
         for name, value in self._environment.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+    def ready(self) -> None:
+        """Start all processes at once. One that fails says so when it gets work."""
+        wait([pool.submit(os.getpid) for pool in self._pools.values()])
 
     def submit(self, function: Callable[..., Any], *arguments: object) -> Future[Any]:
         """Run it in the next free worker."""

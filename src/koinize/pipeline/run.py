@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +18,10 @@ from filelock import FileLock, Timeout
 
 from koinize import machine
 from koinize.digest import short
+from koinize.energy import Meter, metering
 from koinize.errors import InputError, KoinizeError
 from koinize.executors import Executor, executors
-from koinize.ledger import Ledger
+from koinize.ledger import LOAD, MILLISECOND, PROVISION, Heartbeat, Ledger
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job, perform
@@ -27,6 +29,8 @@ from koinize.spec import Spec
 from koinize.store import Store
 
 POLL_SECONDS = 0.25
+HEARTBEAT = "heartbeat"
+MILLIONTH = Decimal("0.000001")
 
 
 class Watcher(Protocol):
@@ -58,7 +62,7 @@ class Outcome:
 class _Running:
     step: Step
     interval: str
-    began: float
+    began: Decimal  # seconds since the run began, by its monotonic clock
     job: Job
 
 
@@ -95,17 +99,17 @@ def run(
     """Do the missing steps. The caller holds the lock.
 
     One failed step ends what depends on it and nothing else. KeyboardInterrupt passes through,
-    after the steps in hand were stopped and their intervals closed.
+    after the steps in hand were stopped and their intervals closed. Every second of the machine is
+    in one interval: starting the workers, loading the model into each, the steps, and idle time.
     """
     ledger = Ledger(home / "ledger.jsonl")
-    heartbeat = home / "heartbeat"
-    ledger.close_abandoned(heartbeat.stat().st_mtime if heartbeat.exists() else None)
+    ledger.close_abandoned(Heartbeat.read(home / HEARTBEAT))
     Store(home).sweep()
     if not missing:
         return Outcome()
     workers, threads = machine.layout(spec.machine.workers, spec.machine.threads)
-    with executors.get(spec.machine.executor)(workers, threads) as executor:
-        return _Run(missing, spec, root, home, watcher, executor, ledger, heartbeat).go()
+    with metering() as meter, executors.get(spec.machine.executor)(workers, threads) as executor:
+        return _Run(missing, spec, root, home, watcher, executor, ledger, meter).go()
 
 
 class _Run:
@@ -120,12 +124,13 @@ class _Run:
         watcher: Watcher,
         executor: Executor,
         ledger: Ledger,
-        heartbeat: Path,
+        meter: Meter | None = None,
     ) -> None:
         self.waiting = {one.step.id: one for one in missing}
         self.spec, self.root, self.home = spec, root, home
         self.watcher, self.executor, self.ledger = watcher, executor, ledger
-        self.heartbeat = heartbeat
+        self.meter = meter
+        self.price = spec.price.record() if spec.price else {}
         self.running: dict[Future[dict[str, Any]], _Running] = {}
         self.open: dict[str, _Running] = {}  # intervals that the ledger has no end of yet
         self.outcome = Outcome()
@@ -133,10 +138,12 @@ class _Run:
 
     def go(self) -> Outcome:
         try:
+            self._beat()
+            self._provision()
             while self.waiting or self.running:
                 self._fill()
                 finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
-                self.heartbeat.touch()
+                self._beat()
                 for future in finished:
                     self._finish(future, self.running.pop(future))
                 for one in self.running.values():
@@ -148,7 +155,36 @@ class _Run:
             for one in list(self.open.values()):
                 self._close(one, "interrupted", {}, "stopped by the user")
             raise
+        finally:
+            self._close_run()
         return self.outcome
+
+    def _beat(self) -> None:
+        """Leave a sign of life, and read the meter before one of its counters wraps."""
+        now = self.ledger.at(self.name)
+        Heartbeat(time.time(), self.name, now).write(self.home / HEARTBEAT)
+        if self.meter:
+            self.meter.sample()
+
+    def _provision(self) -> None:
+        device, run = machine.device(), self.name
+        kind = PROVISION
+        with self.ledger.recording(kind, kind=kind, device=device, price=self.price, run=run) as it:
+            self._hold(PROVISION, Decimal(1))
+            self.executor.ready()
+            it.energy = self._energy(self._release(PROVISION))
+
+    def _close_run(self) -> None:
+        """Account for the machine time in which a worker had nothing to do."""
+        if self.meter:
+            self.meter.sample()
+        self.ledger.close_run(
+            self.name,
+            self.ledger.at(self.name),
+            device=machine.device(),
+            price=self.price,
+            energy=self._energy(self.meter.idle if self.meter else None),
+        )
 
     def _ready(self) -> list[Missing]:
         """What could start now, the longest training first so that no worker waits for it."""
@@ -166,19 +202,40 @@ class _Run:
     def _start(self, step: Step) -> None:
         interval = f"{self.name}-{short(step.id)}"
         job = Job(step, self.spec, self.root, self.home, self.executor.threads)
+        one = _Running(step, interval, self.ledger.at(self.name), job)
+        self._record_start(one, interval, step.kind, step.name)
+        self._hold(interval, self._share)
+        self.watcher.started(step)
+        self.open[interval] = one
+        self.running[self.executor.submit(perform, job)] = one
+
+    @property
+    def _share(self) -> Decimal:
+        """What one worker holds of the machine; all of them together hold no more than all."""
+        return (1 / Decimal(self.executor.workers)).quantize(MILLIONTH, ROUND_DOWN)
+
+    def _record_start(self, one: _Running, interval: str, kind: str, step: str) -> None:
         self.ledger.start(
             interval,
             run=self.name,
-            step=step.name,
-            kind=step.kind,
-            artifact=step.id,
+            step=step,
+            kind=kind,
+            artifact=one.step.id,
             device=machine.device(),
-            share=f"{1 / self.executor.workers:.6g}",
-            price=self.spec.price.record() if self.spec.price else {},
+            share=f"{self._share.normalize():f}",
+            price=self.price,
+            at=one.began,
         )
-        self.watcher.started(step)
-        one = self.open[interval] = _Running(step, interval, time.monotonic(), job)
-        self.running[self.executor.submit(perform, job)] = one
+
+    def _hold(self, name: str, share: Decimal) -> None:
+        if self.meter:
+            self.meter.hold(name, share)
+
+    def _release(self, name: str) -> Decimal | None:
+        return self.meter.release(name) if self.meter else None
+
+    def _energy(self, joules: Decimal | None) -> dict[str, str]:
+        return {} if joules is None or self.meter is None else self.meter.record(joules)
 
     def _finish(self, future: Future[dict[str, Any]], one: _Running) -> None:
         error = future.exception()
@@ -195,17 +252,31 @@ class _Run:
         self.waiting[one.step.id] = Missing(one.step, "failed", 0.0)
 
     def _close(self, one: _Running, status: str, facts: Mapping[str, Any], error: str) -> None:
-        seconds = time.monotonic() - one.began
+        """End a step's interval; what its worker took to load the model has one of its own.
+
+        The energy of both together was read; between them it is divided by time.
+        """
+        now = self.ledger.at(self.name)
+        whole, joules = now - one.began, self._release(one.interval)
+        load = min(whole, Decimal(str(facts.get("load_seconds", 0))).quantize(MILLISECOND))
+        loading = None if joules is None else joules * load / whole if whole else Decimal(0)
         del self.open[one.interval]
         self.ledger.end(
             one.interval,
             status=status,
-            seconds=seconds,
+            seconds=whole - load,
             tokens=facts.get("tokens", 0),
             units=facts.get("units", 0),
+            energy=self._energy(None if joules is None else joules - (loading or 0)),
             error=error,
+            at=now,
         )
-        self.watcher.ended(one.step, seconds, error)
+        if load:
+            name, end = f"{one.interval}-load", one.began + load
+            self._record_start(one, name, LOAD, LOAD)
+            energy = self._energy(loading)
+            self.ledger.end(name, status="done", seconds=load, energy=energy, at=end)
+        self.watcher.ended(one.step, float(whole), error)
 
     def _show(self, one: _Running) -> None:
         try:

@@ -1,0 +1,35 @@
+"""The last sign of life of a run, kept beside the ledger in a file of its own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The last sign of life of a run: `at` seconds into it, by its monotonic clock.
+
+    `unix` is when that was by the wall clock: all that is known of work outside that run.
+    """
+
+    unix: float
+    run: str = ""
+    at: Decimal | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Heartbeat | None:
+        """What the file says; None without one."""
+        try:
+            unix, words = path.stat().st_mtime, path.read_text(encoding="utf-8").split()
+            return cls(unix, words[0], Decimal(words[1])) if len(words) == 2 else cls(unix)
+        except (OSError, ArithmeticError, ValueError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Leave it in the file. On a full disk there is no sign of life, and work goes on."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            path.write_text(f"{self.run} {self.at}", encoding="utf-8")
