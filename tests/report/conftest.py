@@ -189,7 +189,34 @@ def task_input(name="sentiment", **rows):
         reference="COMB",
         systems=systems(),
         evaluations=evaluations(name, **rows),
+        interference=interference(),
     )
+
+
+def interference():
+    """Cosines from -0.2 to 1, energies up to rank 16, as inspecting adapters gives them."""
+    count = len(LANGUAGES)
+    cosine = [
+        [1.0 if i == j else 0.3 - 0.1 * abs(i - j) for j in range(count)] for i in range(count)
+    ]
+    angle = [[0.0 if i == j else 40.0 + i + j for j in range(count)] for i in range(count)]
+    overlap = [[abs(value) for value in row] for row in cosine]
+    return {
+        "languages": LANGUAGES,
+        "base_model": "package:gemma3_270m",
+        "parameters": [3_796_992] * count,
+        "modules": [126] * count,
+        "norms": [3.5 + 0.1 * i for i in range(count)],
+        "cosine": cosine,
+        "column_overlap": overlap,
+        "row_overlap": overlap,
+        "column_angle": angle,
+        "row_angle": angle,
+        "sign_conflict": [[(1 - value) / 2 for value in row] for row in cosine],
+        "ranks": [[4.8, 11.5]] * count,
+        "energy_ranks": [1, 2, 4, 8, 16],
+        "energy": [[0.614, 0.75, 0.867, 0.949, 1.0]] * count,
+    }
 
 
 def report_input(**changes):

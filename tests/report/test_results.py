@@ -388,6 +388,7 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "reference",
         "chosen",
         "systems",
+        "interference",
         "scores",
         "selection",
         "verdicts",

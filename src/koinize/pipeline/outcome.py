@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from koinize import __version__
@@ -10,6 +10,7 @@ from koinize.digest import short
 from koinize.errors import InputError
 from koinize.metrics import metrics
 from koinize.pipeline.graph import BASE, COMB, INDV, MEAN, distinct, labels_of, only
+from koinize.pipeline.interference import interference
 from koinize.pipeline.project import Project
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import read_result_rows
@@ -78,7 +79,14 @@ class _Gatherer:
             reference=COMB,
             systems=list(self._systems()),
             evaluations=list(self._evaluations()),
+            interference=interference(
+                self.project.store, self.project.home, self.name, self._adapters()
+            ),
         )
+
+    def _adapters(self) -> Mapping[str, str]:
+        """The ids of what the merges are made of, by language."""
+        return next((step.uses for step in self.steps if step.kind == "merge"), {})
 
     def _choice(self, suffix: str = "") -> str:
         chosen: str = self.artifacts[f"select/{self.name}{suffix}"].facts["chosen"]

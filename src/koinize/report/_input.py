@@ -50,7 +50,8 @@ class TaskInput:
     """One task: its systems, their evaluations, and what verdicts are measured against.
 
     The first metric selects the candidate; `margins` (metric -> points) say what may be lost
-    before a language counts as worse than `reference`.
+    before a language counts as worse than `reference`. `interference` is what inspecting the
+    languages' adapters found, as plain values; None where there are not two.
     """
 
     name: str
@@ -62,6 +63,7 @@ class TaskInput:
     reference: str
     systems: Sequence[System]
     evaluations: Sequence[Evaluation]
+    interference: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def _task(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
         "reference": task.reference,
         "chosen": quality.chosen.name if quality.chosen else None,
         "systems": [asdict(system) for system in task.systems],
+        "interference": task.interference,
         **quality.results(),
         "costs": task_costs(task, accounts),
     }

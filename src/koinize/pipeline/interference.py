@@ -1,0 +1,56 @@
+"""How the languages' adapters interfere with one another: for the report, found once for each set.
+
+No step stands on it, so it is no step: a project whose results are complete gets its figures with
+the next report, and no artifact changes. They are kept until an adapter changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from koinize.digest import digest
+from koinize.store import Store, write_atomically
+
+VERSION = 1  # raised by whoever changes what is measured
+FOLDER = "interference"
+
+
+def interference(
+    store: Store, home: Path, task: str, adapters: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """`Inspection` as plain values, of adapters given by language with their artifacts' ids.
+
+    None for fewer than two languages. Raises KoinizeError when an adapter is missing or changed.
+    """
+    if len(adapters) < 2:
+        return None
+    wanted = digest([VERSION, dict(adapters)])
+    path = home / FOLDER / f"{digest(task)}.json"  # a task's name need not be a file's
+    kept = _read(path)
+    if kept.get("of") == wanted:
+        return dict(kept["figures"])
+    figures = _measure({language: store.open(one).folder for language, one in adapters.items()})
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, json.dumps({"of": wanted, "figures": figures}))
+    return figures
+
+
+def _measure(folders: Mapping[str, Path]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from koinize.engine.inspect import inspect_adapters
+
+    found = asdict(inspect_adapters(folders))
+    del found["parts"]
+    return {**found, **found.pop("total")}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
