@@ -1,6 +1,7 @@
 """One error tree. Every message says what is wrong, where, what was expected and what to do.
 
-Exit codes: 0 done, 1 a step failed, 2 bad input or usage, 3 the gate said no, 130 interrupted.
+Exit codes: 0 done, 1 a step failed, 2 bad input or usage, 3 the gate or a limit said no, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -74,6 +75,12 @@ def each(error: InputError) -> tuple[InputError, ...]:
 
 class GateError(KoinizeError):
     """The gate refused a candidate: at least one language got worse or could not be decided."""
+
+    exit_code = 3
+
+
+class LimitError(KoinizeError):
+    """What is to be done may cost more, or take longer, than the user allows."""
 
     exit_code = 3
 

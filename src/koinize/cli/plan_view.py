@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import groupby
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from koinize.pipeline import Missing, Plan, Project
+from koinize.pipeline.estimate import Estimate, Schedule
 
 ROWS_BEFORE_GROUPING = 24
 
@@ -26,38 +28,77 @@ def show_plan(todo: Plan, project: Project) -> None:
     for name, why, seconds in _lines(todo.missing):
         table.add_row(name, why, duration(seconds))
     console.print(table)
-    console.print(f"{len(todo.missing)} of {todo.total} steps are missing; {estimate(todo)}")
+    console.print(f"{len(todo.missing)} of {todo.total} steps are missing{_guessed(todo)}")
+    for line in (*estimate_lines(todo), *saving_lines(todo)):
+        console.print(line, markup=False, highlight=False)
 
 
 def plan_json(todo: Plan, project: Project) -> dict[str, object]:
-    """The same as plain data."""
+    """The same as plain data: seconds, and amounts of money as decimals in text."""
+    cost = todo.cost(todo.wall)
     return {
         "total": todo.total,
         "missing": [
             {"step": one.step.name, "id": one.step.id, "why": one.why, "seconds": one.seconds}
             for one in todo.missing
         ],
-        "wall_seconds": todo.wall_seconds,
-        "machine_seconds": todo.machine_seconds,
-        "cost": None if todo.cost is None else str(todo.cost),
-        "currency": todo.currency,
-        "estimated_from": "the ledger" if todo.learnt else "first guesses",
+        "wall_seconds": todo.wall.value,
+        "wall_interval": _interval(todo.wall),
+        "machine_seconds": todo.machine.value,
+        "machine_interval": _interval(todo.machine),
+        "cost": cost and _money(cost.value),
+        "cost_interval": cost and [_money(cost.low), _money(cost.high)],
+        "currency": todo.price.get("currency", ""),
+        "price": dict(todo.price),
+        "estimated_from": _source(todo),
+        "first_guesses": list(todo.guessed),
+        "saving": _saving_json(todo),
         "findings": list(project.inputs.findings),
     }
 
 
 def estimate(todo: Plan) -> str:
     """Both clocks and the money, in one clause."""
-    text = f"about {duration(todo.wall_seconds)} of wall time"
-    text += f" and {duration(todo.machine_seconds)} of this machine"
-    if todo.cost is not None:
-        text += f", {todo.cost:.4f} {todo.currency}"
-    return text + ("" if todo.learnt else " (a first guess: the ledger is empty)")
+    text = f"about {duration(todo.wall.value)} of wall time"
+    text += f" and {duration(todo.machine.value)} of this machine"
+    if (cost := todo.cost(todo.wall)) is not None:
+        text += f", {amount(cost.value)} {todo.price['currency']}"
+    return text
+
+
+def estimate_lines(todo: Plan) -> Iterable[str]:
+    """Both clocks and the money, each with its interval."""
+    yield f"  wall time     {_between(todo.wall)}"
+    yield f"  machine time  {_between(todo.machine)}"
+    cost = todo.cost(todo.wall)
+    if cost is not None:
+        interval = f"({amount(cost.low)} to {amount(cost.high)})"
+        text = f"{amount(cost.value)} {todo.price['currency']} {interval}"
+        yield f"  cost          {text}, idle time included"
+
+
+def saving_lines(todo: Plan) -> Iterable[str]:
+    """What this update takes against retraining on everything."""
+    if (found := todo.comparison) is None:
+        return
+    how = "measured here before, scaled to today's rows" if found.measured else "estimated"
+    yield f"against retraining COMB on all rows of {', '.join(found.tasks)} and testing it ({how}):"
+    clocks = (
+        ("wall time   ", found.update.wall, found.retrain.wall),
+        ("machine time", found.update.machine, found.retrain.machine),
+    )
+    for label, update, retrain in clocks:
+        took = f"{duration(update.value)} instead of {duration(retrain.value)}"
+        yield f"  {label}  {took}: {_less(update, retrain)}"
+    update_cost, retrain_cost = todo.cost(found.update.wall), todo.cost(found.retrain.wall)
+    if update_cost and retrain_cost:
+        took = f"{amount(update_cost.value)} instead of {amount(retrain_cost.value)}"
+        yield f"  cost          {took} {todo.price['currency']}: {_less(update_cost, retrain_cost)}"
 
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: 0.4 s, 52 s, 3 min 05 s, 2 h 07 min."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
@@ -65,6 +106,68 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def amount(money: float) -> str:
+    """An amount of money: cents from 1 up, four places below."""
+    return f"{money:.2f}" if money >= 1 else f"{money:.4f}"
+
+
+def _between(estimate: Estimate) -> str:
+    interval = f"{duration(estimate.low)} to {duration(estimate.high)}"
+    return f"{duration(estimate.value)} ({interval})"
+
+
+def _guessed(todo: Plan) -> str:
+    """Which of the figures no ledger stands behind."""
+    if not todo.guessed:
+        return ""
+    if todo.guessed == todo.kinds:
+        return "; a first guess, since the ledger knows nothing of such steps:"
+    return f"; first guesses for {', '.join(todo.guessed)}, the rest from the ledger:"
+
+
+def _source(todo: Plan) -> str:
+    if not todo.guessed:
+        return "the ledger"
+    return "first guesses" if todo.guessed == todo.kinds else "the ledger and first guesses"
+
+
+def _less(update: Estimate, retrain: Estimate) -> str:
+    if not retrain.value:
+        return "no saving"
+    share = 100 * (1 - update.value / retrain.value)
+    return f"{share:.1f} % less" if share >= 0 else f"{-share:.1f} % more"
+
+
+def _saving_json(todo: Plan) -> dict[str, Any] | None:
+    if (found := todo.comparison) is None:
+        return None
+    return {
+        "tasks": list(found.tasks),
+        "measured": found.measured,
+        "update": _schedule_json(found.update, todo),
+        "retrain": _schedule_json(found.retrain, todo),
+    }
+
+
+def _schedule_json(times: Schedule, todo: Plan) -> dict[str, Any]:
+    cost = todo.cost(times.wall)
+    return {
+        "wall_seconds": times.wall.value,
+        "wall_interval": _interval(times.wall),
+        "machine_seconds": times.machine.value,
+        "machine_interval": _interval(times.machine),
+        "cost": cost and _money(cost.value),
+    }
+
+
+def _interval(estimate: Estimate) -> list[float]:
+    return [estimate.low, estimate.high]
+
+
+def _money(value: float) -> str:
+    return f"{value:.6f}"
 
 
 def _lines(missing: Iterable[Missing]) -> Iterable[tuple[str, str, float]]:

@@ -17,6 +17,23 @@ RetrainComb = Annotated[
     typer.Option("--retrain-comb", help="Train COMB again, too, where only training rows changed."),
 ]
 
+MaxCost = Annotated[
+    str | None,
+    typer.Option(
+        "--max-cost",
+        metavar="AMOUNT",
+        help="Refuse when it may cost more, in the currency of the price in koinize.yaml.",
+    ),
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(
+        "--max-time",
+        metavar="TIME",
+        help="Refuse when it may take longer: 5400, 90min, 1h30m or 2h.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
@@ -38,32 +55,41 @@ def init(
 def plan(
     spec: SpecFile = SPEC,
     retrain_comb: RetrainComb = False,
+    max_cost: MaxCost = None,
+    max_time: MaxTime = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what is missing, why, and what it will cost, before it costs anything."""
+    from koinize.cli.limits import Limits
     from koinize.cli.plan_view import plan_json, show_plan
 
+    limits = Limits.read(max_cost, max_time)
     project = open_project(spec, retrain_comb=retrain_comb)
     todo = project.plan()
     if as_json:
         print_json(plan_json(todo, project))
     else:
         show_plan(todo, project)
+    limits.check(todo)
 
 
 def run(
     spec: SpecFile = SPEC,
     retrain_comb: RetrainComb = False,
+    max_cost: MaxCost = None,
+    max_time: MaxTime = None,
     as_json: AsJson = False,
 ) -> None:
     """Do what is missing: train, merge, choose on dev, test once, report."""
+    from koinize.cli.limits import Limits
     from koinize.cli.progress import watching
     from koinize.errors import Interrupted, StepError
 
+    limits = Limits.read(max_cost, max_time)
     project = open_project(spec, retrain_comb=retrain_comb)
     try:
         with watching(quiet=as_json) as watcher:
-            todo, outcome = project.run(watcher)
+            todo, outcome = project.run(watcher, limits.check)
     except KeyboardInterrupt:
         remedy = "finished steps are kept, run again to go on"
         raise Interrupted("stopped", remedy=remedy) from None

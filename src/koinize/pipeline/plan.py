@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from statistics import median
+from functools import cached_property
+from typing import Any
 
-from koinize.ledger import Interval
+from koinize import machine
+from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
+from koinize.pipeline.experience import Experience
+from koinize.pipeline.retrain import Comparison, compare
 from koinize.pipeline.step import Step
 from koinize.store import Artifact, Store
-
-FIRST_GUESS = {
-    # Seconds per unit on one core of a 2020s server with a model of 270 M parameters in bf16: what
-    # is used until this project's own ledger knows better.
-    "base": 60.0,
-    "train": 1 / 700,
-    "import": 1.0,
-    "merge": 5.0,
-    "evaluate": 1 / 1800,
-    "select": 1.0,
-}
 
 SHOWN_CHANGES = 3
 
@@ -38,106 +30,122 @@ class Missing:
 class Plan:
     """The missing steps in order, the number of steps in all, and the estimate.
 
-    `wall_seconds`: until the last one ends, `workers` at a time. `machine_seconds`: the sum of
-    every step's share of the machine. `cost`: that at the price; None without one.
+    `wall`: seconds until the last one ends, `workers` at a time. `machine`: the sum of every step's
+    share of the machine; what is left of the wall time is idle. `price` is that of koinize.yaml or
+    empty. `guessed` names the kinds of missing steps of which the ledger knows nothing, `kinds` all
+    of them. `comparison` stands where the missing steps are an update.
     """
 
     missing: tuple[Missing, ...]
     total: int
-    wall_seconds: float
-    machine_seconds: float
-    cost: Decimal | None
-    currency: str
-    learnt: bool
+    wall: Estimate
+    machine: Estimate
+    price: Mapping[str, str]
+    guessed: tuple[str, ...]
+    kinds: tuple[str, ...]
+    comparison: Comparison | None
+
+    def cost(self, wall: Estimate) -> Estimate | None:
+        """What the whole machine costs for so long, idle time included; None without a price."""
+        return wall * (float(self.price["per_hour"]) / 3600) if self.price else None
 
 
 def plan(
     steps: Sequence[Step],
     store: Store,
-    intervals: Sequence[Interval],
+    experience: Experience,
     workers: int,
     price: Mapping[str, str],
 ) -> Plan:
     """Compare the steps with the store. Reads names and manifests, never a tensor."""
     present = store.ids()
-    names = store.names()
-    rates = _rates(intervals)
-    labels = {step.id: step.name for step in steps}
-    missing = tuple(
-        Missing(step, _why(step, store, names, labels, present), _seconds(step, rates))
+    rates = Rates(experience, machine.device())
+    work = [
+        Work(step, rate := rates.step(step), rate.seconds(step.units))
         for step in steps
         if step.id not in present
-    )
-    machine = sum(one.seconds for one in missing) / workers
-    cost = Decimal(machine) * Decimal(price["per_hour"]) / 3600 if price else None
-    return Plan(
-        missing=missing,
-        total=len(steps),
-        wall_seconds=_makespan(missing, workers),
-        machine_seconds=machine,
-        cost=cost,
-        currency=price.get("currency", ""),
-        learnt=any(one.step.kind in rates for one in missing),
-    )
-
-
-def _why(
-    step: Step,
-    store: Store,
-    names: Mapping[str, str],
-    labels: Mapping[str, str],
-    present: set[str],
-) -> str:
-    before = store.manifest(names[step.name]) if step.name in names else None
-    if before is None:
-        return "never done"
-    if before.id == step.id:
-        return "its artifact is gone"
-    changes = [
-        _change(label, step, before, labels, present)
-        for label in sorted({*before.inputs, *step.identity})
-        if before.inputs.get(label) != step.identity.get(label)
     ]
-    if len(changes) > SHOWN_CHANGES:
-        changes[SHOWN_CHANGES - 1 :] = [f"{len(changes) - SHOWN_CHANGES + 1} more inputs changed"]
-    return "; ".join(changes) or "koinize computes it differently now"
+    reasons = _Reasons(steps, store, present)
+    times = schedule(work, workers, rates.load)
+    kinds = dict.fromkeys(one.step.kind for one in work)
+    known = {one.step.kind for one in work if one.rate.learnt}
+    return Plan(
+        missing=tuple(Missing(one.step, reasons.why(one.step), one.seconds) for one in work),
+        total=len(steps),
+        wall=times.wall,
+        machine=times.machine,
+        price=price,
+        guessed=tuple(kind for kind in kinds if kind not in known),
+        kinds=tuple(kinds),
+        comparison=compare(steps, work, present, rates, workers),
+    )
 
 
-def _change(
-    label: str, step: Step, before: Artifact, labels: Mapping[str, str], present: set[str]
-) -> str:
-    if label in step.rows:
-        old = before.facts.get("rows", {}).get(label)
-        delta = f", {step.rows[label] - old:+d} rows" if old not in (None, step.rows[label]) else ""
-        return f"{label} changed{delta}"
-    if label in step.uses:
-        upstream = labels.get(step.uses[label], label)
-        made = "changed" if step.uses[label] in present else "is made anew"
-        return f"{upstream} {made}"
-    if label not in step.identity:
-        return f"{label} no longer used"
-    return f"{label} {'changed' if label in before.inputs else 'added'}"
+class _Reasons:
+    """Why a step is missing: how what it reads differs from what its name stood for last."""
+
+    def __init__(self, steps: Sequence[Step], store: Store, present: Collection[str]) -> None:
+        self.store, self.present = store, present
+        self.steps = steps
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Id -> name of every step."""
+        return {step.id: step.name for step in self.steps}
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Name -> id of what was current when the last run ended."""
+        return self.store.names()
+
+    def why(self, step: Step) -> str:
+        if step.why:
+            return step.why
+        before = self.store.manifest(self.names[step.name]) if step.name in self.names else None
+        if before is None:
+            return "never done"
+        if before.id == step.id:
+            return "its artifact is gone"
+        changes = [
+            change
+            for label in sorted({*before.inputs, *step.identity})
+            if before.inputs.get(label) != step.identity.get(label)
+            for change in self._changes(label, step, before)
+        ]
+        if len(changes) > SHOWN_CHANGES:
+            more = len(changes) - SHOWN_CHANGES + 1
+            changes[SHOWN_CHANGES - 1 :] = [f"{more} more inputs changed"]
+        return "; ".join(changes) or "koinize computes it differently now"
+
+    def _changes(self, label: str, step: Step, before: Artifact) -> list[str]:
+        if label in step.rows:
+            old = before.facts.get("rows", {}).get(label)
+            differs = old not in (None, step.rows[label])
+            return [f"{label} changed" + (f", {step.rows[label] - old:+d} rows" if differs else "")]
+        if label in step.uses:
+            upstream = self.labels.get(step.uses[label], label)
+            made = "changed" if step.uses[label] in self.present else "is made anew"
+            return [f"{upstream} {made}"]
+        if label not in step.identity:
+            return [f"{label} no longer used"]
+        if label not in before.inputs:
+            return [f"{label} added"]
+        said = before.facts.get("settings", {}).get(label)
+        return list(_changed_settings(label, said, step.settings.get(label))) or [
+            f"{label} changed"
+        ]
 
 
-def _rates(intervals: Sequence[Interval]) -> dict[str, float]:
-    """Seconds per unit of each kind of step, the median of what this project has done."""
-    seen: dict[str, list[float]] = {}
-    for one in intervals:
-        if one.status == "done" and one.units:
-            seen.setdefault(one.kind, []).append(float(one.seconds) / one.units)
-    return {kind: median(rates) for kind, rates in seen.items()}
-
-
-def _seconds(step: Step, rates: Mapping[str, float]) -> float:
-    return max(1, step.units) * rates.get(step.kind, FIRST_GUESS[step.kind])
-
-
-def _makespan(missing: Sequence[Missing], workers: int) -> float:
-    """When the last step ends if each starts as soon as its needs and a worker allow."""
-    free = [0.0] * workers
-    ends: dict[str, float] = {}
-    for one in missing:
-        ready = max((ends.get(need, 0.0) for need in one.step.needs), default=0.0)
-        worker = min(range(workers), key=lambda index: (max(free[index], ready), index))
-        ends[one.step.id] = free[worker] = max(free[worker], ready) + one.seconds
-    return max(ends.values(), default=0.0)
+def _changed_settings(
+    label: str, before: Mapping[str, Any] | None, now: Mapping[str, Any] | None
+) -> Iterator[str]:
+    """The settings that differ. What is at its default is in neither mapping."""
+    if before is None or now is None:  # made by a koinize that kept their digest alone
+        return
+    for key in sorted({*before, *now}):
+        if key not in before:
+            yield f"{label}.{key} set to {now[key]}"
+        elif key not in now:
+            yield f"{label}.{key} back to its default from {before[key]}"
+        elif before[key] != now[key]:
+            yield f"{label}.{key} changed from {before[key]} to {now[key]}"

@@ -1,0 +1,195 @@
+"""How long work will take, with an interval, from what similar work took.
+
+`docs/plan.md` has the formulas. In short: seconds are units times a rate; the rate is the seconds
+of all similar work over its units; its uncertainty is shared by all steps that it predicts, and
+every step scatters on its own besides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+from koinize.ledger import LOAD
+from koinize.pipeline.experience import Experience, Tally
+from koinize.pipeline.step import Step
+
+NORMAL_95 = 1.96
+FIRST_GUESS = {
+    # Seconds per unit on one core of a 2020s server with a model of 270 M parameters in bf16: what
+    # is used until this project's own ledger knows better.
+    "base": 60.0,
+    "train": 1 / 700,
+    "import": 1.0,
+    "merge": 5.0,
+    "evaluate": 1 / 1800,
+    "select": 1.0,
+}
+USES_MODEL = frozenset({"train", "evaluate"})
+
+# Relative standard deviations. A rate from another machine is as good as a first guess: within a
+# factor of 10 of the truth 19 times out of 20; one from another task is within a factor of 3.
+GUESS = math.log(10) / NORMAL_95
+OTHER_TASK = math.log(3) / NORMAL_95
+# What the scatter of single steps is taken to be before anything is known, and how many steps'
+# worth of evidence that counts for.
+PRIOR_SCATTER, PRIOR_COUNT = 0.3, 2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A quantity, and the interval that should hold it 19 times out of 20."""
+
+    value: float
+    low: float
+    high: float
+
+    def __mul__(self, factor: float) -> Estimate:
+        return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds per unit; `shared` and `scatter` are relative standard deviations.
+
+    `shared` is how far off the rate itself may be, `scatter` how far a single step strays from it.
+    `learnt` says whether a ledger stands behind it.
+    """
+
+    per_unit: float
+    shared: float
+    scatter: float
+    learnt: bool = True
+
+    def seconds(self, units: int) -> float:
+        """What so much work takes; work without units is one unit."""
+        return max(1, units) * self.per_unit
+
+
+Part = tuple[Rate, float]
+"""Seconds, and the rate that they were predicted by."""
+
+
+def rate_of(tally: Tally, doubt: float = 0.0) -> Rate:
+    """The ratio of the sums, its residual scatter, and the standard error of that ratio.
+
+    `doubt` is a further shared deviation, for work that is not quite the same.
+    """
+    per_unit = tally.seconds / tally.units
+    # The sum of u (s / (per_unit u) - 1)^2 over the sum of u, times the number of steps.
+    residual = (
+        tally.count * (tally.squared_seconds / (per_unit**2 * tally.units) - 1) if per_unit else 0.0
+    )
+    known = PRIOR_COUNT + tally.count - 1
+    variance = (PRIOR_COUNT * PRIOR_SCATTER**2 + max(0.0, residual)) / known
+    error = variance * tally.squared_units / tally.units**2
+    return Rate(per_unit, math.sqrt(error + doubt**2), math.sqrt(variance))
+
+
+def together(parts: Iterable[Part]) -> Estimate:
+    """The sum of the parts: one rate's error moves all its steps, their scatter averages out."""
+    sums: dict[Rate, tuple[float, float]] = {}
+    for rate, seconds in parts:
+        linear, squared = sums.get(rate, (0.0, 0.0))
+        sums[rate] = linear + seconds, squared + seconds**2
+    value = sum(linear for linear, _ in sums.values())
+    if not value:
+        return Estimate(0.0, 0.0, 0.0)
+    variance = sum(
+        (rate.shared * linear) ** 2 + rate.scatter**2 * squared
+        for rate, (linear, squared) in sums.items()
+    )
+    factor = math.exp(NORMAL_95 * math.sqrt(variance) / value)
+    return Estimate(value, value / factor, value * factor)
+
+
+class Rates:
+    """The rates that experience gives for work on one device."""
+
+    def __init__(self, experience: Experience, device: str) -> None:
+        self.experience, self.device = experience, device
+        self._of_kind = cache(self._over_tasks)
+        self.of = cache(self._of)
+
+    def step(self, step: Step) -> Rate:
+        """The rate of a step of the graph."""
+        return self.of(step.kind, step.task)
+
+    @cached_property
+    def load(self) -> Rate | None:
+        """Of loading the model into a worker; None while the ledger has none apart."""
+        rate = self.of(LOAD, "")
+        return rate if rate.learnt else None
+
+    def _of(self, kind: str, task: str) -> Rate:
+        if tally := self.experience.tallies.get((self.device, kind, task)):
+            return rate_of(tally)
+        return self._of_kind(kind)
+
+    def _over_tasks(self, kind: str) -> Rate:
+        here, anywhere = Tally(), Tally()
+        for (device, other, _), tally in self.experience.tallies.items():
+            if other == kind:
+                anywhere += tally
+                here += tally if device == self.device else Tally()
+        if here.count:
+            return rate_of(here, OTHER_TASK)
+        if anywhere.count:
+            return rate_of(anywhere, GUESS)
+        return Rate(FIRST_GUESS.get(kind, 1.0), GUESS, PRIOR_SCATTER, learnt=False)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One step with its predicted seconds and the rate behind them."""
+
+    step: Step
+    rate: Rate
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`wall`: until the last step ends. `machine`: the sum of every step's share of the machine."""
+
+    wall: Estimate
+    machine: Estimate
+
+
+def schedule(work: Sequence[Work], workers: int, load: Rate | None) -> Schedule:
+    """Each step starts as soon as its needs and a worker allow, in the order given.
+
+    A worker loads the model before its first step that uses it. The interval of the wall time is
+    that of the critical path: by as much as its steps are late, the end is.
+    """
+    free: list[float] = [0.0] * workers
+    latest: list[str | None] = [None] * workers  # what each worker did last
+    loaded: set[int] = set()
+    ends: dict[str, float] = {}
+    before: dict[str, str | None] = {}  # what a step waited for
+    parts: dict[str, list[Part]] = {}
+    for one in work:
+        need = max(one.step.needs, key=lambda name: ends.get(name, 0.0), default="")
+        ready = ends.get(need, 0.0)
+        worker = min(range(workers), key=lambda index: (max(free[index], ready), index))
+        name = one.step.id
+        before[name] = need if ready > free[worker] else latest[worker]
+        parts[name] = [(one.rate, one.seconds)]
+        if load and one.step.kind in USES_MODEL and worker not in loaded:
+            loaded.add(worker)
+            parts[name].append((load, load.per_unit))
+        ends[name] = free[worker] = max(free[worker], ready) + sum(s for _, s in parts[name])
+        latest[worker] = name
+    machine = together(part for some in parts.values() for part in some)
+    return Schedule(together(_critical(ends, before, parts)), machine * (1 / workers))
+
+
+def _critical(
+    ends: dict[str, float], before: dict[str, str | None], parts: dict[str, list[Part]]
+) -> Iterable[Part]:
+    name = max(ends, key=lambda one: ends[one], default=None)
+    while name is not None:
+        yield from parts[name]
+        name = before[name]

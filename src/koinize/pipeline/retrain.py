@@ -1,0 +1,101 @@
+"""The other way to bring a project up to date: COMB, trained anew on all rows and evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from koinize.pipeline.estimate import Rates, Schedule, Work, schedule
+from koinize.pipeline.graph import COMB, COMB_CONTINUED
+from koinize.pipeline.step import PARENT, Step
+
+TRAIN = ("train", "import")
+COMBINED, COMB_NAMES = (COMB, COMB_CONTINUED), ("comb", "comb-continued")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an update of these tasks takes, and what retraining on everything would take instead.
+
+    `update` are the missing steps but for COMB's own, which no update needs. `measured` says that
+    COMB was trained here before and its time, scaled to today's rows, stands behind `retrain`.
+    """
+
+    tasks: tuple[str, ...]
+    update: Schedule
+    retrain: Schedule
+    measured: bool
+
+
+def compare(
+    steps: Sequence[Step],
+    missing: Sequence[Work],
+    present: Collection[str],
+    rates: Rates,
+    workers: int,
+) -> Comparison | None:
+    """None unless adapters of a task are missing while others are there: then it is an update."""
+    tasks = [task for task in dict.fromkeys(one.step.task for one in missing) if task]
+    alternatives = {
+        task: _retraining([s for s in steps if s.task == task], present) for task in tasks
+    }
+    chosen = {task: found for task, found in alternatives.items() if found}
+    if not chosen:
+        return None
+    update = [one for one in missing if one.step.task in chosen and not _of_comb(one.step)]
+    work = [_work(step, rates) for found in chosen.values() for step in found]
+    return Comparison(
+        tasks=tuple(chosen),
+        update=schedule(update, workers, rates.load),
+        retrain=schedule(work, workers, rates.load),
+        measured=all(
+            one.step.name in rates.experience.combined for one in work if one.step.kind == "train"
+        ),
+    )
+
+
+def _of_comb(step: Step) -> bool:
+    return step.system in COMBINED or step.name in {
+        f"train/{step.task}/{one}" for one in COMB_NAMES
+    }
+
+
+def _retraining(steps: Sequence[Step], present: Collection[str]) -> list[Step]:
+    """COMB's training and its evaluations on test; empty where this is no update of this task."""
+    adapters = [one for one in steps if one.kind in TRAIN and not _of_comb(one)]
+    there = {one.id in present for one in adapters}
+    comb = _training(steps, adapters)
+    if there != {True, False} or comb is None:
+        return []
+    return [comb, *_evaluations(steps, comb)]
+
+
+def _training(steps: Sequence[Step], adapters: Sequence[Step]) -> Step | None:
+    """COMB's step, or one made up of all languages' where the project has no COMB."""
+    for one in steps:
+        if one.name == f"train/{one.task}/comb":
+            return replace(one, uses={}, after=())
+    if any(one.kind == "import" or PARENT in one.uses for one in adapters):
+        return None  # trained elsewhere, or trained on: what all rows would take is not known
+    units = sum(one.units for one in adapters)
+    task = adapters[0].task if adapters else ""
+    return Step(kind="train", name=f"train/{task}/comb", inputs={}, units=units, task=task)
+
+
+def _evaluations(steps: Sequence[Step], comb: Step) -> Iterator[Step]:
+    """One for each language. Every system's evaluation of a language is the same work."""
+    seen: set[str] = set()
+    for one in steps:
+        if one.kind == "evaluate" and one.split == "test" and one.languages[0] not in seen:
+            language = one.languages[0]
+            seen.add(language)
+            name = f"evaluate/{one.task}/{COMB}/{language}/test"
+            yield replace(one, name=name, system=COMB, uses={"adapter": comb.id}, after=())
+
+
+def _work(step: Step, rates: Rates) -> Work:
+    """As measured the last time where there was one, else by the rate of its kind."""
+    rate = rates.step(step)
+    if tally := rates.experience.combined.get(step.name):
+        rate = replace(rate, per_unit=tally.seconds / tally.units, shared=rate.scatter, learnt=True)
+    return Work(step, rate, rate.seconds(step.units))
