@@ -119,6 +119,7 @@ CHECKS = {
     "maxLength": _bound(str, lambda value, says: len(value) <= says),
     "minItems": _bound(list, lambda value, says: len(value) >= says),
     "minProperties": _bound(dict, lambda value, says: len(value) >= says),
+    "maxProperties": _bound(dict, lambda value, says: len(value) <= says),
     "minimum": _bound(NUMBER, lambda value, says: value >= says),
     "maximum": _bound(NUMBER, lambda value, says: value <= says),
     "exclusiveMinimum": _bound(NUMBER, lambda value, says: value > says),

@@ -40,7 +40,12 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
         ("evaluation: {max_lenght: 3}", "7:14 unknown key 'max_lenght' in evaluation; did you mean "
             "'max_length'?"),
         ("price: {per_hour: 1, source: x, date: 2026-01-31, unit: h}", "7:51 unknown key 'unit' in "
-            "price; choose one of: currency, date, per_hour, source"),
+            "price; choose one of: currency, date, machine, per_hour, source"),
+        ("price: {machine: aws-g5-xlrage}", "7:9 price.machine: unknown machine 'aws-g5-xlrage'; "
+            "did you mean 'aws-g5-xlarge'?"),
+        ("price: {machine: aws-g5-xlarge, per_hour: 1, date: 2026-01-31}", "7:1 missing key "
+            "'source' in price; add 'source: ...'"),
+        ("price: {machine: 3}", "7:9 price.machine: expected text, not 3; write \"3\""),
         ("machine: {worker: 2}", "7:11 unknown key 'worker' in machine; did you mean 'workers'?"),
         # wrong kinds of values
         ("training: {epochs: three}", "7:12 training.epochs: expected a whole number, not 'three'"),

@@ -76,6 +76,12 @@ def test_a_file_with_everything_fits_and_loads(whole, good, loaded):
     assert loaded(good + GENEROUS).name == "small"
 
 
+def test_a_price_of_the_book_fits_and_loads(whole, good, loaded):
+    text = f"{good}price: {{machine: aws-g5-xlarge}}\n"
+    assert faults(parsed(text), whole, whole) == []
+    assert loaded(text).price.record()["per_hour"] == "1.006"
+
+
 @pytest.mark.parametrize(
     "added",
     [
@@ -93,6 +99,7 @@ def test_a_file_with_everything_fits_and_loads(whole, good, loaded):
         "machine: {workers: 0}",
         "baselines: [all]",
         "price: {per_hour: 1}",
+        "price: {machine: aws-g5-xlarge, sorce: x}",
     ],
 )
 def test_what_reading_refuses_the_schema_refuses(whole, good, refused, added):

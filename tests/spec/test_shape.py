@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
+from koinize.prices import price_book
 from koinize.settings import EvaluationSection, LoraSpec, TrainingSpec
 from koinize.spec.grid import PAPER
 
@@ -96,6 +97,20 @@ def test_candidates(loaded, good, candidates, described):
 def test_the_papers_eight():
     assert len(PAPER) == 8
     assert {entry["density"] for entry in PAPER} == {0.5, 1.0}
+
+
+def test_a_price_may_come_from_the_book_and_the_users_own_wins(loaded, good):
+    price = loaded(good + "price: {machine: aws-g5-xlarge}\n").price
+    assert (price.machine, price.per_hour) == ("aws-g5-xlarge", Decimal("1.006"))
+    assert price.record() == price_book()["aws-g5-xlarge"].record()
+    own = "per_hour: 0.7, currency: EUR, source: a contract, date: 2026-10-01"
+    price = loaded(good + f"price: {{machine: aws-g5-xlarge, {own}}}\n").price
+    assert price.record() == {
+        "per_hour": "0.7",
+        "currency": "EUR",
+        "source": "a contract",
+        "date": "2026-10-01",
+    }
 
 
 def test_a_price_is_exact_and_says_where_it_stands(loaded, good):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -10,16 +11,19 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
     SerializeAsAny,
     field_serializer,
+    model_validator,
 )
 
 from koinize.base import BaseSpec
 from koinize.catalog import Catalog
 from koinize.errors import did_you_mean
 from koinize.frozen import Frozen
+from koinize.prices import price_book
 from koinize.recipe import MergeSettings
 from koinize.settings import EvaluationSection, LoraSpec, TrainingSpec
 from koinize.spec.grid import expand
@@ -119,17 +123,51 @@ class MergeSection(Frozen):
         return tuple({one.model_dump_json(): one for one in listed}.values())
 
 
-class Price(Frozen):
-    """What the machine costs, and who says so."""
+def _listed(name: str) -> str:
+    """Refuse a machine that the price book does not have."""
+    if name not in price_book():
+        raise ValueError(f"unknown machine '{name}'; {did_you_mean(name, price_book())}")
+    return name
 
+
+class _Listed(BaseModel):
+    """The one key of a price that stands in the book."""
+
+    machine: Annotated[str, AfterValidator(_listed)]
+
+
+def _listed_or_own(schema: dict[str, Any]) -> None:
+    """Let the JSON Schema ask for a price of one's own, or for a machine of the book alone."""
+    own = {"required": schema.pop("required")}
+    schema["anyOf"] = [own, {"required": ["machine"], "maxProperties": 1}]
+
+
+class Price(Frozen):
+    """What the machine costs, and who says so: an entry of the price book, or the user's own."""
+
+    model_config = ConfigDict(json_schema_extra=_listed_or_own)
+
+    machine: Annotated[str, AfterValidator(_listed)] | None = Field(
+        default=None,
+        description="a machine of the price book (`koinize ledger prices`), instead of what follows",
+    )
     per_hour: Money
     currency: Annotated[str, Field(pattern=CURRENCY)] = "USD"
     source: str = Field(min_length=1, description="where the price stands, for example a URL")
     date: date
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_the_book(cls, value: object) -> object:
+        """Look a machine up, unless there is a price of the user's own, which comes first."""
+        own = {"per_hour", "currency", "source", "date"}
+        if not isinstance(value, Mapping) or "machine" not in value or own & value.keys():
+            return value
+        return {**price_book()[_Listed.model_validate(value).machine].record(), **value}
+
     def record(self) -> dict[str, str]:
         """As the ledger keeps it."""
-        return {key: str(value) for key, value in self.model_dump().items()}
+        return {key: str(value) for key, value in self.model_dump(exclude={"machine"}).items()}
 
 
 class MachineSection(Frozen):
