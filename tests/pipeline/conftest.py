@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from koinize.pipeline.graph import graph
-from koinize.pipeline.inputs import survey
-from koinize.pipeline.step import Step
-from koinize.spec import load
+from koinize.pipeline.inputs import example_digest, examples_of, survey
+from koinize.pipeline.step import PARENT, Step
+from koinize.pipeline.update import History, read_learnt, together, write_learnt
+from koinize.spec import Spec, load
+from koinize.store import Store
 
 SPEC = """\
 koinize: 1
@@ -47,10 +49,39 @@ class Small:
         path = self.root / "data" / f"{language}.{split}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-    def steps(self, kept: dict[str, dict[str, str]] | None = None) -> dict[str, Step]:
+    def steps(self, store: Store | None = None, *, retrain_comb: bool = False) -> dict[str, Step]:
+        """As they are after what this store holds; by default, after nothing."""
         spec = load(self.root / "koinize.yaml")
         inputs = survey(spec, self.root, self.root / "memory.json")
-        return {step.name: step for step in graph(spec, inputs, "b" * 64, {}, kept or {})}
+        store = store or Store(self.root / "nothing")
+        history = History(spec, inputs, self.root, store, retrain_comb=retrain_comb)
+        return {step.name: step for step in graph(spec, inputs, "b" * 64, {}, history)}
+
+    def made(self, store: Store | None = None) -> Store:
+        """A store in which every training was done, with the rows that it saw."""
+        store = store or Store(self.root / "made")
+        spec = load(self.root / "koinize.yaml")
+        for step in self.steps(store).values():
+            if step.kind != "train":
+                continue
+            if step.id not in store.ids():
+                with store.building(step.id, step.name, step.identity) as draft:
+                    draft.facts["rows"] = dict(step.rows)
+                    learnt = self._learnt(spec, step, store)
+                    write_learnt(draft.folder, learnt)
+            store.point({step.name: step.id})
+        return store
+
+    def _learnt(self, spec: Spec, step: Step, store: Store) -> dict[str, list[str]]:
+        today = {
+            one: [
+                example_digest(row)
+                for row in examples_of(spec.tasks["mood"], self.root, one, "train", None)
+            ]
+            for one in step.languages
+        }
+        parent = step.uses.get(PARENT)
+        return together(today, read_learnt(store.open(parent)) if parent else {})
 
 
 @pytest.fixture

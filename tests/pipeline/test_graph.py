@@ -143,21 +143,20 @@ def test_unchanged_files_are_not_read_again(small: Small) -> None:
 
 
 def test_comb_is_kept_when_only_training_rows_changed(small: Small) -> None:
-    before = small.steps()
-    kept = {"train/mood/comb": dict(before["train/mood/comb"].inputs)}
+    store, before = small.made(), small.steps()
     small.rows("de", "train", [f"de train {n}" for n in range(6)])
-    after = small.steps(kept)
+    after = small.steps(store)
     touched = changed(before, after)
     assert {name for name in touched if name.startswith("train")} == {"train/mood/de"}
     assert not any("/COMB/" in name for name in touched)
     assert after["train/mood/comb"].stale == ("train rows de",)
+    assert small.steps(store, retrain_comb=True)["train/mood/comb"].stale == ()
 
 
 def test_comb_is_not_kept_when_settings_or_languages_changed(small: Small) -> None:
-    before = small.steps()
-    kept = {"train/mood/comb": dict(before["train/mood/comb"].inputs)}
+    store, before = small.made(), small.steps()
     small.spec(SPEC.replace("{epochs: 2}", "{epochs: 3}"))
-    assert small.steps(kept)["train/mood/comb"].stale == ()
-    assert "train/mood/comb" in changed(before, small.steps(kept))
+    assert small.steps(store)["train/mood/comb"].stale == ()
+    assert "train/mood/comb" in changed(before, small.steps(store))
     small.spec(SPEC.replace("[en, de]", "[en]"))
-    assert "train/mood/comb" in changed(before, small.steps(kept))
+    assert "train/mood/comb" in changed(before, small.steps(store))

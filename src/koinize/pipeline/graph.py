@@ -6,19 +6,22 @@ chosen among, the choice, and only then (`after`) the test scores of every syste
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+from pydantic import BaseModel
 
 from koinize.digest import digest
 from koinize.pipeline.inputs import Inputs, SplitFacts
 from koinize.pipeline.step import Step
+from koinize.pipeline.update import History
 from koinize.recipe import MergeSettings
 from koinize.settings import EvaluationSpec, LoraSpec
 from koinize.spec import Spec
 from koinize.tasks import Task
 
 COMB, BASE, INDV, MEAN = "COMB", "BASE", "INDV", "MEAN"
+COMB_CONTINUED = "COMB-CONTINUED"
 
 
 def graph(
@@ -26,30 +29,15 @@ def graph(
     inputs: Inputs,
     base: str,
     imported: dict[tuple[str, str], str],
-    kept: Mapping[str, Mapping[str, str]],
+    history: History,
 ) -> list[Step]:
     """All steps. `base` is the base model's identity; `imported` maps (task, language) to the
-    digest of an adapter that was trained elsewhere; `kept` maps the name of a COMB training that
-    is in the store to what it was made from.
+    digest of an adapter that was trained elsewhere; `history` knows what was trained before.
     """
     steps = [Step(kind="base", name="base", inputs={"base": base}, units=1)]
     for name in spec.tasks:
-        steps.extend(_TaskGraph(spec, name, inputs, steps[0], imported, kept).steps())
+        steps.extend(_TaskGraph(spec, name, inputs, steps[0], imported, history).steps())
     return steps
-
-
-def keep(fresh: Step, earlier: Mapping[str, str] | None) -> Step:
-    """The COMB step: what is there already, when nothing but training rows changed since.
-
-    Training on everything again whenever one language changes is the cost that merging saves, so
-    the reference is trained once and again only when asked (decision 005).
-    """
-    if earlier is None or earlier.keys() != fresh.inputs.keys():
-        return fresh
-    changed = tuple(label for label in fresh.inputs if earlier[label] != fresh.inputs[label])
-    if not all(label.startswith("train rows ") for label in changed):
-        return fresh
-    return replace(fresh, inputs=dict(earlier), stale=changed)
 
 
 def only(language: str) -> str:
@@ -90,13 +78,13 @@ class _TaskGraph:
         inputs: Inputs,
         base: Step,
         imported: dict[tuple[str, str], str],
-        kept: Mapping[str, Mapping[str, str]],
+        history: History,
     ) -> None:
         self.spec, self.name, self.inputs = spec, name, inputs
         self.base, self.ready = base.inputs["base"], base.id
         self.task: Task = spec.tasks[name]
-        self.evaluation = _settings(evaluation_of(spec, self.task))
-        self.imported, self.kept = imported, kept
+        self.evaluation = _differing(evaluation_of(spec, self.task))
+        self.imported, self.history = imported, history
 
     def steps(self) -> Iterator[Step]:
         adapters = {language: self._adapter(language) for language in self.spec.languages}
@@ -105,10 +93,15 @@ class _TaskGraph:
         if "base" in self.spec.baselines:
             systems[BASE] = {}
         if "comb" in self.spec.baselines:
-            comb = self._train("comb", self.spec.languages, self.spec.lora.of(""))
-            comb = keep(comb, self.kept.get(comb.name))
+            fresh = self._train("comb", self.spec.languages, self.spec.lora.of(""))
+            comb = self.history.comb(fresh)
             yield comb
             systems[COMB] = {"adapter": comb.id}
+            if "comb-continued" in self.spec.baselines:
+                continued = self.history.comb_continued(fresh, comb)
+                if continued is not None:  # otherwise it is COMB
+                    yield continued
+                    systems[COMB_CONTINUED] = {"adapter": continued.id}
         chosen_among = {}
         for merge in self._merges(distinct(self.spec.merge.settings).values(), adapters):
             yield merge
@@ -156,7 +149,8 @@ class _TaskGraph:
                 task=self.name,
                 languages=(language,),
             )
-        return self._train(language, (language,), self.spec.lora.of(language))
+        fresh = self._train(language, (language,), self.spec.lora.of(language))
+        return self.history.adapter(fresh)
 
     def _train(self, name: str, languages: tuple[str, ...], lora: LoraSpec) -> Step:
         splits = {f"train rows {one}": self._split(one, "train") for one in languages}
@@ -168,7 +162,7 @@ class _TaskGraph:
             name=f"train/{self.name}/{name}",
             inputs={
                 "base": self.base,
-                "lora": _settings(lora),
+                "lora": digest(_differing(lora)),
                 "training": training.identity,
                 **{label: split.digest for label, split in splits.items()},
             },
@@ -177,6 +171,7 @@ class _TaskGraph:
             units=sum(self._split(one, "train").bytes for one in languages) * training.epochs,
             task=self.name,
             languages=languages,
+            settings={"lora": _differing(lora), "training": _differing(training, {"update"})},
         )
 
     def _merges(
@@ -233,13 +228,14 @@ class _TaskGraph:
             name=f"evaluate/{self.name}/{system}/{language}/{split}",
             inputs={
                 "base": self.base,
-                "evaluation": self.evaluation,
+                "evaluation": digest(self.evaluation),
                 f"{split} rows {language}": facts.digest,
             },
             uses=uses,
             after=(self.ready, *after),
             rows={f"{split} rows {language}": facts.rows},
             units=facts.bytes,
+            settings={"evaluation": self.evaluation},
             task=self.name,
             system=system,
             languages=(language,),
@@ -247,6 +243,6 @@ class _TaskGraph:
         )
 
 
-def _settings(settings: Any) -> str:  # noqa: ANN401
-    """Digest of what differs from the defaults: a new option at its default rebuilds nothing."""
-    return digest(settings.model_dump(mode="json", exclude_defaults=True))
+def _differing(settings: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
+    """What differs from the defaults: a new option at its default rebuilds nothing."""
+    return settings.model_dump(mode="json", exclude=exclude, exclude_defaults=True)

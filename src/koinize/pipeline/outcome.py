@@ -9,10 +9,10 @@ from koinize import __version__
 from koinize.digest import short
 from koinize.errors import InputError
 from koinize.metrics import metrics
-from koinize.pipeline.graph import BASE, COMB, INDV, MEAN, distinct, labels_of, only
+from koinize.pipeline.graph import BASE, COMB, COMB_CONTINUED, INDV, MEAN, distinct, labels_of, only
 from koinize.pipeline.interference import interference
 from koinize.pipeline.project import Project
-from koinize.pipeline.step import Step
+from koinize.pipeline.step import PARENT, Step
 from koinize.pipeline.work import read_result_rows
 from koinize.report import Evaluation, ReportInput, System, SystemKind, TaskInput
 from koinize.store import Artifact
@@ -45,17 +45,22 @@ def gather(project: Project) -> ReportInput:
         tasks=[_Gatherer(project, name).task() for name in spec.tasks],
         intervals=project.intervals(),
         current={step.name: step.id for step in project.steps},
-        notes=[*project.inputs.findings, *_stale(project)],
+        notes=[*project.inputs.findings, *_lineage(project)],
     )
 
 
-def _stale(project: Project) -> Iterator[str]:
+def _lineage(project: Project) -> Iterator[str]:
+    """What a reader must know of how the adapters came about."""
     for step in project.steps:
         if step.stale:
             yield (
                 f"{step.task}: COMB is the one trained before {', '.join(step.stale)} changed; "
                 "`koinize run --retrain-comb` trains it again"
             )
+        if PARENT in step.uses:
+            updates = project.store.open(step.id).facts["updates"]
+            times = "once" if updates == 1 else f"{updates} times"
+            yield f"{step.name} was trained on {times} since it was trained from the base"
 
 
 class _Gatherer:
@@ -96,6 +101,9 @@ class _Gatherer:
         for baseline, system in (("base", BASE), ("indv", INDV), ("comb", COMB)):
             if baseline in self.spec.baselines:
                 yield System(system, KINDS[system])
+        if "comb-continued" in self.spec.baselines:
+            trained = any(step.system == COMB_CONTINUED for step in self.steps)
+            yield System(COMB_CONTINUED, "combined", same_as=None if trained else COMB)
         if "mean" in self.spec.baselines:
             yield self._merged(MEAN, "mean", self._choice("/mean"), None, chosen=False)
         for name, first in distinct(self.spec.merge.settings).items():

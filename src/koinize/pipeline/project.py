@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,13 @@ from koinize.adapter import read_header
 from koinize.digest import digest, file_digest
 from koinize.errors import InputError
 from koinize.ledger import Interval, Ledger
+from koinize.pipeline.experience import Experience, recall
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.plan import Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
 from koinize.pipeline.step import Step
+from koinize.pipeline.update import History
 from koinize.spec import Spec, load
 from koinize.store import Store
 
@@ -61,37 +63,39 @@ class Project:
     def steps(self) -> list[Step]:
         """Every step of the project, whether or not it was done."""
         identity = base.identity(self.spec.base, self.root, self.home)
-        return graph(self.spec, self.inputs, identity, dict(self._imported()), self._kept())
+        history = History(
+            self.spec, self.inputs, self.root, self.store, retrain_comb=self.retrain_comb
+        )
+        return graph(self.spec, self.inputs, identity, dict(self._imported()), history)
 
     def intervals(self) -> list[Interval]:
         """The ledger. Raises KoinizeError when a line of it was changed."""
         return Ledger(self.home / "ledger.jsonl").intervals()
 
+    def experience(self) -> Experience:
+        """What the ledger teaches about time. Raises KoinizeError when a line was changed."""
+        return recall(Ledger(self.home / "ledger.jsonl"), self.home / "experience.json")
+
     def plan(self) -> Plan:
         """What is missing, why, and what it will cost."""
         workers, _ = machine.layout(self.spec.machine.workers, self.spec.machine.threads)
         price = self.spec.price.record() if self.spec.price else {}
-        return plan(self.steps, self.store, self.intervals(), workers, price)
+        return plan(self.steps, self.store, self.experience(), workers, price)
 
-    def run(self, watcher: Watcher) -> tuple[Plan, Outcome]:
-        """Do what is missing, holding the project's lock."""
+    def run(self, watcher: Watcher, approve: Callable[[Plan], None]) -> tuple[Plan, Outcome]:
+        """Do what is missing, holding the project's lock; `approve` may raise to refuse it."""
         with locked(self.home):
             todo = self.plan()
+            approve(todo)
             watcher.planned(todo)
-            outcome = run(todo.missing, self.spec, self.root, self.home, watcher)
+            outcome = Outcome()
+            if todo.missing or self.experience().unfinished:
+                outcome = run(todo.missing, self.spec, self.root, self.home, watcher)
+                self.experience()  # read the ledger now, so that the next plan need not
             present = self.store.ids()
             done = {step.name: step.id for step in self.steps if step.id in present}
             self.store.point(done)
             return todo, outcome
-
-    def _kept(self) -> dict[str, Mapping[str, str]]:
-        """What the COMB trainings that are in the store were made from."""
-        if self.retrain_comb:
-            return {}
-        current = self.store.names()
-        names = [name for task in self.spec.tasks if (name := f"train/{task}/comb") in current]
-        found = {name: self.store.manifest(current[name]) for name in names}
-        return {name: one.inputs for name, one in found.items() if one is not None}
 
     def _imported(self) -> Iterator[tuple[tuple[str, str], str]]:
         """The digests of the adapters that were trained elsewhere, their headers checked."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from koinize.digest import digest
 from koinize.recipe import MergeSettings
 
 VERSIONS = {"base": 1, "train": 1, "import": 1, "merge": 1, "evaluate": 1, "select": 1}
 """Raised by whoever changes what a kind of step computes; its artifacts are then rebuilt."""
+
+
+PARENT = "parent"
+"""Label, among what a training uses, of the adapter that it trains on."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,9 @@ class Step:
     from other steps to their ids. Both make its id. `after` only orders: ids that must be there
     first and do not matter for the result. `rows` counts rows per input, for people; `units` is the
     amount of work (bytes of text that pass the model), by which time is predicted. `stale` names
-    the inputs that changed since the artifact that this step keeps was made (decision 005).
+    the inputs that changed since the artifact that this step keeps was made (decision 005). `why`
+    is the reason in words, where comparing inputs would not tell it. `settings` has what stands
+    behind the digests of settings in `inputs`, without what is at its default, for such reasons.
     """
 
     kind: str
@@ -37,6 +44,8 @@ class Step:
     split: str = ""
     merge: MergeSettings | None = None
     stale: tuple[str, ...] = ()
+    why: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def id(self) -> str:
@@ -50,5 +59,6 @@ class Step:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The ids of the steps that come first."""
-        return (*self.uses.values(), *self.after)
+        """The ids of the steps that come first. A parent is no step of today: it is there."""
+        made = (one for label, one in self.uses.items() if label != PARENT)
+        return (*made, *self.after)

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from koinize import base
-from koinize.data import read_rows
 from koinize.errors import KoinizeError, StepError
 from koinize.metrics import metrics
 from koinize.pipeline.graph import evaluation_of, labels_of
-from koinize.pipeline.inputs import split_digest
-from koinize.pipeline.step import Step
+from koinize.pipeline.inputs import example_digest, examples_of
+from koinize.pipeline.step import PARENT, Step
+from koinize.pipeline.update import read_learnt, select, together, write_learnt
 from koinize.spec import Spec
 from koinize.store import Artifact, Draft, Store
 from koinize.tasks import Example
@@ -69,6 +69,7 @@ def perform(job: Job) -> dict[str, Any]:
     try:
         with store.building(step.id, step.name, step.identity) as draft:
             draft.facts.update(rows=dict(step.rows), units=step.units, tokens=0)
+            draft.facts["settings"] = dict(step.settings)
             loading = _load_first(job) if step.kind in USES_MODEL else 0.0
             draft.facts.update(DOERS[step.kind](job, store, draft))
             draft.facts["load_seconds"] = round(loading, 3)
@@ -107,20 +108,31 @@ def _import_adapter(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]: 
     return {"source": str(folder)}
 
 
-def _train(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
+def _train(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     from koinize.train import train
 
-    languages = job.step.languages
+    step, training = job.step, job.spec.training
+    examples = {one: _examples(job, one, "train") for one in step.languages}
+    today = {one: [example_digest(row) for row in rows] for one, rows in examples.items()}
+    parent = store.open(step.uses[PARENT]) if PARENT in step.uses else None
+    learnt = read_learnt(parent) if parent else {}
+    if parent:
+        replay = training.update.replay
+        selection = select(today, learnt, parent.id, training.seed, replay)
+        examples = {one: selection.pick(one, rows) for one, rows in examples.items()}
     report = train(
         _loaded(job),
-        [example for one in languages for example in _examples(job, one, "train")],
-        [example for one in languages for example in _examples(job, one, "dev")],
-        job.spec.lora.of(languages[0] if len(languages) == 1 else ""),
-        job.spec.training,
+        [example for rows in examples.values() for example in rows],
+        [example for one in step.languages for example in _examples(job, one, "dev")],
+        job.spec.lora.of(step.languages[0] if len(step.languages) == 1 else ""),
+        training.continued if parent else training,
         draft.folder,
         progress=_reporter(job),
+        start=parent.folder if parent else None,
     )
-    return asdict(report)
+    write_learnt(draft.folder, together(today, learnt))
+    updates = parent.facts.get("updates", 0) + 1 if parent else 0
+    return {**asdict(report), "updates": updates}
 
 
 def _merge(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
@@ -210,12 +222,8 @@ def _load_first(job: Job) -> float:
 def _examples(job: Job, language: str, split: str) -> list[Example]:
     """The examples that the step's identity speaks of. Raises StepError for any others."""
     task = job.spec.tasks[job.step.task]
-    source = task.source(language, split)
-    examples = task.examples(read_rows(source, job.root), language)
     expected = job.step.inputs.get(f"{split} rows {language}")
-    if expected is not None and split_digest(examples) != expected:
-        raise StepError("changed while it was read", where=source, remedy="run again")
-    return examples
+    return examples_of(task, job.root, language, split, expected)
 
 
 def _loaded(job: Job) -> Loaded:

@@ -1,0 +1,265 @@
+"""What changed rows mean for a training: the adapter there is kept, trained on, or made anew.
+
+The graph makes every training as it would be from the base. What stands in its place follows from
+what the store's names say was current (decisions 005 and 006).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from koinize.digest import digest, short
+from koinize.pipeline.inputs import Inputs, example_bytes, example_digest, examples_of
+from koinize.pipeline.step import PARENT, Step
+from koinize.settings import UpdateSpec
+from koinize.spec import Spec
+from koinize.store import Artifact, Store
+from koinize.tasks import Example
+
+EXAMPLES = "examples.json"
+BASIS = ("base", "lora", "training")
+
+Rows = Mapping[str, Sequence[str]]
+"""Language -> the digests of its examples, as often as they stand there."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What training on sees: new rows and replayed ones. `old` counts the rows that were learnt
+    and are still there, `gone` those that were learnt and are not.
+    """
+
+    new: Rows
+    replayed: Rows
+    old: int
+    gone: int
+
+    def rows(self) -> Iterator[tuple[str, str, Sequence[str]]]:
+        """A label, its language and the digests of each kind of rows that there is."""
+        for kind, rows in (("new", self.new), ("replayed", self.replayed)):
+            for language, some in rows.items():
+                if some:
+                    yield f"{kind} rows {language}", language, some
+
+    def pick(self, language: str, examples: Iterable[Example]) -> list[Example]:
+        """Those of a language's examples that are new or replayed."""
+        wanted = Counter([*self.new[language], *self.replayed[language]])
+        picked = []
+        for example in examples:
+            row = example_digest(example)
+            if wanted[row]:
+                wanted[row] -= 1
+                picked.append(example)
+        return picked
+
+
+def select(today: Rows, learnt: Rows, parent: str, seed: int, replay: float) -> Selection:
+    """The rows of today that the parent did not learn, and a share of those that it did.
+
+    Which old rows are drawn depends on (seed, parent, language, row) alone, not on their order:
+    another draw at every update of a chain, or some rows would never be seen again.
+    """
+    new, replayed, old, gone = {}, {}, 0, 0
+    for language in sorted(today):
+        now, before = Counter(today[language]), Counter(learnt.get(language, ()))
+        new[language] = sorted((now - before).elements())
+        copies = [(row, nth) for row, times in (now & before).items() for nth in range(times)]
+        order = sorted((digest([seed, parent, language, *copy]), copy[0]) for copy in copies)
+        replayed[language] = sorted(row for _, row in order[: round(replay * len(order))])
+        old += len(copies)
+        gone += (before - now).total()
+    return Selection(new, replayed, old, gone)
+
+
+def together(today: Rows, learnt: Rows) -> dict[str, list[str]]:
+    """What an adapter has learnt after an update: a row that is gone stays learnt."""
+    return {
+        one: sorted((Counter(today[one]) | Counter(learnt.get(one, ()))).elements())
+        for one in sorted(today)
+    }
+
+
+def read_learnt(artifact: Artifact) -> dict[str, list[str]]:
+    """The rows that a training saw; the artifact must have been opened, so that it is verified."""
+    learnt: dict[str, list[str]] = json.loads(artifact.path(EXAMPLES).read_bytes())
+    return learnt
+
+
+def write_learnt(folder: Path, learnt: Rows) -> None:
+    """Keep the rows that a training saw beside its adapter."""
+    text = json.dumps(learnt, indent=0, sort_keys=True) + "\n"
+    (folder / EXAMPLES).write_text(text, encoding="utf-8")
+
+
+def keep(fresh: Step, earlier: Mapping[str, str] | None) -> Step:
+    """The COMB step: what is there already, when nothing but training rows changed since.
+
+    Training on everything again whenever one language changes is the cost that merging saves, so
+    the reference is trained once and again only when asked (decision 005).
+    """
+    if earlier is None or earlier.keys() != fresh.inputs.keys():
+        return fresh
+    changed = tuple(label for label in fresh.inputs if earlier[label] != fresh.inputs[label])
+    if not all(label.startswith("train rows ") for label in changed):
+        return fresh
+    return replace(fresh, inputs=dict(earlier), stale=changed)
+
+
+class History:
+    """What was trained before, and so what a training of today comes down to."""
+
+    def __init__(
+        self, spec: Spec, inputs: Inputs, root: Path, store: Store, *, retrain_comb: bool = False
+    ) -> None:
+        self.spec, self.inputs, self.root, self.store = spec, inputs, root, store
+        self.retrain_comb = retrain_comb
+        self.update = spec.training.update
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return self.store.names()
+
+    @cached_property
+    def _present(self) -> set[str]:
+        return self.store.ids()
+
+    def comb(self, fresh: Step) -> Step:
+        """COMB: the one that is there while nothing but rows changed, unless it was asked for."""
+        earlier = None if self.retrain_comb else self._current(fresh.name)
+        return keep(fresh, earlier.inputs if earlier else None)
+
+    def comb_continued(self, fresh: Step, comb: Step) -> Step | None:
+        """COMB trained on with the rows that are new to it; None where it is COMB itself."""
+        continued = replace(fresh, name=f"{fresh.name}-continued")
+        last = self._current(continued.name)
+        if last and PARENT in last.inputs and (same := self._same(continued, last)):
+            return same
+        if not comb.stale:
+            return None
+        parents = [one for one in (last, self._current(comb.name)) if one]
+        return self._updated(continued, parents)
+
+    def adapter(self, fresh: Step) -> Step:
+        """A language's own training, by the way that `training.update` names."""
+        if self.update.mode == "retrain" or not (last := self._current(fresh.name)):
+            return fresh
+        return self._same(fresh, last) or self._updated(fresh, [last])
+
+    def _current(self, name: str) -> Artifact | None:
+        return self.store.manifest(self._names[name]) if name in self._names else None
+
+    def _same(self, fresh: Step, last: Artifact) -> Step | None:
+        """The step that made `last`, if that was on today's rows, however it was made."""
+        if _basis(last.inputs) != _basis(fresh.inputs):
+            return None
+        if _train_rows(last.inputs) != _train_rows(fresh.inputs):
+            return None
+        inputs = {label: one for label, one in last.inputs.items() if label != PARENT}
+        uses = {PARENT: last.inputs[PARENT]} if PARENT in last.inputs else {}
+        step = replace(fresh, inputs=inputs, uses=uses, rows=last.facts.get("rows", {}))
+        return step if step.id == last.id else None
+
+    def _updated(self, fresh: Step, parents: Sequence[Artifact]) -> Step:
+        """Trained on from the parent that knows most of today's rows, or from the base."""
+        if fresh.id in self._present:
+            return fresh
+        obstacles = [_obstacle(fresh, one) for one in parents]
+        usable = [one for one, why in zip(parents, obstacles, strict=True) if not why]
+        if not usable:
+            return replace(fresh, why=f"retrained from the base: {obstacles[-1]}")
+        sizes = {one: self._sizes(fresh, one) for one in fresh.languages}
+        found = [(one, self._selected(sizes, one)) for one in usable]
+        parent, selection = min(found, key=lambda pair: _distance(pair[1]))
+        if why := _unlearnable(selection, self.update):
+            return replace(fresh, why=f"retrained from the base: {why}")
+        return self._continued(fresh, parent, selection, sizes)
+
+    def _sizes(self, fresh: Step, language: str) -> list[tuple[str, int]]:
+        """The digest of each training row of today, and its bytes."""
+        task = self.spec.tasks[fresh.task]
+        expected = fresh.inputs[f"train rows {language}"]
+        found = examples_of(task, self.root, language, "train", expected)
+        return [(example_digest(one), example_bytes(one)) for one in found]
+
+    def _selected(self, sizes: Mapping[str, list[tuple[str, int]]], parent: Artifact) -> Selection:
+        today = {language: [row for row, _ in some] for language, some in sizes.items()}
+        learnt = read_learnt(self.store.open(parent.id))
+        seed, replay = self.spec.training.seed, self.update.replay
+        return select(today, learnt, parent.id, seed, replay)
+
+    def _continued(
+        self,
+        fresh: Step,
+        parent: Artifact,
+        selection: Selection,
+        sizes: Mapping[str, list[tuple[str, int]]],
+    ) -> Step:
+        training = self.spec.training.continued
+        settings = self.update.model_dump(
+            mode="json", exclude={"mode", "gone"}, exclude_defaults=True
+        )
+        inputs, rows = {**fresh.inputs, "update": digest(settings)}, dict(fresh.rows)
+        units = 0
+        for label, language, some in selection.rows():
+            inputs[label], rows[label] = digest(some), len(some)
+            units += sum(dict(sizes[language])[row] for row in some) * training.epochs
+        if training.patience is not None:
+            for one in fresh.languages:
+                facts = self.inputs.splits[fresh.task, one, "dev"]
+                inputs[f"dev rows {one}"], rows[f"dev rows {one}"] = facts.digest, facts.rows
+        return replace(
+            fresh,
+            inputs=inputs,
+            uses={PARENT: parent.id},
+            rows=rows,
+            units=units,
+            why=_said(parent, selection, units / fresh.units),
+        )
+
+
+def _basis(inputs: Mapping[str, str]) -> list[str | None]:
+    return [inputs.get(label) for label in BASIS]
+
+
+def _train_rows(inputs: Mapping[str, str]) -> dict[str, str]:
+    return {label: one for label, one in inputs.items() if label.startswith("train rows ")}
+
+
+def _obstacle(fresh: Step, last: Artifact) -> str:
+    """Why this adapter cannot be trained on; empty when it can."""
+    if "training" not in last.inputs:
+        return "the last adapter was trained elsewhere"
+    if changed := [one for one in BASIS if last.inputs[one] != fresh.inputs[one]]:
+        return f"{' and '.join(changed)} changed"
+    if _train_rows(last.inputs).keys() != _train_rows(fresh.inputs).keys():
+        return "the languages changed"
+    if replace(fresh, inputs=last.inputs, uses={}).id != last.id:
+        return "koinize trains differently now"
+    return "" if EXAMPLES in last.files else "the last adapter keeps no list of its rows"
+
+
+def _distance(selection: Selection) -> tuple[int, int]:
+    return sum(map(len, selection.new.values())), selection.gone
+
+
+def _unlearnable(selection: Selection, update: UpdateSpec) -> str:
+    """Why these changes need a fresh start; empty when training on can follow them."""
+    learnt = selection.old + selection.gone
+    if selection.gone > update.gone * learnt:
+        return f"{selection.gone} of {learnt} rows that it learnt are gone"
+    if not any(selection.new.values()):
+        return f"no row is new, and {selection.gone} that it learnt are gone"
+    return ""
+
+
+def _said(parent: Artifact, selection: Selection, share: float) -> str:
+    new, replayed = (sum(map(len, rows.values())) for rows in (selection.new, selection.replayed))
+    text = f"{new} new rows; trained on from {short(parent.id)} with {replayed} of {selection.old} "
+    text += f"old ones, {share:.0%} of a retraining"
+    gone = f"; {selection.gone} rows are gone and stay learnt" if selection.gone else ""
+    return text + gone
