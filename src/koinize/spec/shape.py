@@ -149,7 +149,7 @@ class Price(Frozen):
 
     machine: Annotated[str, AfterValidator(_listed)] | None = Field(
         default=None,
-        description="a machine of the price book (`koinize ledger prices`), instead of what follows",
+        description="a machine of the price book (`koinize ledger prices`), without the other keys",
     )
     per_hour: Money
     currency: Annotated[str, Field(pattern=CURRENCY)] = "USD"
