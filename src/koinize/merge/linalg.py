@@ -27,23 +27,31 @@ POWER_ITERATIONS = 2
 # A Gram matrix is computed in this many groups of columns, if they are not too narrow to be fast,
 # and from so many rows at a time: a float64 copy of all of them would be fresh memory, which costs
 # as much as a third of the product.
-GRAM_GROUPS = 5
-GRAM_COLUMNS = 64
-GRAM_ROWS = 2048
+GRAM_GROUPS = 7
+GRAM_COLUMNS = 48
+GRAM_ROWS = 384
 
 Rank = Literal["full"] | int | float
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """Orthonormal columns `tall @ mix`: tall (n x m, float32), mix (m x k, float64)."""
+    """Orthonormal columns `[T_1 ... T_N] @ mix`: T_i (n x m_i) float32, mix (sum m_i x k) float64.
 
-    tall: Tensor
+    The T_i are never copied side by side: fresh memory costs more than the product.
+    """
+
+    talls: tuple[Tensor, ...]
     mix: Tensor
 
     def times(self, small: Tensor) -> Tensor:
-        """`(tall @ mix) @ small` in float32, without forming the basis itself."""
-        return self.tall @ (self.mix @ small.double()).float()
+        """`[T_1 ... T_N] @ mix @ small` in float32, without forming the basis itself."""
+        mixed = (self.mix @ small.double()).float()
+        first, *others = zip(self.talls, mixed.split([t.shape[1] for t in self.talls]), strict=True)
+        total = first[0] @ first[1]
+        for tall, part in others:
+            total.addmm_(tall, part)
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +68,24 @@ class Approximation:
         return math.sqrt(self.lost / self.total) if self.lost > 0.0 else 0.0
 
 
-def gram(tall: Tensor) -> Tensor:
-    """`tall' @ tall` in float64; of its two equal halves only one is computed."""
-    size = tall.shape[1]
-    result = tall.new_zeros((size, size), dtype=torch.float64)
+def gram(*talls: Tensor) -> Tensor:
+    """`T' @ T` of T = [T_1 ... T_N] in float64; of its two equal halves only one is computed."""
+    size = sum(tall.shape[1] for tall in talls)
+    result = talls[0].new_zeros((size, size), dtype=torch.float64)
     step = max(GRAM_COLUMNS, -(-size // GRAM_GROUPS))
-    for first in range(0, tall.shape[0], GRAM_ROWS):
-        double = tall[first : first + GRAM_ROWS].double()
+    for first in range(0, talls[0].shape[0], GRAM_ROWS):
+        double = _side_by_side([tall[first : first + GRAM_ROWS] for tall in talls]).double()
         for start in range(0, size, step):
             stop = min(start + step, size)
             result[start:stop, :stop].addmm_(double[:, start:stop].T, double[:, :stop])
     return result.tril() + result.tril(-1).T
+
+
+def _side_by_side(pieces: Sequence[Tensor]) -> Tensor:
+    """[P_1 ... P_N] in the memory order of the P_i: to turn them around would cost more."""
+    if pieces[0].stride(1) == 1:
+        return torch.cat(list(pieces), dim=1)
+    return torch.cat([piece.T for piece in pieces], dim=0).T
 
 
 def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,6 +97,13 @@ def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     return values[:count], vectors[:, :count]
 
 
+def root(symmetric: Tensor) -> Tensor:
+    """The symmetric square root of a Gram matrix, which may be singular; float64."""
+    values, vectors = torch.linalg.eigh(symmetric)
+    halved: Tensor = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
+    return halved
+
+
 def numerical_rank(singular: Tensor) -> int:
     """How many of the descending singular values stand above rounding noise; at least one."""
     return max(1, int(singular.gt(singular[0] * NEGLIGIBLE).sum()))
@@ -90,7 +112,7 @@ def numerical_rank(singular: Tensor) -> int:
 def orthonormal(tall: Tensor) -> Basis:
     """The left singular vectors of a tall matrix, strongest first."""
     values, vectors = strong_eigh(gram(tall))
-    return Basis(tall, vectors * reciprocal(values.sqrt()))
+    return Basis((tall,), vectors * reciprocal(values.sqrt()))
 
 
 def columns(matrix: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:

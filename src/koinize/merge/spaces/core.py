@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
@@ -15,6 +14,7 @@ from koinize.merge.linalg import (
     diagonal_parts,
     gram,
     reciprocal,
+    root,
     strong_eigh,
     times_blocks,
 )
@@ -22,7 +22,7 @@ from koinize.merge.spaces._aligned import Aligned, Part
 
 
 def space(factors: Sequence[Factors]) -> Aligned:
-    """X_i = U_B' D_i V_A (at most sum of ranks, squared), float64; lossless.
+    """X_i = U_B' D_i V_A (at most sum of ranks, squared); lossless.
 
     U_B and V_A are the left singular vectors of [B_1 ... B_N] and of [A_1' ... A_N']. Panariello
     et al. 2025, arXiv 2509.17786, takes the factors as they come, so that its result depends on the
@@ -30,16 +30,16 @@ def space(factors: Sequence[Factors]) -> Aligned:
     own balanced factors, U sqrt(S) and sqrt(S) V', which only D_i determines.
     """
     ranks = [update.rank for update in factors]
-    B = torch.cat([update.B for update in factors], dim=1)
-    At = torch.cat([update.A for update in factors], dim=0).T
-    inner_B, inner_A = gram(B), gram(At)
+    B = tuple(update.B for update in factors)
+    At = tuple(update.A.T for update in factors)
+    inner_B, inner_A = gram(*B), gram(*At)
     changes = [
         _balancing(inner_B[part, part], inner_A[part, part]) for part in diagonal_parts(ranks)
     ]
-    U = _basis(B, inner_B, [change[0] for change in changes])
-    V = _basis(At, inner_A, [change[1] for change in changes])
-    to_left = columns(U.mix.T @ inner_B, ranks)
-    to_right = columns(V.mix.T @ inner_A, ranks)
+    balanced = [change[0].shape[1] for change in changes]
+    U, left = _basis(B, inner_B, [change[0] for change in changes])
+    V, right = _basis(At, inner_A, [change[1] for change in changes])
+    to_left, to_right = columns(left.float(), balanced), columns(right.float(), balanced)
 
     def block(index: int, rows: slice) -> Tensor:
         return to_left[index][rows] @ to_right[index].T
@@ -48,26 +48,31 @@ def space(factors: Sequence[Factors]) -> Aligned:
         return Factors(B=U.times(merged.B), A=V.times(merged.A.T).T)
 
     shape = (U.mix.shape[1], V.mix.shape[1])
-    return Aligned((Part(shape, block, dtype=torch.float64),), lift)
+    return Aligned((Part(shape, block),), lift)
 
 
-def _basis(tall: Tensor, inner: Tensor, changes: Sequence[Tensor]) -> Basis:
-    """The left singular vectors of `tall`, its groups of columns changed; `inner` is its Gram."""
-    values, vectors = strong_eigh(times_blocks(times_blocks(inner, changes).T, changes))
-    return Basis(tall, blocks_times(changes, vectors * reciprocal(values.sqrt())))
+def _basis(
+    talls: tuple[Tensor, ...], inner: Tensor, changes: Sequence[Tensor]
+) -> tuple[Basis, Tensor]:
+    """The left singular vectors U of T C, with T = [T_1 ... T_N] and C block diagonal: `changes`.
+
+    `inner` is T' T. From C' T' T C = W S^2 W' follow U = T C W / S and the rest of the
+    decomposition, U' T C = S W', which is also given.
+    """
+    squares, W = strong_eigh(times_blocks(times_blocks(inner, changes).T, changes))
+    S = squares.sqrt()
+    return Basis(talls, blocks_times(changes, W * reciprocal(S))), (W * S).T
 
 
 def _balancing(inner_B: Tensor, inner_A: Tensor) -> tuple[Tensor, Tensor]:
     """The changes of basis b, a (rank x k, float64) that make B b = U sqrt(S), A' a = V sqrt(S).
 
-    With B' B = E e E' and A A' = F f F': the core sqrt(e) E' F sqrt(f) = P S Q' gives
-    b = E / sqrt(e) P sqrt(S) and a = F / sqrt(f) Q sqrt(S).
+    With L L' = B' B and L' (A A') L = P S^2 P', they are a = L P / sqrt(S) and b = A A' a / S.
     """
     if not len(inner_B):
         return inner_B, inner_A
-    e, E = strong_eigh(inner_B)
-    f, F = strong_eigh(inner_A)
-    P, S, Qt = torch.linalg.svd((e.sqrt()[:, None] * (E.T @ F)) * f.sqrt(), full_matrices=False)
-    b = (E * reciprocal(e.sqrt())) @ (P * S.sqrt())
-    a = (F * reciprocal(f.sqrt())) @ (Qt.T * S.sqrt())
-    return b, a
+    L = root(inner_B)
+    squares, P = strong_eigh(L.T @ inner_A @ L)
+    inverse = reciprocal(squares.sqrt())
+    a = (L @ P) * inverse.sqrt()
+    return (inner_A @ a) * inverse, a

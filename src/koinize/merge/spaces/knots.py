@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
@@ -14,6 +13,7 @@ from koinize.merge.linalg import (
     columns,
     gram,
     reciprocal,
+    root,
     strong_eigh,
     times_blocks,
 )
@@ -27,9 +27,9 @@ def space(factors: Sequence[Factors]) -> Aligned:
     diagonal of the square roots of A_i A_i', the singular values of B L are S, and
     U = B L W / S, X_i = (U' B_i) A_i, where (B L)' (B L) = W S^2 W'.
     """
-    stacked = torch.cat([update.B for update in factors], dim=1)
-    inner = gram(stacked)
-    L = [_root(update.A) for update in factors]
+    talls = tuple(update.B for update in factors)
+    inner = gram(*talls)
+    L = [root(gram(update.A.T)) for update in factors]
     squares, W = strong_eigh(times_blocks(times_blocks(inner, L).T, L))
     mix = blocks_times(L, W * reciprocal(squares.sqrt()))
     ranks = [update.rank for update in factors]
@@ -37,7 +37,7 @@ def space(factors: Sequence[Factors]) -> Aligned:
         to_basis.float() @ update.A
         for to_basis, update in zip(columns(mix.T @ inner, ranks), factors, strict=True)
     ]
-    basis = Basis(stacked, mix)
+    basis = Basis(talls, mix)
 
     def block(index: int, rows: slice) -> Tensor:
         return moved[index][rows].clone()
@@ -46,10 +46,3 @@ def space(factors: Sequence[Factors]) -> Aligned:
         return Factors(B=basis.times(merged.B), A=merged.A)
 
     return Aligned((Part((mix.shape[1], factors[0].A.shape[1]), block),), lift)
-
-
-def _root(A: Tensor) -> Tensor:
-    """The symmetric square root of A A' (rank x rank, float64)."""
-    values, vectors = torch.linalg.eigh(gram(A.T))
-    root: Tensor = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
-    return root
