@@ -8,18 +8,21 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from koinize.errors import InputError
 from koinize.gate import (
     Verdict,
     better_somewhere,
+    budget_after,
     compare,
     holm,
     in_every_language,
+    level_of,
     outcome,
     rows_needed,
 )
-from koinize.metrics import metrics
+from koinize.metrics import Paired, metrics
 
 ACCURACY = metrics.get("accuracy")
 ROUGE = metrics.get("rouge-l")
@@ -45,20 +48,41 @@ def judge(both: int, lost: int, won: int, margin: float = 2.0) -> Verdict:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"),
+    ("p_value", "p_better", "high", "expected"),
     [
-        (0.1, 3.0, "better"),
-        (0.0, 3.0, "not worse"),
-        (-1.9, 3.0, "not worse"),
-        (-1.9, -0.1, "not worse"),  # a loss for certain, and for certain within the margin
-        (-2.0, -0.1, "worse"),
-        (-9.0, -2.1, "worse"),
-        (-2.0, 0.0, "inconclusive"),
-        (-9.0, 9.0, "inconclusive"),
+        (0.001, 0.025, 3.0, "better"),
+        (0.025, 0.026, 3.0, "not worse"),
+        (0.001, 0.5, -0.1, "not worse"),  # a loss for certain, and for certain within the margin
+        (0.026, 0.99, -0.1, "worse"),
+        (0.026, 0.03, 0.0, "inconclusive"),
+        (0.5, 0.9, 9.0, "inconclusive"),
     ],
 )
-def test_the_interval_decides(low: float, high: float, expected: str) -> None:
-    assert outcome(low, high, margin=2.0) == expected
+def test_the_p_values_decide(p_value: float, p_better: float, high: float, expected: str) -> None:
+    assert outcome(p_value, p_better, high) == expected
+
+
+def test_a_lower_level_asks_for_more() -> None:
+    assert outcome(0.02, 0.5, 3.0, level=0.025) == "not worse"
+    assert outcome(0.02, 0.5, 3.0, level=0.01) == "inconclusive"
+    candidate, reference = sides(940, 30, 30)
+    at = {
+        level: compare(candidate, reference, ACCURACY, 2.0, level=level) for level in (0.025, 0.001)
+    }
+    assert [one.verdict for one in at.values()] == ["not worse", "inconclusive"]
+    assert at[0.001].level == 0.001
+    assert at[0.001].p_value == at[0.025].p_value
+
+
+def test_the_levels_of_all_attempts_are_a_budget_of_5_percent() -> None:
+    assert [level_of(n) for n in (1, 2, 3, 4)] == pytest.approx(
+        [0.025, 0.05 / 6, 0.05 / 12, 0.0025]
+    )
+    for spent in (1, 2, 10, 1_000):
+        assert sum(level_of(n) for n in range(1, spent + 1)) == pytest.approx(
+            0.05 - budget_after(spent)
+        )
+    assert budget_after(0) == 0.05
 
 
 @pytest.mark.parametrize(
@@ -93,11 +117,11 @@ def test_numbers_agree_with_the_normal_approximation() -> None:
     assert verdict.p_better == pytest.approx(NormalDist(-3.0, error).cdf(0.0), abs=0.02)
 
 
-def test_the_p_value_and_the_interval_say_the_same() -> None:
+def test_the_p_value_is_never_kinder_than_the_interval() -> None:
     for lost in range(5, 40, 5):
         verdict = judge(700, lost, 20)
-        assert (verdict.p_value < 0.025) == (verdict.low > -2.0)
-        assert (verdict.p_better < 0.025) == (verdict.low > 0.0)
+        assert verdict.low > -2.0 or verdict.p_value > 0.025
+        assert verdict.low > 0.0 or verdict.p_better > 0.025
 
 
 def test_order_of_rows_and_seed() -> None:
@@ -126,10 +150,58 @@ def test_one_row_proves_nothing() -> None:
         assert judge(*counts).verdict == "inconclusive"
 
 
-def test_rows_that_never_differ_obey_the_rule_of_three() -> None:
-    few, many = judge(149, 0, 0), judge(151, 0, 0)
+def test_rows_that_never_differ() -> None:
+    """Of n rows that lose 2 % of the time none is lost with .98^n: 2.5 % at n = 183."""
+    few, many = judge(180, 0, 0), judge(200, 0, 0)
     assert (few.difference, few.verdict, many.verdict) == (0.0, "inconclusive", "not worse")
-    assert (many.low, many.high) == pytest.approx((-300 / 151, 300 / 151))
+    # The interval is the rule of three.
+    assert (many.low, many.high) == pytest.approx((-300 / 200, 300 / 200))
+
+
+def exact(n: int, lost: float, won: float) -> dict[float, float]:
+    """The chance of p <= level, over levels, summed over every sample that can be drawn."""
+    chance = dict.fromkeys([level_of(attempt) for attempt in (1, 2, 3, 5, 8, 12)], 0.0)
+    losses, wins = (binom(n, rate).pmf(np.arange(n + 1)) for rate in (lost, won))
+    for a in np.flatnonzero(losses > 1e-9):
+        left = binom(n - a, won / (1 - lost)).pmf(np.arange(n - a + 1)) if won else [1.0]
+        for b in np.flatnonzero(np.asarray(left) > 1e-9):
+            p = tail(n, int(a), int(b))
+            for level in chance:
+                chance[level] += losses[a] * left[b] * (p <= level)
+    assert wins.sum() == pytest.approx(1.0)
+    return chance
+
+
+def tail(n: int, lost: int, won: int) -> float:
+    """The p-value without the bootstrap, of rows that are lost or won whole."""
+    shares = np.array([lost + 1.0, n - lost - won, won + 1.0]) / (n + 2)
+    points = np.array([-100.0, 0.0, 100.0])
+    observed = 100.0 * (won - lost) / n
+    return Paired(n, observed, np.array([np.inf]), points, shares).p_value(-2.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "lost", "won"),
+    [(151, 0.02, 0.0), (500, 0.02, 0.0), (1_000, 0.02, 0.0), (400, 0.03, 0.01)],
+)
+def test_where_few_rows_differ_the_tail_alone_keeps_every_level(
+    n: int, lost: float, won: float
+) -> None:
+    for level, chance in exact(n, lost, won).items():
+        assert chance <= level
+
+
+def test_the_error_of_a_tilted_population_on_paper() -> None:
+    # One loss, one win and 98 rows alike, tilted to a mean of -2 points: with losses at rate a and
+    # wins at rate b, a - b = .02 and a b = q^2 / 98^2 where q = 1 - a - b is the rest.
+    found = Paired(100, 0.0, np.zeros(1), np.array([-100.0, 0, 100]), np.array([0.01, 0.98, 0.01]))
+    a = next(a for a in np.arange(0.02, 0.03, 1e-8) if a * (a - 0.02) >= ((1.02 - 2 * a) / 98) ** 2)
+    assert found.error_at(-2.0) == pytest.approx(
+        math.sqrt(((2 * a - 0.02) * 1e4 - 4) / 100), rel=1e-5
+    )
+    assert found.error_at(0.0) == pytest.approx(math.sqrt(0.02 * 1e4 / 100))
+    assert found.error_at(-100.0) == math.inf
+    assert found.p_value(-100.0) == 0.5, "what no weights reach is undecided"
 
 
 def test_rows_needed_on_paper() -> None:
@@ -142,13 +214,17 @@ def test_rows_needed_on_paper() -> None:
     # d = -5, beyond the margin: only "worse" is left.
     assert rows_needed(-5.0, 5.0, 2.0, 100) == math.ceil(784.9)
     assert rows_needed(0.0, 0.1, 2.0, 100) == 101
+    # At 0.5 % with 90 %: (2.5758 + 1.2816)^2 = 14.879.
+    assert rows_needed(0.0, 2.0, 2.0, 100, 0.005, 0.9) == math.ceil(1487.9)
+    # d = -1: both ends are 1 away; "worse" is said at 2.5 %, whatever the level of "not worse".
+    assert rows_needed(-1.0, 1.0, 2.0, 100, 0.0001) == math.ceil(784.9)
 
 
 def test_a_verdict_goes_through_json_and_carries_its_recipe() -> None:
     verdict = judge(80, 10, 10)
     assert Verdict(**json.loads(json.dumps(verdict.to_dict()))) == verdict
     assert verdict.signature == (
-        "accuracy|paired:key|guard:win+loss|margin:2|boot:10000|seed:12345|level:95|v:1"
+        "accuracy|paired:key|guard:win+loss|tail:tilted|margin:2|boot:10000|seed:12345|level:95|v:1"
     )
 
 

@@ -2,17 +2,15 @@
 
 Parity is a claim that needs evidence of its own: "no significant difference" only says that there
 were few rows. So the gate tests non-inferiority, H0: candidate - reference <= -margin, on pairs
-of rows (a paired bootstrap), and says "inconclusive" when the rows do not decide.
+of rows, and says "inconclusive" when the rows do not decide. In this order:
 
-Everything is read from one two-sided 95 % interval [low, high] of the difference:
+    better        the p-value of H0: difference <= 0 is at most the level
+    not worse     that of H0: difference <= -margin is: the loss, if any, is within the margin
+    worse         the 95 % interval of the difference lies below 0: a loss, not shown tolerable
+    inconclusive  `rows_needed` says how many rows would decide
 
-    low > 0                      better         superior
-    -margin < low <= 0           not worse      the loss, if any, is smaller than the margin
-    low <= -margin and high < 0  worse          a loss for certain, and not shown to be tolerable
-    low <= -margin and high >= 0 inconclusive   `rows_needed` says how many rows would decide
-
-One-sided, each claim has an error of 2.5 %, the level that belongs to a 95 % interval (CONSORT for
-non-inferiority trials, Piaggio et al. 2012); where few rows differ it stays under 5 %.
+A first attempt has a level of 2.5 %, that of a 95 % interval (CONSORT for non-inferiority trials,
+Piaggio et al. 2012); whoever tries again with another candidate has a lower one (`level_of`).
 """
 
 from __future__ import annotations
@@ -23,25 +21,40 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from koinize.errors import InputError
-from koinize.metrics import LEVEL, SEED, Metric, ResultRow, interval, paired_differences
+from koinize.metrics import LEVEL, SEED, Metric, Paired, ResultRow, interval, paired
 
 Outcome = Literal["better", "not worse", "worse", "inconclusive"]
 
 RESAMPLES = 10_000
 ERROR = (100 - LEVEL) / 200  # one-sided
 POWER = 0.8
+BUDGET = 0.05
+
+
+def level_of(attempt: int) -> float:
+    """The level of the attempt-th test (1, 2, ...) against one reference: 2.5 %, 0.83 %, 0.42 %...
+
+    5 % / (attempt x (attempt + 1)): the levels of all attempts, however many, sum to 5 %, and that
+    bounds the chance that any of them errs, however much they depend on one another. The shape of
+    LORD (Javanmard and Montanari 2018, Annals of Statistics 46), begun anew by every release.
+    """
+    return BUDGET / (attempt * (attempt + 1))
+
+
+def budget_after(attempts: int) -> float:
+    """What is left of the 5 % after so many attempts: all levels that are still to come."""
+    return BUDGET / (attempts + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """One comparison on one set of rows. Differences, interval and margin are in points.
 
-    `p_value` is that of H0: difference <= -margin, `p_better` that of H0: difference <= 0; both are
-    one-sided. `rows_needed` is None unless the verdict is inconclusive.
+    `low` and `high` are the 95 % interval. `p_value` is that of H0: difference <= -margin,
+    `p_better` that of H0: difference <= 0; both are one-sided and are held against `level`.
+    `error` is the standard error that `rows_needed` reckons with; the latter is None unless the
+    verdict is inconclusive.
     """
 
     verdict: Outcome
@@ -54,6 +67,8 @@ class Verdict:
     p_better: float
     rows_needed: int | None
     signature: str
+    level: float = ERROR
+    error: float = 0.0
 
     @property
     def passes(self) -> bool:
@@ -81,67 +96,108 @@ def compare(
     metric: Metric,
     margin: float,
     *,
+    level: float = ERROR,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Verdict:
     """Judge a candidate's result rows against a reference's, row by row with the same key.
 
-    `margin` is the loss in points that is still tolerable, above 0. Raises InputError for a margin
-    of 0 or less, for a repeated key, for keys that are not the same on both sides, and for one key
-    with two truths.
+    `margin` is the loss in points that is still tolerable, above 0; `level` is what a p-value may
+    be at most. Raises InputError for a margin of 0 or less, for a repeated key, for keys that are
+    not the same on both sides, and for one key with two truths.
     """
+    ours, theirs = _paired(candidate, reference, metric)
+    return weigh(ours, theirs, metric, margin, level=level, resamples=resamples, seed=seed)
+
+
+def weigh(
+    ours: Sequence[ResultRow],
+    theirs: Sequence[ResultRow],
+    metric: Metric,
+    margin: float,
+    *,
+    level: float = ERROR,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Verdict:
+    """`compare` for rows that are paired already: row i of both is the same example."""
     if not margin > 0:
         raise InputError(
             f"margin {margin:g} cannot be tested",
             expected="a number of points above 0",
             remedy="no number of rows shows a loss of exactly nothing",
         )
-    ours, theirs = _paired(candidate, reference, metric)
-    observed, resampled = paired_differences(metric, ours, theirs, resamples=resamples, seed=seed)
-    low, high = interval(resampled)
-    verdict = outcome(low, high, margin)
-    decided = verdict != "inconclusive"
-    error = float(resampled.std())
+    found = paired(metric, ours, theirs, resamples=resamples, seed=seed)
+    low, high = interval(found.resampled)
+    p_value, p_better = found.p_value(-margin), found.p_value(0.0)
+    verdict = outcome(p_value, p_better, high, level)
+    error = standard_error(found, margin)
     return Verdict(
         verdict=verdict,
-        difference=observed,
+        difference=found.observed,
         low=low,
         high=high,
         margin=margin,
-        n=len(ours),
-        p_value=_share_below(resampled, -margin),
-        p_better=_share_below(resampled, 0.0),
-        rows_needed=None if decided else rows_needed(observed, error, margin, len(ours)),
+        n=found.n,
+        p_value=p_value,
+        p_better=p_better,
+        rows_needed=None
+        if verdict != "inconclusive"
+        else rows_needed(found.observed, error, margin, found.n, level),
         signature=metric.signature(
             paired="key",
             guard="win+loss",
+            tail="tilted",
             margin=f"{margin:g}",
             boot=resamples,
             seed=seed,
             level=LEVEL,
         ),
+        level=level,
+        error=error,
     )
 
 
-def outcome(low: float, high: float, margin: float) -> Outcome:
-    """The verdict that an interval of the difference gives; the four cases are exhaustive."""
-    if low > 0:
+def outcome(p_value: float, p_better: float, high: float, level: float = ERROR) -> Outcome:
+    """The verdict that p-values and the upper end of the interval give; the cases are exhaustive.
+
+    To say "worse" puts nothing into use, so it is always said at 2.5 %.
+    """
+    if p_better <= level:
         return "better"
-    if low > -margin:
+    if p_value <= level:
         return "not worse"
     return "worse" if high < 0 else "inconclusive"
 
 
-def rows_needed(difference: float, standard_error: float, margin: float, n: int) -> int:
-    """Rows that would decide with a probability of 80 %, were the observed difference the true one.
+def standard_error(found: Paired, margin: float) -> float:
+    """The larger of the two that decide: that of the sample, and that at a loss of the margin."""
+    at_margin = found.error_at(-margin)
+    spread = float(found.resampled.std())
+    return max(spread, at_margin) if math.isfinite(at_margin) else spread
 
-    The normal approximation: either -margin or 0 is excluded, whichever lies farther away, and to
-    exclude a value at distance d takes n x ((z.975 + z.80) x standard error / d)^2 rows. An upper
-    bound where few rows differ, because their two added pairs count as if they were observed.
+
+def rows_needed(
+    difference: float,
+    standard_error: float,
+    margin: float,
+    n: int,
+    level: float = ERROR,
+    power: float = POWER,
+) -> int:
+    """Rows that would decide with this probability, were the observed difference the true one.
+
+    The normal approximation: to exclude a value at distance d takes n x ((z(level) + z(power)) x
+    standard error / d)^2 rows. Either -margin is excluded at `level`, or 0 from below at 2.5 %
+    ("worse"), whichever takes fewer. An upper bound where few rows differ, because their two added
+    pairs count as if they were observed.
     """
-    distance = max(difference + margin, -difference)
-    quantiles = NormalDist().inv_cdf(1 - ERROR) + NormalDist().inv_cdf(POWER)
-    return max(n + 1, math.ceil(n * (quantiles * standard_error / distance) ** 2))
+    needed = [
+        (NormalDist().inv_cdf(1 - error) + NormalDist().inv_cdf(power)) / distance
+        for error, distance in ((level, difference + margin), (ERROR, -difference))
+        if distance > 0
+    ]
+    return max(n + 1, math.ceil(n * (min(needed) * standard_error) ** 2))
 
 
 def in_every_language(verdicts: Mapping[str, Verdict]) -> JointVerdict:
@@ -183,11 +239,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def _with_verdict(verdicts: Mapping[str, Verdict], wanted: Outcome) -> tuple[str, ...]:
     return tuple(sorted(name for name, found in verdicts.items() if found.verdict == wanted))
-
-
-def _share_below(values: NDArray[np.float64], bound: float) -> float:
-    """Bootstrap p-value, with the observed sample counted in so that it is never 0."""
-    return float(((values <= bound).sum() + 1) / (len(values) + 1))
 
 
 def _paired(
