@@ -1,8 +1,8 @@
 """How long work will take, with an interval, from what similar work took.
 
 `docs/plan.md` has the formulas. In short: seconds are units times a rate; the rate is the seconds
-of all similar work over its units; its uncertainty is shared by all steps that it predicts, and
-every step scatters on its own besides.
+of all similar work over its units; how far off that may be is shared by all steps that it predicts,
+a run strays as a whole, and every step strays on its own besides.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ USES_MODEL = frozenset({"train", "evaluate"})
 # factor of 10 of the truth 19 times out of 20; one from another task is within a factor of 3.
 GUESS = math.log(10) / NORMAL_95
 OTHER_TASK = math.log(3) / NORMAL_95
-# What the scatter of single steps is taken to be before anything is known, and how many steps'
-# worth of evidence that counts for.
-PRIOR_SCATTER, PRIOR_COUNT = 0.3, 2
+# What single steps and whole runs are taken to stray by before anything is known, and how many
+# steps or runs that counts for.
+PRIOR_SCATTER, PRIOR_DRIFT, PRIOR_COUNT = 0.3, 0.25, 2
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds per unit; `shared` and `scatter` are relative standard deviations.
+    """Seconds per unit, and three relative standard deviations.
 
-    `shared` is how far off the rate itself may be, `scatter` how far a single step strays from it.
-    `learnt` says whether a ledger stands behind it.
+    `scatter`: how far a single step strays. `error`: how far off the rate is, for all steps that it
+    predicts. `drift`: how far one run as a whole strays from others, whatever it does: the machine
+    is busier than it was, or another. `learnt` says whether a ledger stands behind the rate.
     """
 
     per_unit: float
-    shared: float
+    drift: float
+    error: float
     scatter: float
     learnt: bool = True
 
@@ -72,24 +74,39 @@ Part = tuple[Rate, float]
 """Seconds, and the rate that they were predicted by."""
 
 
-def rate_of(tally: Tally, doubt: float = 0.0) -> Rate:
-    """The ratio of the sums, its residual scatter, and the standard error of that ratio.
+def rate_of(tally: Tally, *, other_task: bool = False, other_machine: bool = False) -> Rate:
+    """The ratio of the sums, its standard error, and the scatter of steps and runs around it.
 
-    `doubt` is a further shared deviation, for work that is not quite the same.
+    A ratio estimator (Cochran, Sampling Techniques, 1977, chapter 6) whose two scatters begin at
+    what is assumed of them before anything is known.
     """
     per_unit = tally.seconds / tally.units
-    # The sum of u (s / (per_unit u) - 1)^2 over the sum of u, times the number of steps.
-    residual = (
-        tally.count * (tally.squared_seconds / (per_unit**2 * tally.units) - 1) if per_unit else 0.0
+    scatter = _variance(tally, PRIOR_SCATTER, tally.count, tally.squared_seconds)
+    drift = _variance(tally, PRIOR_DRIFT, tally.runs, tally.squared_run_seconds)
+    # The runs behind the rate strayed as the next one will.
+    drift *= 1 + tally.squared_run_units / tally.units**2
+    error = scatter * tally.squared_units / tally.units**2
+    return Rate(
+        per_unit,
+        drift=math.sqrt(drift + other_machine * GUESS**2),
+        error=math.sqrt(error + other_task * OTHER_TASK**2),
+        scatter=math.sqrt(scatter),
     )
-    known = PRIOR_COUNT + tally.count - 1
-    variance = (PRIOR_COUNT * PRIOR_SCATTER**2 + max(0.0, residual)) / known
-    error = variance * tally.squared_units / tally.units**2
-    return Rate(per_unit, math.sqrt(error + doubt**2), math.sqrt(variance))
+
+
+def _variance(tally: Tally, prior: float, count: int, squared_seconds: float) -> float:
+    """Of s / (u rate) around 1, each weighted by its u: what is assumed, and what was seen."""
+    if not tally.seconds:
+        return prior**2
+    seen = squared_seconds * tally.units / tally.seconds**2 - 1
+    return (PRIOR_COUNT * prior**2 + max(0.0, count * seen)) / (PRIOR_COUNT + count - 1)
 
 
 def together(parts: Iterable[Part]) -> Estimate:
-    """The sum of the parts: one rate's error moves all its steps, their scatter averages out."""
+    """The sum of the parts.
+
+    Scatter averages out over steps, a rate's error only over rates, and drift not at all.
+    """
     sums: dict[Rate, tuple[float, float]] = {}
     for rate, seconds in parts:
         linear, squared = sums.get(rate, (0.0, 0.0))
@@ -97,8 +114,8 @@ def together(parts: Iterable[Part]) -> Estimate:
     value = sum(linear for linear, _ in sums.values())
     if not value:
         return Estimate(0.0, 0.0, 0.0)
-    variance = sum(
-        (rate.shared * linear) ** 2 + rate.scatter**2 * squared
+    variance = sum(rate.drift * linear for rate, (linear, _) in sums.items()) ** 2 + sum(
+        (rate.error * linear) ** 2 + rate.scatter**2 * squared
         for rate, (linear, squared) in sums.items()
     )
     factor = math.exp(NORMAL_95 * math.sqrt(variance) / value)
@@ -135,10 +152,11 @@ class Rates:
                 anywhere += tally
                 here += tally if device == self.device else Tally()
         if here.count:
-            return rate_of(here, OTHER_TASK)
+            return rate_of(here, other_task=True)
         if anywhere.count:
-            return rate_of(anywhere, GUESS)
-        return Rate(FIRST_GUESS.get(kind, 1.0), GUESS, PRIOR_SCATTER, learnt=False)
+            return rate_of(anywhere, other_machine=True)
+        guess = FIRST_GUESS.get(kind, 1.0)
+        return Rate(guess, drift=GUESS, error=0.0, scatter=PRIOR_SCATTER, learnt=False)
 
 
 @dataclass(frozen=True)

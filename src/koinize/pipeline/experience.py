@@ -7,9 +7,10 @@ nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from koinize.pipeline.graph import COMB
 from koinize.record import read_record, write_record
 
 FORMAT = 1
+Sort = tuple[str, str, str]
+"""Device, kind and task; the task is empty where there is none."""
 
 
 @dataclass(frozen=True)
 class Tally:
     """Sums over finished pieces of work of one sort, each of s seconds and u units.
 
-    `count` of them, the sums of s and of u, of u^2, and of s^2 / u: all that a rate, its spread and
-    its uncertainty need (see `estimate`), whatever their number.
+    `count` of them, the sums of s and of u, of u^2, and of s^2 / u; then the number of runs in
+    which they were done, and the sums of u^2 and s^2 / u with s and u summed within each run. That
+    is all that a rate, its spread and its uncertainty need (see `estimate`).
     """
 
     count: int = 0
@@ -33,50 +37,58 @@ class Tally:
     units: float = 0.0
     squared_units: float = 0.0
     squared_seconds: float = 0.0
+    runs: int = 0
+    squared_run_units: float = 0.0
+    squared_run_seconds: float = 0.0
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.count + other.count,
-            self.seconds + other.seconds,
-            self.units + other.units,
-            self.squared_units + other.squared_units,
-            self.squared_seconds + other.squared_seconds,
-        )
+        return Tally(*map(add, astuple(self), astuple(other)))
 
     @classmethod
-    def of(cls, seconds: float, units: int) -> Tally:
-        """One piece of work; where units do not apply, it is one unit."""
-        amount = max(1, units)
-        return cls(1, seconds, amount, amount**2, seconds**2 / amount)
+    def of_run(cls, work: Sequence[tuple[float, int]]) -> Tally:
+        """The (seconds, units) of one run. Work to which units do not apply is one unit."""
+        seconds, units = sum(s for s, _ in work), sum(u for _, u in work)
+        return cls(
+            count=len(work),
+            seconds=seconds,
+            units=units,
+            squared_units=sum(u**2 for _, u in work),
+            squared_seconds=sum(s**2 / u for s, u in work),
+            runs=1,
+            squared_run_units=units**2,
+            squared_run_seconds=seconds**2 / units,
+        )
 
 
 @dataclass(frozen=True)
 class Experience:
-    """`tallies` by (device, kind, task), the task empty where there is none.
+    """What is known of every sort of work.
 
     `combined` has the last finished work on every step of COMB by the step's name; `unfinished` is
     the number of intervals that nobody closed.
     """
 
-    tallies: Mapping[tuple[str, str, str], Tally] = field(default_factory=dict)
+    tallies: Mapping[Sort, Tally] = field(default_factory=dict)
     combined: Mapping[str, Tally] = field(default_factory=dict)
     unfinished: int = 0
 
 
 def learn(intervals: Iterable[Interval]) -> Experience:
     """Sum up a ledger. What failed or was interrupted teaches nothing about a finished step."""
-    tallies: dict[tuple[str, str, str], Tally] = {}
+    runs: dict[tuple[Sort, str], list[tuple[float, int]]] = {}
     combined: dict[str, Tally] = {}
     unfinished = 0
     for one in intervals:
         unfinished += one.status == "open"
         if one.status != "done":
             continue
-        new = Tally.of(float(one.seconds), one.units)
-        sort = one.device, one.kind, _task(one)
-        tallies[sort] = tallies.get(sort, Tally()) + new
+        work = float(one.seconds), max(1, one.units)
+        runs.setdefault(((one.device, one.kind, _task(one)), one.run), []).append(work)
         if one.step.endswith("/comb") or f"/{COMB}/" in one.step:
-            combined[one.step] = new
+            combined[one.step] = Tally.of_run([work])
+    tallies: dict[Sort, Tally] = {}
+    for (sort, _), some in runs.items():
+        tallies[sort] = tallies.get(sort, Tally()) + Tally.of_run(some)
     return Experience(tallies, combined, unfinished)
 
 

@@ -97,5 +97,5 @@ def _work(step: Step, rates: Rates) -> Work:
     """As measured the last time where there was one, else by the rate of its kind."""
     rate = rates.step(step)
     if tally := rates.experience.combined.get(step.name):
-        rate = replace(rate, per_unit=tally.seconds / tally.units, shared=rate.scatter, learnt=True)
+        rate = replace(rate, per_unit=tally.seconds / tally.units, error=rate.scatter, learnt=True)
     return Work(step, rate, rate.seconds(step.units))
