@@ -43,13 +43,14 @@ def _root(
 
 def main() -> NoReturn:
     """The console script: runs a command and turns errors into one message and an exit code."""
-    from koinize.cli import language, ledger, merge, project, release
+    from koinize.cli import language, ledger, merge, project, release, whatif
 
     project.register(app)
     merge.register(app)
     release.register(app)
     language.register(app)
     ledger.register(app)
+    whatif.register(app)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
