@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from koinize.adapter import Factors
+from koinize.dialect import DIALECTS
 from koinize.engine import merge_adapters
 from koinize.errors import InputError
 from koinize.merge.compose import merge_module
 from koinize.merge.masks import keep
-from koinize.recipe import merge_settings
+from koinize.recipe import RECIPES, merge_settings
 
 LANGUAGES = ("de", "en", "fr")
 WEIGHTS = {"de": 1.0, "en": 0.5, "fr": 2.0}
@@ -87,20 +88,67 @@ def dropped(ds, density, seed=0):
     )
 
 
-def test_mergekit_restores_the_l1_norm_and_does_not_divide():
-    factors = updates()
-    thin = dropped(deltas(factors), 0.5)
-    full = np.abs(deltas(factors)).sum((1, 2)) / np.abs(thin).sum((1, 2))
-    weighted = thin * full[:, None, None] * W
+def restored(thin, ds):
+    """Each update with the L1 norm that it had."""
+    return thin * (np.abs(ds).sum((1, 2)) / np.abs(thin).sum((1, 2)))[:, None, None]
+
+
+def consensus(weighted, divisor):
+    """mergekit's `sum` consensus: the sum of those with the sign of the sum, over `divisor`."""
     mask = np.sign(weighted) == np.where(weighted.sum(0) >= 0, 1, -1)
-    wanted = (weighted * mask).sum(0)
-    options = {"recipe": "dare-ties", "dialect": "mergekit", "density": 0.5}
-    # A third, empty direction in each adapter lets the merge keep all its 9 ranks.
-    factors = {
+    below = (divisor * mask).sum(0)
+    return (weighted * mask).sum(0) / np.where(below == 0, 1, below)
+
+
+def mergekit(oracle, recipe, ds, density):
+    """mergekit's generalized task arithmetic, with the defaults of each of its methods."""
+    if density >= 1.0 or recipe in ("mean", "sum"):
+        thin = ds
+    elif recipe in ("dare-ties", "dare-linear"):
+        thin = restored(dropped(ds, density), ds)
+    elif recipe == "della":
+        chances = [oracle.della_probability(d, density, 0.1) for d in ds]
+        masks = [
+            keep(0, one, "m", 0, d.shape, torch.from_numpy(chance)).numpy()
+            for one, d, chance in zip(LANGUAGES, ds, chances, strict=True)
+        ]
+        thin = restored(ds * np.stack(masks), ds)
+    elif recipe == "breadcrumbs":
+        thin = np.stack([oracle.breadcrumbs(d, density, 0.01) for d in ds])
+    else:
+        thin = np.stack([oracle.trim(d, density) for d in ds])
+    weighted = thin * W
+    if recipe in ("ties", "della"):
+        return consensus(weighted, W)
+    if recipe == "dare-ties":
+        return consensus(weighted, 0 * W)  # not normalized
+    return weighted.sum(0) / (W.sum() if recipe == "mean" else 1.0)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5])
+@pytest.mark.parametrize("recipe", sorted(set(DIALECTS["mergekit"].normalize) - {"sce"}))
+def test_mergekit_by_its_formulas(oracle, recipe, density):
+    factors = spacious()
+    reads = "density" in RECIPES.get(recipe).options
+    options = {"density": density} if reads else {}
+    found = merged(factors, recipe=recipe, dialect="mergekit", **options)
+    assert_close(found, mergekit(oracle, recipe, deltas(factors), density))
+
+
+def test_mergekit_sce_has_no_weights(oracle):
+    factors = spacious()
+    settings = merge_settings(recipe="sce", dialect="mergekit", density=0.5)
+    result = merge_module("m", factors, settings).factors
+    wanted = oracle.sce(list(deltas(factors)), [1.0] * 3, 0.5)
+    assert_close((result.B @ result.A).double().numpy(), wanted)
+
+
+def spacious():
+    """A third, empty direction in each adapter lets the merge keep all its 9 ranks."""
+    return {
         one: Factors(torch.cat([f.B, 0 * f.B[:, :1]], 1), torch.cat([f.A, f.A[:1]]))
-        for one, f in factors.items()
+        for one, f in updates().items()
     }
-    assert_close(merged(factors, **options), wanted)
 
 
 def knots_ties(ds, density):

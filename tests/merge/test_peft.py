@@ -1,11 +1,16 @@
 """Against the installed PEFT: what it loads, and what it gives where the definitions coincide."""
 
+import inspect
+from typing import get_args
+
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from peft import LoraConfig, LoraModel, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from koinize.adapter import open_adapter
+from koinize.dialect import DIALECTS
 from koinize.engine import merge_adapters
 from koinize.merge.masks import keep
 
@@ -47,16 +52,20 @@ def inputs(work):
     return {language: work / language for language in LANGUAGES}
 
 
-def by_peft(work, method, **options):
-    """{module: delta} of `add_weighted_adapter` with weights 1."""
+def by_peft(work, method, weights=(1.0, 1.0, 1.0), **options):
+    """{module: delta} of `add_weighted_adapter`."""
     model = PeftModel.from_pretrained(base(work), work / "de", adapter_name="de")
     for language in LANGUAGES[1:]:
         model.load_adapter(work / language, adapter_name=language)
     model.add_weighted_adapter(
-        list(LANGUAGES), [1.0] * len(LANGUAGES), "merged", combination_type=method, **options
+        list(LANGUAGES), list(weights), "merged", combination_type=method, **options
     )
+    return deltas_of(model, "merged")
+
+
+def deltas_of(model, adapter="default"):
     return {
-        name.removeprefix("base_model.model."): module.get_delta_weight("merged").detach()
+        name.removeprefix("base_model.model."): module.get_delta_weight(adapter).detach()
         for name, module in model.named_modules()
         if hasattr(module, "get_delta_weight")
     }
@@ -129,45 +138,130 @@ def test_ties_is_peft_ties_svd(work, tmp_path, density):
     assert_same(by_koinize(out), by_peft(work, "ties_svd", density=density, svd_rank=4))
 
 
-def test_dare_ties_is_peft_dare_ties_svd_with_the_same_masks(work, tmp_path, monkeypatch):
-    density, seed = 0.6, 3
+WEIGHTS = {"de": 1.0, "en": 0.5, "fr": -2.0}
+DENSITY, SEED = 0.6, 3
+# PEFT's combination_type -> our settings in its dialect.
+TYPES = {
+    "cat": {"recipe": "sum", "space": "dense"},
+    "svd": {"recipe": "sum", "space": "dense", "rank": 4},
+    "linear": {"recipe": "sum"},
+    "ties": {"recipe": "ties", "density": DENSITY},
+    "dare_ties": {"recipe": "dare-ties", "density": DENSITY, "seed": SEED},
+    "dare_linear": {"recipe": "dare-linear", "density": DENSITY, "seed": SEED},
+    "magnitude_prune": {"recipe": "magnitude-prune", "density": DENSITY},
+}
+TYPES |= {
+    f"{name}_svd": {**TYPES[name], "space": "dense", "rank": 4}
+    for name in ("ties", "dare_ties", "dare_linear", "magnitude_prune")
+}
+
+
+def test_every_combination_type_of_peft_is_compared():
+    signature = inspect.signature(LoraModel.add_weighted_adapter, eval_str=True)
+    assert set(TYPES) == set(get_args(signature.parameters["combination_type"].annotation))
+    assert {one["recipe"] for one in TYPES.values()} == set(DIALECTS["peft"].normalize)
+
+
+@pytest.mark.parametrize(
+    ("method", "sign"),
+    [(one, "total") for one in TYPES] + [(one, "frequency") for one in TYPES if "ties" in one],
+)
+def test_the_peft_dialect_is_peft(work, tmp_path, monkeypatch, method, sign):
+    """Every combination_type, alpha / r = 1.5, with a negative weight and with our masks."""
+    options = dict(TYPES[method])
+    more = {"density": DENSITY} if "density" in options else {}
+    if "ties" in method:
+        options["sign"] = more["majority_sign_method"] = sign
+    if "rank" in options:
+        more["svd_rank"] = options["rank"]
     out = merge_adapters(
-        inputs(work), recipe="dare-ties", density=density, seed=seed, rank=4, out=tmp_path / "out"
+        inputs(work), **options, weights=WEIGHTS, dialect="peft", out=tmp_path / "out"
     ).out
-    # PEFT draws in the order of its modules, and of the adapters within each.
-    model = PeftModel.from_pretrained(base(work), work / "de")
-    modules = [
-        name.removeprefix("base_model.model.")
-        for name, module in model.named_modules()
-        if hasattr(module, "get_delta_weight")
-    ]
-    order = iter([(module, language) for module in modules for language in LANGUAGES])
+    # PEFT draws module by module in its own order: for each the deltas of all adapters, or first
+    # all A and then all B.
+    sides = 1 if method.endswith("_svd") else 2
+    modules = list(modules_in_order(work))
+    draws = iter([(m, one) for m in modules for _ in range(sides) for one in LANGUAGES])
 
     def ours(probabilities):
-        module, language = next(order)
-        return keep(seed, language, module, 0, tuple(probabilities.shape), density).float()
+        module, language = next(draws)
+        return keep(SEED, language, module, 0, tuple(probabilities.shape), DENSITY).float()
 
-    monkeypatch.setattr(torch, "bernoulli", lambda tensor: ours(tensor))
-    assert_same(by_koinize(out), by_peft(work, "dare_ties_svd", density=density, svd_rank=4))
+    monkeypatch.setattr(torch, "bernoulli", ours)
+    assert_same(by_koinize(out), by_peft(work, method, WEIGHTS.values(), **more))
 
 
-def test_an_rslora_adapter_merged_alone_is_itself(work, tmp_path):
-    """PEFT itself gives sqrt(r) times too much here (wound 1)."""
-    lora = LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj"], use_rslora=True)
+def modules_in_order(work):
+    """The adapted modules in the order in which PEFT walks through the model."""
+    return deltas_of(PeftModel.from_pretrained(base(work), work / "de"))
+
+
+HALVES = ("bfloat16", "float16")
+KINDS = {
+    "plain": {},
+    "bfloat16": {},
+    "float16": {},
+    "rslora": {"use_rslora": True},  # PEFT's own merge is sqrt(r) times too large here
+    "patterns": {
+        "rank_pattern": {"q_proj": 2, r"model\.layers\.1\.mlp\.down_proj": 6},
+        "alpha_pattern": {"v_proj": 3},
+    },
+    "pissa": {"init_lora_weights": "pissa"},
+    "layers": {"layers_to_transform": [1]},
+    "regular expression": {"target_modules": r".*\.1\..*(q|v)_proj"},
+    "conv1d": {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True},
+}
+
+
+def made_by_peft(work, kind):
+    """A model with an adapter of this kind, its factors random."""
     torch.manual_seed(1)
-    model = get_peft_model(base(work), lora)
+    chosen = {"target_modules": ["q_proj", "v_proj", "down_proj"], **KINDS[kind]}
+    model = get_peft_model(bare(work, kind), LoraConfig(r=4, lora_alpha=6, **chosen))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
-    model.save_pretrained(tmp_path / "rs")
+            torch.nn.init.normal_(parameter, std=0.1)
+    if kind in HALVES:
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.to(getattr(torch, kind))
+    return model
+
+
+def bare(work, kind):
+    if kind != "conv1d":
+        return base(work)
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(n_embd=24, n_layer=2, n_head=4, vocab_size=50)).eval()
+
+
+@pytest.mark.parametrize("recipe", ["mean", "ties", "knots-ties", "core-ties"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_adapter_that_peft_writes(work, tmp_path, kind, recipe):
+    """Merged alone it is the update that PEFT computes, before and after PEFT loads the merge."""
+    model = made_by_peft(work, kind)
+    model.save_pretrained(tmp_path / "in")
+    written = load_file(tmp_path / "in" / "adapter_model.safetensors")
+    if kind in HALVES:
+        assert {one.dtype for one in written.values()} == {getattr(torch, kind)}
     wanted = {
-        name.removeprefix("base_model.model."): module.get_delta_weight("default").detach()
-        for name, module in model.named_modules()
-        if hasattr(module, "get_delta_weight")
+        name: delta.float().T if kind == "conv1d" else delta.float()
+        for name, delta in deltas_of(model.float()).items()
     }
-    for recipe in ("mean", "ties"):
-        out = merge_adapters({"en": tmp_path / "rs"}, recipe=recipe, out=tmp_path / recipe).out
-        assert_same(by_koinize(out), wanted)
+    report = merge_adapters({"en": tmp_path / "in"}, recipe=recipe, out=tmp_path / "out")
+    assert_same(by_koinize(report.out), wanted)
+    assert any("residual" in warning for warning in report.warnings) == (kind == "pissa")
+    loaded = PeftModel.from_pretrained(bare(work, kind), report.out).eval()
+    assert_same(deltas_of(loaded), deltas_of(model))
+    untouched = bare(work, kind).state_dict()
+    for name, tensor in loaded.get_base_model().state_dict().items():
+        if "lora_" not in name:  # PiSSA's initialisation would have changed the base
+            assert torch.equal(tensor, untouched[name.replace("base_layer.", "")])
+    if kind != "pissa":  # whose own logits are those of the residual base
+        tokens = torch.arange(12).reshape(2, 6)
+        with torch.no_grad():
+            difference = (loaded(tokens).logits - model.eval()(tokens).logits).abs().max()
+        assert difference <= 1e-5
 
 
 def test_no_byte_of_the_base_is_read(work, tmp_path):
