@@ -1,0 +1,180 @@
+"""The commands of the ledger: show, verify, export, prices."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from koinize.cli.options import SPEC, AsJson, SpecFile, print_json, spec_file
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from rich.table import Table
+
+    from koinize.ledger import Ledger, Setback
+    from koinize.ledger.summary import Sum
+
+group = typer.Typer(
+    name="ledger",
+    help="What was spent: time on both clocks, money, energy. Show it, check it, export it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group of commands to the application."""
+    app.add_typer(group)
+
+
+@group.command()
+def show(spec: SpecFile = SPEC, as_json: AsJson = False) -> None:
+    """Show what was spent, by kind of work and by run."""
+    from koinize.ledger.summary import everything, kinds, runs
+
+    ledger = _ledger(spec)
+    intervals = ledger.intervals()
+    by_kind, by_run, whole = kinds(intervals), runs(intervals), everything(intervals)
+    setbacks = ledger.setbacks()
+    if as_json:
+        print_json(
+            {
+                "kinds": {name: one.to_dict() for name, one in by_kind.items()},
+                "runs": [one.to_dict() for one in by_run],
+                "total": whole.to_dict(),
+                "clock_set_back": _json(setbacks),
+            }
+        )
+        return
+    if not intervals:
+        typer.echo("nothing was recorded yet")
+        return
+    _print_tables(
+        _table("kind of work", [*by_kind.items(), ("all", whole)]),
+        _table("run begun (UTC)", ((one.started[:19], one.sum) for one in by_run)),
+    )
+    for line in _warnings(setbacks):
+        typer.echo(line)
+
+
+@group.command()
+def verify(spec: SpecFile = SPEC, as_json: AsJson = False) -> None:
+    """Check that no line was changed, dropped or moved, and say where the chain ends."""
+    ledger = _ledger(spec)
+    head, setbacks = ledger.verify(), ledger.setbacks()
+    if as_json:
+        found = {"records": head.records, "head": head.digest}
+        print_json({**found, "clock_set_back": _json(setbacks)})
+        return
+    typer.echo(f"{head.records} records, each follows from the one before it")
+    typer.echo(f"head {head.digest}")
+    typer.echo("note both elsewhere: they show later that no line was cut off at the end")
+    for line in _warnings(setbacks):
+        typer.echo(line)
+
+
+@group.command()
+def export(
+    spec: SpecFile = SPEC,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="The file to write; standard output without it.")
+    ] = None,
+) -> None:
+    """Write one row of comma-separated values per interval."""
+    from koinize.ledger.summary import write_csv
+
+    intervals = _ledger(spec).intervals()
+    if csv is None:
+        write_csv(intervals, sys.stdout)
+        return
+    with csv.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        write_csv(intervals, file)
+    typer.echo(f"wrote {len(intervals)} intervals to {csv}")
+
+
+@group.command()
+def prices(as_json: AsJson = False) -> None:
+    """List the price book, for `price: {machine: NAME}` in koinize.yaml."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from koinize.prices import price_book
+
+    book = list(price_book().values())
+    if as_json:
+        print_json([asdict(one) for one in book])
+        return
+    table = Table("name", "machine", "an hour", "on", box=None, pad_edge=False)
+    for one in book:
+        table.add_row(one.name, one.machine, f"{one.currency} {one.per_hour}", one.date)
+    _print_tables(table)
+    for source in dict.fromkeys(one.source for one in book):
+        names = ", ".join(one.name for one in book if one.source == source)
+        typer.echo(f"{names}: {source}")
+
+
+def _ledger(spec: Path) -> Ledger:
+    """The ledger of the project; its koinize.yaml may be broken, but it has to be there."""
+    from koinize.errors import InputError
+    from koinize.ledger import Ledger
+    from koinize.pipeline.project import HOME
+
+    file = spec_file(spec)
+    if not file.is_file():
+        raise InputError(
+            "there is no such file",
+            where=str(file),
+            remedy="go to a project's folder, or name its koinize.yaml with --spec",
+        )
+    return Ledger(file.parent / HOME / "ledger.jsonl")
+
+
+def _table(first: str, lines: Iterable[tuple[str, Sum]]) -> Table:
+    from rich.table import Table
+
+    from koinize.cli.plan_view import duration
+
+    table = Table(first, box=None, pad_edge=False, header_style="bold")
+    for name in ("intervals", "wall time", "machine time", "cost", "energy"):
+        table.add_column(name, justify="right")
+    for name, one in lines:
+        table.add_row(
+            name,
+            str(one.intervals),
+            duration(float(one.wall_seconds)),
+            duration(float(one.machine_seconds)),
+            _money(one.cost),
+            "-" if one.joules is None else f"{one.joules / 3600:.3f} Wh",
+        )
+    return table
+
+
+def _print_tables(*tables: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for table in tables:
+        console.print(table)
+        console.print()
+
+
+def _money(cost: Mapping[str, Decimal]) -> str:
+    return ", ".join(f"{currency} {amount:.4f}" for currency, amount in cost.items()) or "-"
+
+
+def _json(setbacks: Iterable[Setback]) -> list[dict[str, object]]:
+    return [{"line": one.line, "seconds": f"{one.seconds:.3f}"} for one in setbacks]
+
+
+def _warnings(setbacks: Iterable[Setback]) -> Iterable[str]:
+    for one in setbacks:
+        yield (
+            f"line {one.line}: the clock went back by {one.seconds:.3f} s; durations come from another "
+            "clock, dates from this one"
+        )
