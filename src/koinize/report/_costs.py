@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from koinize.ledger import Interval, total
+from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Interval, total
 from koinize.report._input import ReportInput, TaskInput
 
 Amount = dict[str, float | int | None]
@@ -27,15 +27,20 @@ class Accounts:
 
     @cached_property
     def standing(self) -> dict[str, Interval]:
-        """Step name -> the last finished work on it that the present results stand on."""
+        """Step name -> the last finished work on it that the present results stand on.
+
+        Work belongs to whatever has its artifact now: a merge may have been made to answer
+        `whatif` before it became a candidate.
+        """
         current = self.source.current
-        return {
-            interval.step: interval
-            for interval in self.source.intervals
-            if interval.status == "done"
-            and interval.step in current
-            and (not isinstance(current, Mapping) or current[interval.step] == interval.artifact)
-        }
+        around = (GATE, IDLE, LOAD, PROVISION)
+        done = [
+            one for one in self.source.intervals if one.status == "done" and one.kind not in around
+        ]
+        if not isinstance(current, Mapping):
+            return {one.step: one for one in done if one.step in current}
+        names = {artifact: name for name, artifact in reversed(list(current.items()))}
+        return {names[one.artifact]: one for one in done if one.artifact in names}
 
     @cached_property
     def prices(self) -> list[dict[str, str]]:
