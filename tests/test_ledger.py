@@ -6,17 +6,36 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from koinize.errors import KoinizeError
-from koinize.ledger import Interval, Ledger, total
+from koinize.ledger import (
+    Heartbeat,
+    Interval,
+    Ledger,
+    Setback,
+    by_run,
+    chain,
+    covered,
+    elapsed,
+    idle,
+    joules,
+    money,
+    total,
+)
 
 PRICE = {"per_hour": "0.36", "currency": "USD", "source": "a list", "date": "2026-01-31"}
+BEGIN, SECOND = datetime(2026, 1, 31, tzinfo=UTC), timedelta(seconds=1)
 CHANGED = (
     "the ledger was changed: this line does not follow from the one before it; "
     "restore the file from a copy; koinize never edits a line"
@@ -216,10 +235,14 @@ def test_two_ledgers_of_one_file_keep_one_chain(path):
 
 
 @pytest.mark.parametrize(
-    ("after", "seconds"),
-    [(12.5, "12.500"), (None, "0.000"), (-60.0, "0.000")],
+    ("after", "seconds", "besides"),
+    [
+        (12.5, "12.500", ""),
+        (None, "0.000", ""),
+        (-60.0, "0.000", ", which is no later than its start"),
+    ],
 )
-def test_what_a_killed_run_left_open_is_closed_at_its_last_heartbeat(path, after, seconds):
+def test_what_a_killed_run_left_open_is_closed_at_its_last_heartbeat(path, after, seconds, besides):
     """A heartbeat from before the step began, or none at all, leaves it without time."""
     three(path)
     start(Ledger(path), "zh")
@@ -229,7 +252,7 @@ def test_what_a_killed_run_left_open_is_closed_at_its_last_heartbeat(path, after
     found = Ledger(path).intervals()
     assert [one.status for one in found] == ["done", "done", "done", "interrupted"]
     assert str(found[-1].seconds) == seconds
-    assert found[-1].error == "the run was killed; closed at its last heartbeat"
+    assert found[-1].error == f"the run was killed; closed at its last heartbeat{besides}"
     assert Ledger(path).close_abandoned(began + 99) == []
 
 
@@ -249,6 +272,209 @@ def test_a_line_is_json_with_the_digest_of_the_line_before(path):
         record["digest"] for record in records[:-1]
     ]
     assert [record["event"] for record in records] == ["start", "end"] * 3
+
+
+OLD = """\
+{"event": "start", "interval": "7d1c90aa-0f3a4f0e8c11", "utc": "2026-01-31T10:00:00.000+00:00", \
+"run": "7d1c90aa", "step": "train/mood/de", "kind": "train", "artifact": "0f3a4f0e8c11", \
+"device": "2 cores of Some CPU", "share": "0.5", "price": {"per_hour": "0.36", "currency": "USD", \
+"source": "a list", "date": "2026-01-31"}, "previous": \
+"0000000000000000000000000000000000000000000000000000000000000000", "digest": \
+"f291140a5f68a9bac1257ece7f5ef968ed09bc80bfddec993b83bb4d7e29a043"}
+{"event": "end", "interval": "7d1c90aa-0f3a4f0e8c11", "utc": "2026-01-31T12:00:00.500+00:00", \
+"status": "done", "seconds": "7200.500", "tokens": 81920, "units": 20480, "error": "", "previous": \
+"f291140a5f68a9bac1257ece7f5ef968ed09bc80bfddec993b83bb4d7e29a043", "digest": \
+"a27a127e993804e52365632d74f83c929fccd67e2a3313dfacf122620cdb4ceb"}
+"""
+"""What koinize wrote before intervals had `at` and `energy`."""
+
+
+def test_an_older_ledger_verifies_reads_and_goes_on(path):
+    path.parent.mkdir()
+    path.write_text(OLD)
+    ledger = Ledger(path)
+    assert ledger.verify().records == 2
+    (old,) = ledger.intervals()
+    assert old == Interval(
+        id="7d1c90aa-0f3a4f0e8c11",
+        run="7d1c90aa",
+        step="train/mood/de",
+        kind="train",
+        artifact="0f3a4f0e8c11",
+        started=datetime(2026, 1, 31, 10, tzinfo=UTC),
+        seconds=Decimal("7200.500"),
+        share=Decimal("0.5"),
+        device="2 cores of Some CPU",
+        status="done",
+        tokens=81920,
+        units=20480,
+        error="",
+        price=PRICE,
+        energy={},
+    )
+    assert idle([old]) == Decimal("3600.25")  # no idle time was recorded: elapsed less held
+    start(ledger, "de")
+    ledger.end("de", status="done", seconds=1)
+    assert path.read_text().startswith(OLD)
+    assert Ledger(path).verify().records == 4
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    """The wall clock and the monotonic one, each set by hand."""
+    now = {"wall": datetime(2026, 3, 1, 10, tzinfo=UTC), "monotonic": 100.0}
+    wall = SimpleNamespace(now=lambda _zone: now["wall"], fromisoformat=datetime.fromisoformat)
+    monkeypatch.setattr(chain, "datetime", wall)
+    monkeypatch.setattr("koinize.ledger.time.monotonic", lambda: now["monotonic"])
+
+    def move(monotonic: float, wall: float) -> None:
+        now["monotonic"] += monotonic
+        now["wall"] += timedelta(seconds=wall)
+
+    return move
+
+
+def test_a_clock_that_goes_back_moves_nothing_and_is_told(path, clocks, caplog):
+    """The wall clock is set back by an hour in the first interval, forward in the second."""
+    ledger = Ledger(path)
+    with ledger.recording("a", kind="train", device="d", price={}, run="r"):
+        clocks(4, 4 - 3600)
+    clocks(1, 1)
+    with ledger.recording("b", kind="train", device="d", price={}, run="r"):
+        clocks(5, 5 + 7200)
+    ledger.close_run("r", ledger.at("r"), device="d", price={})
+    found = Ledger(path).intervals()
+    begin = datetime(2026, 3, 1, 10, tzinfo=UTC)
+    assert [(one.started - begin).total_seconds() for one in found] == [0, 5, 0]
+    assert [one.seconds for one in found] == [4, 5, 10]
+    assert (elapsed(found), covered(found), idle(found)) == (10, 9, 1)
+    assert ledger.setbacks() == [Setback(2, Decimal(3596))]
+    assert ledger.verify().records == 6
+    assert [record.message for record in caplog.records] == [
+        "the clock went back by 3596 s; durations do not follow it, dates do"
+    ]
+
+
+def test_a_killed_run_is_closed_by_its_own_clock(path, clocks):
+    """Whatever the wall clock says by then: that of the file is of 1970."""
+    ledger = Ledger(path)
+    heartbeat = path.parent / "heartbeat"
+    start(ledger, "de")
+    clocks(2, 2)
+    start(ledger, "en")
+    clocks(3, -86400)
+    Heartbeat(0.0, "r1", ledger.at("r1")).write(heartbeat)
+    os.utime(heartbeat, (1, 1))
+    closed = Ledger(path).close_abandoned(Heartbeat.read(heartbeat))
+    assert [one.id for one in closed] == ["de", "en"]
+    de, en, rest = Ledger(path).intervals()
+    assert (de.seconds, en.seconds) == (5, 3)
+    # 5 s of the machine, of which half was held for 5 s and half for 3 s
+    assert (rest.kind, rest.seconds, rest.machine_seconds) == ("idle", 5, 1)
+
+
+def test_a_heartbeat_of_another_run_tells_no_more_than_its_time(path):
+    start(Ledger(path), "de")
+    began = Ledger(path).intervals()[0].started.timestamp()
+    Ledger(path).close_abandoned(Heartbeat(began + 7, "another", Decimal(99)))
+    (found,) = Ledger(path).intervals()
+    assert found.seconds == pytest.approx(Decimal(7), abs=Decimal("0.001"))
+
+
+@pytest.mark.parametrize("text", ["", "r1", "r1 soon", "r1 1 2", "\x00"])
+def test_a_torn_heartbeat_is_as_good_as_its_time(tmp_path, text):
+    """A run may be killed while it writes it."""
+    path = tmp_path / "heartbeat"
+    path.write_text(text)
+    os.utime(path, (5, 5))
+    assert Heartbeat.read(path) in (Heartbeat(5.0), None)
+    assert Heartbeat.read(tmp_path / "none") is None
+
+
+def test_recording_closes_as_it_ends(path, clocks):
+    ledger = Ledger(path)
+    what = {"kind": "gate", "device": "d", "price": PRICE}
+    with ledger.recording("gate/a", **what, artifact="0a") as work:
+        clocks(3600, 3600)
+        work.tokens, work.units, work.energy = 5, 7, {"joules": "2.500", "source": "s"}
+    with pytest.raises(ValueError, match="no"), ledger.recording("gate/b", **what):
+        raise ValueError("no")
+    with pytest.raises(KeyboardInterrupt), ledger.recording("gate/c", **what):
+        raise KeyboardInterrupt
+    one, failed, stopped = ledger.intervals()
+    assert (one.step, one.kind, one.artifact, one.share) == ("gate/a", "gate", "0a", 1)
+    assert (one.status, one.seconds, one.tokens, one.units) == ("done", 3600, 5, 7)
+    assert (one.joules, one.cost) == (Decimal("2.5"), Decimal("0.36"))
+    assert (failed.status, failed.error) == ("failed", "no")
+    assert (stopped.status, stopped.error) == ("interrupted", "KeyboardInterrupt")
+    assert len({one.run, failed.run, stopped.run}) == 3
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 30_000)), max_size=12),
+    st.integers(1, 7),
+)
+def test_the_machine_time_of_a_run_adds_up_to_its_wall_time(tmp_path_factory, work, workers):
+    """Whatever ran when, as long as no more than all workers had work: to a microsecond."""
+    path = tmp_path_factory.mktemp("any") / "ledger.jsonl"
+    ledger = Ledger(path)
+    share = str(Decimal(1) / 7)  # seven workers, and at most one step for each
+    what = {"run": "r", "kind": "train", "artifact": "a", "device": "d", "price": {}}
+    for number, (begin, length) in enumerate(work[:7]):
+        at = Decimal(begin) / 1000
+        ledger.start(str(number), **what, step=str(number), share=share, at=at)
+        end = at + Decimal(length) / 1000
+        ledger.end(str(number), status="done", seconds=end - at, at=end)
+    wall = Decimal(90 + workers)
+    ledger.close_run("r", wall, device="d", price={})
+    assert abs(total(ledger.intervals())[0] - wall) <= Decimal("1e-6")
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=12))
+def test_covered_time_is_that_of_a_clock_that_ticks_seconds(stretches):
+    some = [replace(interval(str(n), "1", {}), started=BEGIN + s * SECOND) for s, n in stretches]
+    ticks = {tick for start, length in stretches for tick in range(start, start + length)}
+    assert covered(some) == len(ticks)
+
+
+def test_idle_time_covers_nothing():
+    assert covered([replace(interval("9", "0.5", {}), kind="idle")]) == 0
+
+
+def test_sums_of_money_and_energy():
+    euros = {**PRICE, "currency": "EUR"}
+    some = [
+        interval("3600", "1", PRICE),
+        interval("1800", "1", PRICE),
+        interval("3600", "0.5", euros),
+        replace(interval("1", "1", {}), energy={"joules": "0.1", "source": "s"}),
+        replace(interval("1", "1", {}), energy={"joules": "0.2", "source": "s"}, run="other"),
+    ]
+    assert money(some) == {"EUR": Decimal("0.18"), "USD": Decimal("0.54")}
+    assert joules(some) == Decimal("0.3")
+    assert joules(some[:3]) is None
+    assert list(by_run(some)) == ["r", "other"]
+
+
+def test_a_head_is_the_number_of_records_and_the_last_digest(path):
+    assert Ledger(path).verify() == chain.Head(0, "0" * 64)
+    three(path)
+    last = json.loads(path.read_text().splitlines()[-1])["digest"]
+    assert Ledger(path).verify() == chain.Head(6, last)
+
+
+def test_two_processes_keep_one_chain(path):
+    """Each line waits for the other's, as when a release is judged while a run goes on."""
+    program = (
+        "import sys; from pathlib import Path; from koinize.ledger import Ledger\n"
+        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "for n in range(40):\n"
+        "    with ledger.recording(f's{n}', kind='gate', device='d', price={}): pass\n"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", program, str(path)]) for _ in range(2)]
+    assert [one.wait(60) for one in both] == [0, 0]
+    assert Ledger(path).verify().records == 160
+    assert {one.status for one in Ledger(path).intervals()} == {"done"}
 
 
 def test_the_documentation_has_every_field(path):

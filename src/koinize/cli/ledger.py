@@ -175,6 +175,6 @@ def _json(setbacks: Iterable[Setback]) -> list[dict[str, object]]:
 def _warnings(setbacks: Iterable[Setback]) -> Iterable[str]:
     for one in setbacks:
         yield (
-            f"line {one.line}: the clock went back by {one.seconds:.3f} s; durations come from another "
-            "clock, dates from this one"
+            f"line {one.line}: the clock went back by {one.seconds:.3f} s; durations come from "
+            "another clock, dates from this one"
         )
