@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import PurePath
 
 
 class KoinizeError(Exception):
@@ -43,6 +44,15 @@ def _rebuild(
 
 class StepError(KoinizeError):
     """A step of the pipeline failed while it ran."""
+
+
+class BrokenError(KoinizeError):
+    """An artifact is not as it was written: `where` is its folder."""
+
+    @property
+    def artifact(self) -> str:
+        """The id of the artifact."""
+        return PurePath(self.where).name
 
 
 class Interrupted(KoinizeError):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from koinize.digest import digest, file_digest, short
-from koinize.errors import KoinizeError
+from koinize.errors import BrokenError, KoinizeError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -74,7 +74,7 @@ class Store:
     def manifest(self, artifact_id: str) -> Artifact | None:
         """What is recorded of an artifact, its files unread; None when there is none.
 
-        Raises KoinizeError when what is recorded is broken.
+        Raises BrokenError when what is recorded is broken.
         """
         folder = self.root / "artifacts" / artifact_id
         try:
@@ -103,7 +103,8 @@ class Store:
     def open(self, artifact_id: str) -> Artifact:
         """The artifact, with every file's digest checked the first time that this Store opens it.
 
-        Raises KoinizeError when it is missing, a file of it is missing, or a byte has changed.
+        Raises KoinizeError when it is not there, BrokenError when a file of it is missing or a
+        byte has changed.
         """
         if artifact_id in self._verified:
             return self._verified[artifact_id]
@@ -313,8 +314,8 @@ def _remove(path: Path) -> None:
         path.unlink() if not path.is_dir() or path.is_symlink() else shutil.rmtree(path)
 
 
-def _broken(folder: Path, what: str) -> KoinizeError:
-    return KoinizeError(
+def _broken(folder: Path, what: str) -> BrokenError:
+    return BrokenError(
         f"artifact {short(folder.name)} is broken: {what}",
         where=str(folder),
         remedy="run `koinize doctor --mend`, then `koinize run`: just that is built again",

@@ -97,7 +97,7 @@ def run(
         lines = [*outcome.failed.values(), f"{len(outcome.skipped)} steps wait for them"]
         raise StepError("\n".join(lines))
     written = project.root / "report.html"
-    if todo.missing or not written.exists():
+    if todo.missing or _is_outdated(written, project.home):
         _write_report(project, written)
     if as_json:
         print_json({"done": outcome.done, "report": str(written)})
@@ -134,6 +134,14 @@ def schema() -> None:
     from koinize.spec import schema as spec_schema
 
     print_json(spec_schema())
+
+
+def _is_outdated(report: Path, home: Path) -> bool:
+    """Whether work was recorded since the report, as when a run was killed before writing it."""
+    ledger = home / "ledger.jsonl"
+    if not (report.exists() and ledger.exists()):
+        return not report.exists()
+    return report.stat().st_mtime_ns < ledger.stat().st_mtime_ns
 
 
 def _write_report(project: Project, path: Path) -> dict[str, object]:

@@ -63,6 +63,7 @@ class LocalExecutor:
             if error is not None:
                 for process in list(processes.values()):
                     process.kill()
+                    process.join()
         self._waiters.shutdown()
         for name, value in self._environment.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -106,9 +106,11 @@ class Ledger:
         share: str,
         price: Mapping[str, str],
         at: Decimal | None = None,
+        why: str = "",
     ) -> None:
         """Open an interval. `share` is a decimal; `price` is empty where none is known.
 
+        `why` is the reason for the work, in the plan's words.
         `at` is for what is recorded afterwards: when it began, in seconds since its run did.
         """
         self._chain.append(
@@ -120,6 +122,7 @@ class Ledger:
                 "step": step,
                 "kind": kind,
                 "artifact": artifact,
+                "why": why,
                 "device": device,
                 "share": share,
                 "price": price,
@@ -224,17 +227,27 @@ class Ledger:
         self.start(name, **what, device=device, share=str(share), price=price, at=Decimal(0))
         self.end(name, status="done", seconds=at, energy=energy, at=at)
 
-    def close_abandoned(self, heartbeat: Heartbeat | float | None) -> list[Interval]:
+    def close_abandoned(
+        self,
+        heartbeat: Heartbeat | float | None,
+        kept: Callable[[Interval], Mapping[str, Any] | None] = lambda _: None,
+    ) -> list[Interval]:
         """Close what a killed run left open, as interrupted at the last heartbeat.
 
-        A bare number is that heartbeat's Unix time. A run that did not live to record its idle time
-        gets it, too, where its heartbeat says how far it was.
+        A bare number is that heartbeat's Unix time. Where `kept` has the seconds, tokens and units
+        of what the work made, it was only killed before it could say so here: that one is done.
+        A run that did not live to record its idle time gets it, too, where its heartbeat says how
+        far it was.
         """
         last = Heartbeat(heartbeat) if isinstance(heartbeat, float | int) else heartbeat
         history = self._history()
         closed = [one for one in history.intervals if one.status == "open"]
         for interval in closed:
-            self._abandon(interval, last, history.origins.get(interval.run))
+            origin = history.origins.get(interval.run)
+            if (facts := kept(interval)) is None:
+                self._abandon(interval, last, origin)
+            else:
+                self._complete(interval, facts, origin)
         if last and last.at is not None and last.run in history.origins:
             self._close_killed(last.run, last.at)
         return closed
@@ -253,6 +266,18 @@ class Ledger:
         said = KILLED if seconds >= 0 else f"{KILLED}, which is no later than its start"
         seconds = max(Decimal(0), seconds)
         self.end(one.id, status="interrupted", seconds=seconds, error=said, at=at)
+
+    def _complete(self, one: Interval, facts: Mapping[str, Any], origin: Decimal | None) -> None:
+        """Close one interval by what its work measured."""
+        seconds = Decimal(str(facts["seconds"]))
+        self.end(
+            one.id,
+            status="done",
+            seconds=seconds,
+            tokens=facts.get("tokens", 0),
+            units=facts.get("units", 0),
+            at=None if origin is None else one.begin - origin + seconds,
+        )
 
     def _close_killed(self, run: str, at: Decimal) -> None:
         """Record the idle time of a run that was killed, if that is still to be done."""
@@ -319,4 +344,5 @@ def _interval(start: Mapping[str, Any], end: Mapping[str, Any], origin: Decimal 
         error=end.get("error", ""),
         price=start["price"],
         energy=end.get("energy", {}),
+        why=start.get("why", ""),
     )

@@ -23,7 +23,8 @@ class Interval:
     back moves nothing. `seconds` is wall time; `share` the part of the machine it held (1/2: one of
     two workers); `units` the amount of work by which durations are predicted (see `pipeline`),
     `tokens` the tokens that went through the model. `status` is done, failed, interrupted or open.
-    `energy` has `joules` and `source` where energy could be read, and is empty elsewhere.
+    `energy` has `joules` and `source` where energy could be read, and is empty elsewhere. `why` is
+    the reason for the work, as `plan` gave it.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Interval:
     error: str
     price: Mapping[str, str]
     energy: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
 
     @property
     def machine_seconds(self) -> Decimal:

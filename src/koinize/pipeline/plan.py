@@ -56,8 +56,12 @@ def plan(
     experience: Experience,
     workers: int,
     price: Mapping[str, str],
+    broken: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Compare the steps with the store. Reads names and manifests, never a tensor."""
+    """Compare the steps with the store. Reads names and manifests, never a tensor.
+
+    `broken` maps the ids of artifacts that were removed as broken to what was wrong with them.
+    """
     present = store.ids()
     rates = Rates(experience, machine.device())
     work = [
@@ -65,7 +69,7 @@ def plan(
         for step in steps
         if step.id not in present
     ]
-    reasons = _Reasons(steps, store, present)
+    reasons = _Reasons(steps, store, present, broken or {})
     times = schedule(work, workers, rates.load)
     kinds = dict.fromkeys(one.step.kind for one in work)
     known = {one.step.kind for one in work if one.rate.learnt}
@@ -84,9 +88,15 @@ def plan(
 class _Reasons:
     """Why a step is missing: how what it reads differs from what its name stood for last."""
 
-    def __init__(self, steps: Sequence[Step], store: Store, present: Collection[str]) -> None:
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        store: Store,
+        present: Collection[str],
+        broken: Mapping[str, str],
+    ) -> None:
         self.store, self.present = store, present
-        self.steps = steps
+        self.steps, self.broken = steps, broken
 
     @cached_property
     def labels(self) -> dict[str, str]:
@@ -99,13 +109,16 @@ class _Reasons:
         return self.store.names()
 
     def why(self, step: Step) -> str:
+        last = self.names.get(step.name, "")
+        if said := self.broken.get(step.id) or self.broken.get(last):
+            return said
         if step.why:
             return step.why
-        before = self.store.manifest(self.names[step.name]) if step.name in self.names else None
+        if last == step.id:
+            return "its artifact is gone"
+        before = self.store.manifest(last) if last else None
         if before is None:
             return "never done"
-        if before.id == step.id:
-            return "its artifact is gone"
         changes = [
             change
             for label in sorted({*before.inputs, *step.identity})

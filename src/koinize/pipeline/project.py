@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from koinize import base, machine
 from koinize.adapter import read_header
 from koinize.digest import digest, file_digest
-from koinize.errors import InputError
+from koinize.errors import BrokenError, InputError
 from koinize.ledger import Interval, Ledger
 from koinize.pipeline.experience import Experience, recall
 from koinize.pipeline.graph import graph
@@ -19,11 +20,13 @@ from koinize.pipeline.plan import Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
 from koinize.pipeline.step import Step
 from koinize.pipeline.update import History
+from koinize.pipeline.work import ADAPTER_FILES
 from koinize.spec import Spec, load
 from koinize.store import Store
 
 HOME = ".koinize"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,20 @@ class Project:
         """What the ledger teaches about time. Raises KoinizeError when a line was changed."""
         return recall(Ledger(self.home / "ledger.jsonl"), self.home / "experience.json")
 
-    def plan(self) -> Plan:
-        """What is missing, why, and what it will cost."""
+    def plan(self, broken: Mapping[str, str] | None = None) -> Plan:
+        """What is missing, why, and what it will cost.
+
+        `broken` maps the ids of artifacts that were just removed to what was wrong with them.
+        """
         workers, _ = machine.layout(self.spec.machine.workers, self.spec.machine.threads)
         price = self.spec.price.record() if self.spec.price else {}
-        return plan(self.steps, self.store, self.experience(), workers, price)
+        return plan(self.steps, self.store, self.experience(), workers, price, broken)
 
     def run(self, watcher: Watcher, approve: Callable[[Plan], None]) -> tuple[Plan, Outcome]:
         """Do what is missing, holding the project's lock; `approve` may raise to refuse it."""
         with locked(self.home):
-            todo = self.plan()
+            self.store.sweep()
+            todo = self._sound_plan()
             approve(todo)
             watcher.planned(todo)
             outcome = Outcome()
@@ -96,6 +103,34 @@ class Project:
             done = {step.name: step.id for step in self.steps if step.id in present}
             self.store.point(done)
             return todo, outcome
+
+    def _sound_plan(self) -> Plan:
+        """The plan, once all that the missing steps and the report will read is known to be whole.
+
+        A broken artifact is removed, which is said, and its step is then among the missing. While
+        nothing is missing nothing is read: finding what broke since is the doctor's work.
+        """
+        store, broken = self.store, dict[str, str]()
+        while True:
+            try:
+                todo = self.plan(broken)
+                if todo.missing:
+                    self._verify(store)
+                return todo
+            except BrokenError as error:
+                logger.warning("%s; it is removed, and made again where it is needed", error.what)
+                store.discard(error.artifact)
+                broken[error.artifact] = error.what
+                self.__dict__.pop("steps", None)  # what was trained before decides on them
+
+    def _verify(self, store: Store) -> None:
+        """Raise BrokenError for the first broken artifact of today's steps or among their parents.
+
+        The same store may be asked again: what it has verified it does not read twice.
+        """
+        read = {one for step in self.steps for one in (step.id, *step.uses.values())}
+        for artifact in sorted(read & store.ids()):
+            store.open(artifact)
 
     def _imported(self) -> Iterator[tuple[tuple[str, str], str]]:
         """The digests of the adapters that were trained elsewhere, their headers checked."""

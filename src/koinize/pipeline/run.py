@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +21,12 @@ from filelock import FileLock, Timeout
 from koinize import machine
 from koinize.digest import short
 from koinize.energy import Meter, metering
-from koinize.errors import InputError, KoinizeError
+from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.executors import Executor, executors
-from koinize.ledger import LOAD, MILLISECOND, PROVISION, Heartbeat, Ledger
+from koinize.ledger import LOAD, MILLISECOND, PROVISION, Heartbeat, Interval, Ledger
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
-from koinize.pipeline.work import Job, perform
+from koinize.pipeline.work import PROGRESS, Job, perform
 from koinize.spec import Spec
 from koinize.store import Store
 
@@ -61,6 +63,7 @@ class Outcome:
 @dataclass
 class _Running:
     step: Step
+    why: str
     interval: str
     began: Decimal  # seconds since the run began, by its monotonic clock
     job: Job
@@ -103,13 +106,38 @@ def run(
     in one interval: starting the workers, loading the model into each, the steps, and idle time.
     """
     ledger = Ledger(home / "ledger.jsonl")
-    ledger.close_abandoned(Heartbeat.read(home / HEARTBEAT))
-    Store(home).sweep()
+    store = Store(home)
+    ledger.close_abandoned(Heartbeat.read(home / HEARTBEAT), partial(_kept, store))
     if not missing:
         return Outcome()
     workers, threads = machine.layout(spec.machine.workers, spec.machine.threads)
-    with metering() as meter, executors.get(spec.machine.executor)(workers, threads) as executor:
-        return _Run(missing, spec, root, home, watcher, executor, ledger, meter).go()
+    executor = executors.get(spec.machine.executor)(workers, threads)
+    with metering() as meter:
+        work = _Run(missing, spec, root, home, watcher, executor, ledger, meter)
+        try:
+            with executor:
+                work.go()
+        except BaseException as problem:
+            # The workers are gone by now: what they have not committed they never will.
+            work.stop("stopped by the user" if isinstance(problem, KeyboardInterrupt) else problem)
+            raise
+        finally:
+            work.close_run()
+            shutil.rmtree(home / PROGRESS, ignore_errors=True)
+            store.sweep()
+    return work.outcome
+
+
+def _kept(store: Store, interval: Interval) -> Mapping[str, Any] | None:
+    """What the artifact of a step says of its making; None unless it is there."""
+    try:
+        artifact = store.manifest(interval.artifact) if interval.artifact else None
+    except BrokenError:
+        return None
+    if artifact is None:
+        return None
+    loading = {"seconds": artifact.facts.get("load_seconds", 0)}
+    return loading if interval.kind == LOAD else artifact.facts
 
 
 class _Run:
@@ -136,28 +164,29 @@ class _Run:
         self.outcome = Outcome()
         self.name = uuid.uuid4().hex[:8]
 
-    def go(self) -> Outcome:
-        try:
+    def go(self) -> None:
+        self._beat()
+        self._provision()
+        while self.waiting or self.running:
+            self._fill()
+            finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
             self._beat()
-            self._provision()
-            while self.waiting or self.running:
-                self._fill()
-                finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
-                self._beat()
-                for future in finished:
-                    self._finish(future, self.running.pop(future))
-                for one in self.running.values():
-                    self._show(one)
-                if not self.running and not self._ready():
-                    self.outcome.skipped = [one.step.name for one in self.waiting.values()]
-                    break
-        except BaseException:
-            for one in list(self.open.values()):
-                self._close(one, "interrupted", {}, "stopped by the user")
-            raise
-        finally:
-            self._close_run()
-        return self.outcome
+            for future in finished:
+                self._finish(future, self.running.pop(future))
+            for one in self.running.values():
+                self._show(one)
+            if not self.running and not self._ready():
+                self.outcome.skipped = [one.step.name for one in self.waiting.values()]
+                break
+
+    def stop(self, why: object) -> None:
+        """End the intervals in hand: of what was kept as done, of the rest as interrupted."""
+        for one in list(self.open.values()):
+            facts = self._facts(one)
+            if facts is None:
+                self._close(one, "interrupted", {}, str(why))
+            else:
+                self._close(one, "done", facts, "")
 
     def _beat(self) -> None:
         """Leave a sign of life, and read the meter before one of its counters wraps."""
@@ -174,7 +203,7 @@ class _Run:
             self.executor.ready()
             it.energy = self._energy(self._release(PROVISION))
 
-    def _close_run(self) -> None:
+    def close_run(self) -> None:
         """Account for the machine time in which a worker had nothing to do."""
         if self.meter:
             self.meter.sample()
@@ -196,13 +225,13 @@ class _Run:
 
     def _fill(self) -> None:
         while len(self.running) < self.executor.workers and (ready := self._ready()):
-            step = self.waiting.pop(ready[0].step.id).step
-            self._start(step)
+            self._start(self.waiting.pop(ready[0].step.id))
 
-    def _start(self, step: Step) -> None:
+    def _start(self, missing: Missing) -> None:
+        step = missing.step
         interval = f"{self.name}-{short(step.id)}"
         job = Job(step, self.spec, self.root, self.home, self.executor.threads)
-        one = _Running(step, interval, self.ledger.at(self.name), job)
+        one = _Running(step, missing.why, interval, self.ledger.at(self.name), job)
         self._record_start(one, interval, step.kind, step.name)
         self._hold(interval, self._share)
         self.watcher.started(step)
@@ -225,6 +254,7 @@ class _Run:
             share=f"{self._share.normalize():f}",
             price=self.price,
             at=one.began,
+            why=one.why if kind == one.step.kind else "",
         )
 
     def _hold(self, name: str, share: Decimal) -> None:
@@ -239,9 +269,11 @@ class _Run:
 
     def _finish(self, future: Future[dict[str, Any]], one: _Running) -> None:
         error = future.exception()
-        if error is None:
+        # A worker may be killed after it kept what it made, and before it could say so.
+        facts = self._facts(one) if error else future.result()
+        if error is None or facts is not None:
             Store(self.home).point({one.step.name: one.step.id})
-            self._close(one, "done", future.result(), "")
+            self._close(one, "done", facts or {}, "")
             self.outcome.done.append(one.step.name)
             return
         known = isinstance(error, KoinizeError)
@@ -250,6 +282,11 @@ class _Run:
         self.outcome.failed[one.step.name] = message
         # Its dependents stay in `waiting` with a need that never comes.
         self.waiting[one.step.id] = Missing(one.step, "failed", 0.0)
+
+    def _facts(self, one: _Running) -> Mapping[str, Any] | None:
+        """What is recorded of the artifact that this step was to make; None if it did not."""
+        artifact = Store(self.home).manifest(one.step.id)
+        return artifact.facts if artifact else None
 
     def _close(self, one: _Running, status: str, facts: Mapping[str, Any], error: str) -> None:
         """End a step's interval; what its worker took to load the model has one of its own.

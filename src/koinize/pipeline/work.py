@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from koinize import base
+from koinize.digest import digest, file_digest
 from koinize.errors import KoinizeError, StepError
 from koinize.metrics import metrics
 from koinize.pipeline.graph import evaluation_of, labels_of
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from koinize.model import Loaded
 
 ROWS = "rows.jsonl"
+PROGRESS = "progress"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 PROGRESS_SECONDS = 0.5
 USES_MODEL = ("train", "evaluate")
 
@@ -50,7 +55,7 @@ class Job:
     @property
     def progress_file(self) -> Path:
         """Where the worker says how far it is, for whoever shows it."""
-        return self.home / "progress" / self.step.id
+        return self.home / PROGRESS / self.step.id
 
     @property
     def log_file(self) -> Path:
@@ -78,22 +83,40 @@ def perform(job: Job) -> dict[str, Any]:
         return dict(draft.facts)
     except KoinizeError:
         raise
-    except OSError as error:
-        what = error.strerror or str(error)
-        raise StepError(
-            f"failed: {what}",
-            where=step.name,
-            remedy="make room or mend the permissions, then run again: finished steps are kept",
-        ) from error
     except Exception as error:
-        job.log_file.parent.mkdir(parents=True, exist_ok=True)
-        job.log_file.write_text(traceback.format_exc(), encoding="utf-8")
-        what = f"failed unexpectedly: {type(error).__name__}: {error}"
-        raise StepError(
-            what, where=step.name, remedy=f"the details are in {job.log_file}"
-        ) from error
+        raise _failure(job, error) from error
     finally:
-        job.progress_file.unlink(missing_ok=True)
+        with suppress(OSError):
+            job.progress_file.unlink()
+
+
+def _failure(job: Job, error: Exception) -> StepError:
+    """What people are told of a failure that no step foresaw."""
+    if said := _refused_by_system(error):
+        return StepError(
+            f"failed: {said}",
+            where=job.step.name,
+            remedy="make room or mend the permissions, then run again: finished steps are kept",
+        )
+    with suppress(OSError):
+        job.log_file.parent.mkdir(parents=True, exist_ok=True)
+        job.log_file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return StepError(
+        f"failed unexpectedly: {type(error).__name__}: {error}",
+        where=job.step.name,
+        remedy=f"the details are in {job.log_file}",
+    )
+
+
+def _refused_by_system(error: Exception) -> str:
+    """Why the system refused to read or write; empty when the error is another one.
+
+    safetensors passes a full disk on as an exception of its own, with the system's number in it.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(number[1])) if number else ""
 
 
 def _prepare_base(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
@@ -103,8 +126,11 @@ def _prepare_base(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  #
 
 def _import_adapter(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
     folder = job.root / job.spec.adapters[job.step.task][job.step.languages[0]]
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    for name in ADAPTER_FILES:
         shutil.copyfile(folder / name, draft.folder / name)
+    found = digest([file_digest(draft.folder / name) for name in ADAPTER_FILES])
+    if found != job.step.inputs["adapter files"]:
+        raise StepError("changed while it was read", where=str(folder), remedy="run again")
     return {"source": str(folder)}
 
 
@@ -262,6 +288,7 @@ def _reporter(job: Job) -> Callable[..., None]:
         now = time.monotonic()
         if now - last[0] >= PROGRESS_SECONDS:
             last[0] = now
-            job.progress_file.write_text(f"{done} {total}")
+            with suppress(OSError):  # on a full disk nobody sees how far it is, and work goes on
+                job.progress_file.write_text(f"{done} {total}")
 
     return report
