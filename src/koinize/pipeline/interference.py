@@ -6,13 +6,13 @@ the next report, and no artifact changes. They are kept until an adapter changes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from koinize.digest import digest
-from koinize.store import Store, write_atomically
+from koinize.record import read_record, write_record
+from koinize.store import Store
 
 VERSION = 1  # raised by whoever changes what is measured
 FOLDER = "interference"
@@ -29,12 +29,12 @@ def interference(
         return None
     wanted = digest([VERSION, dict(adapters)])
     path = home / FOLDER / f"{digest(task)}.json"  # a task's name need not be a file's
-    kept = _read(path)
+    kept = read_record(path) or {}
     if kept.get("of") == wanted:
         return dict(kept["figures"])
     figures = _measure({language: store.open(one).folder for language, one in adapters.items()})
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, json.dumps({"of": wanted, "figures": figures}))
+    write_record(path, {"of": wanted, "figures": figures})
     return figures
 
 
@@ -46,11 +46,3 @@ def _measure(folders: Mapping[str, Path]) -> dict[str, Any]:
     found = asdict(inspect_adapters(folders))
     del found["parts"]
     return {**found, **found.pop("total")}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        kept = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
