@@ -9,13 +9,12 @@ from typing import Any
 
 from koinize.digest import digest
 from koinize.errors import InputError
-from koinize.ledger import Interval, total
+from koinize.ledger import Interval, covered, total
 from koinize.metrics import Metric, ResultRow, metrics
 from koinize.pipeline import Project, Step
 from koinize.pipeline.graph import evaluation_of, labels_of
 from koinize.pipeline.outcome import MARGINS
 from koinize.pipeline.work import read_result_rows
-from koinize.report._costs import covered
 from koinize.store import Artifact
 
 
@@ -141,7 +140,7 @@ def _cost(intervals: Sequence[Interval], artifacts: set[str]) -> dict[str, Any]:
             currency = one.price["currency"]
             money[currency] = money.get(currency, Decimal(0)) + one.cost
     return {
-        "wall_seconds": covered(spent),
+        "wall_seconds": float(covered(spent)),
         "machine_seconds": str(total(spent)[0]),
         "money": {currency: f"{amount:.6f}" for currency, amount in sorted(money.items())},
         "intervals": len(spent),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from decimal import Decimal
 from typing import Any
 
 from koinize.report._costs import Accounts, task_costs
 from koinize.report._drift import drift
 from koinize.report._input import ReportInput, TaskInput
 from koinize.report._quality import TaskQuality
-from koinize.report._spending import breakdown, runs, timeline
+from koinize.report._spending import around, breakdown, energy, runs, timeline
 
 FORMAT = 1
 
@@ -31,13 +32,20 @@ def results(source: ReportInput) -> dict[str, Any]:
         "releases": [row for task in source.tasks if (row := drift(task, source.releases))],
         "costs": {
             "breakdown": breakdown(source, accounts),
+            "around": around(source, accounts),
+            "energy": energy(source),
             "runs": runs(source, accounts),
             "timeline": timeline(source),
         },
         "notes": [*source.notes, *_price_notes(source, accounts), *_task_notes(tasks)],
     }
-    plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=_plain))
     return plain
+
+
+def _plain(value: object) -> float | str:
+    """Sums are decimals until here; JSON and those who draw have numbers."""
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def _task(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
