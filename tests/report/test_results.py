@@ -13,7 +13,7 @@ from koinize.gate import compare
 from koinize.ledger import Interval
 from koinize.metrics import Score, metrics
 from koinize.report import Evaluation, ReportInput, System, TaskInput, results
-from koinize.report._costs import covered
+from koinize.report._break_even import break_even
 from koinize.report._quality import mean_score
 
 BEGIN = datetime(2026, 2, 3, 9, tzinfo=UTC)
@@ -241,7 +241,6 @@ def test_elapsed_is_not_machine_time():
 @pytest.mark.parametrize(
     ("missing", "dashes"),
     [
-        ("train/t/comb", {"combined"}),
         ("train/t/de", {"trainings", "merged", "with_choosing", "parallel_seconds"}),
         ("merge/t/m", {"merges", "merged", "with_choosing", "parallel_seconds"}),
         ("select/t", {"choosing", "with_choosing"}),
@@ -251,10 +250,166 @@ def test_nothing_is_computed_from_missing_work(missing, dashes):
     costs = costs_of(intervals=[one for one in LEDGER if one.step != missing])
     names = ("combined", "trainings", "merges", "merged", "choosing", "with_choosing")
     absent = {name for name in (*names, "parallel_seconds") if costs[name] is None}
-    assert absent == dashes
+    assert absent - {"combined"} == dashes
     if missing != "select/t":
         assert set(costs["savings"].values()) == {None}
+        assert set(costs["break_even"]["merged"].values()) == {None}
     assert set(costs["savings_with_choosing"].values()) == {None}
+    assert set(costs["break_even"]["with_choosing"].values()) == {None}
+
+
+def test_without_comb_it_is_estimated_by_the_trainings_and_marked():
+    half = {"share": Decimal("0.5")}
+    costs = costs_of(
+        intervals=[
+            work("train/t/de", 0, 10, **half),
+            work("train/t/en", 0, 20, **half),
+            work("merge/t/m", 20, 2, **half),
+        ]
+    )
+    assert costs["combined_is"] == "estimated"
+    # One worker would train one language after the other: 30 s, and half a machine for as long.
+    assert costs["combined"]["elapsed_seconds"] == 30.0
+    assert costs["combined"]["machine_seconds"] == 15.0
+    assert costs["combined"]["cost"] == pytest.approx(0.015)
+    assert costs["savings"]["machine"] == pytest.approx(100 * (1 - 16 / 15))
+    assert costs["updates"][0]["savings"]["machine"] == pytest.approx(60.0)  # 1 - (5 + 1) / 15
+    neither = costs_of(intervals=[work("train/t/de", 0, 10), work("merge/t/m", 20, 2)])
+    assert (neither["combined"], neither["combined_is"]) == (None, None)
+
+
+def test_the_break_even_is_the_dearer_set_up_over_what_an_update_saves(costs):
+    """COMB 25 s. Merged: set-up 32, updates 12 and 22, 17 on average; choosing takes 3 more."""
+    assert costs["combined_is"] == "measured"
+    assert costs["break_even"]["merged"]["machine"] == {
+        "extra": 7.0,
+        "saved": 8.0,
+        "updates": 1,
+        "until": None,
+    }
+    assert costs["break_even"]["with_choosing"] == {
+        clock: {"extra": extra, "saved": saved, "updates": 2, "until": None}
+        for clock, extra, saved in (
+            ("elapsed", 10.0, 5.0),
+            ("machine", 10.0, 5.0),
+            ("cost", pytest.approx(0.01), pytest.approx(0.005)),
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("setup", "combined", "update", "updates", "until"),
+    [
+        (100, 100, 50, 0, None),  # no dearer: from the start
+        (90, 100, 50, 0, None),
+        (101, 100, 50, 1, None),
+        (150, 100, 50, 1, None),  # exactly after the first
+        (151, 100, 50, 2, None),
+        (101, 100, 100, None, None),  # an update saves nothing: never
+        (101, 100, 120, None, None),
+        (
+            90,
+            100,
+            105,
+            0,
+            3,
+        ),  # 10 ahead, 5 lost with each: even after two, behind from the third on
+        (100, 100, 105, 0, 1),
+        (100, 100, 100, 0, None),
+    ],
+)
+def test_break_even(setup, combined, update, updates, until):
+    found = break_even(Decimal(setup), Decimal(combined), Decimal(update))
+    assert (found["updates"], found["until"]) == (updates, until)
+
+
+@given(*[st.decimals("0.001", "1000", places=3)] * 3)
+def test_break_even_is_what_counting_says(setup, combined, update):
+    """One update after the other, until merging has cost no more than COMB; 2,000 at most."""
+    found = break_even(setup, combined, update)
+    behind = [setup + n * update > combined + n * combined for n in range(2000)]
+    first = behind.index(False) if False in behind else None
+    if found["updates"] is None or found["updates"] >= 2000:
+        assert first is None
+    else:
+        assert first == found["updates"]
+    if found["until"] is not None and found["until"] < 2000:
+        assert behind.index(True) == found["until"]
+
+
+def test_break_even_needs_all_three():
+    assert break_even(None, Decimal(1), Decimal(1)) is None
+    assert break_even(Decimal(1), None, Decimal(1)) is None
+    assert break_even(Decimal(1), Decimal(1), None) is None
+
+
+def around_a_run():
+    """Two workers for 20 s: 2 s of starting them, 4 s of loading, two trainings, a gate apart."""
+    half, run = {"share": Decimal("0.5")}, {"run": "r2", "artifact": ""}
+    energy = {"joules": "3600", "source": "a meter"}
+    return [
+        work("provision", 0, 2, **run),
+        work("load", 2, 4, **half, run="r2", artifact="id of train/t/de"),
+        work("train/t/de", 6, 10, **half, run="r2", energy=energy),
+        work("train/t/en", 2, 14, **half, run="r2", status="failed"),
+        replace(work("idle", 0, 20, **run), share=Decimal("0.2")),
+        work("gate/t", 100, 5, run="r3", artifact="id of merge/t/m"),
+    ]
+
+
+def test_what_is_around_the_steps_is_counted_once():
+    found = results(source(intervals=around_a_run()))
+    spent = {row["label"]: row["machine_seconds"] for row in found["costs"]["breakdown"]}
+    assert spent == {
+        "train de": 5.0,
+        "start the workers": 2.0,
+        "load the model": 2.0,
+        "judge releases": 5.0,
+        "failed": 7.0,
+        "idle": 4.0,
+    }
+    assert sum(spent.values()) == 20.0 + 5.0  # both runs on the whole machine
+    run, gate = found["costs"]["runs"]
+    assert (run["elapsed_seconds"], run["machine_seconds"], run["idle_seconds"]) == (
+        20.0,
+        16.0,
+        4.0,
+    )
+    assert run["steps"] == {"done": 1, "failed": 1, "interrupted": 0, "open": 0}
+    assert run["idle_cost"] == pytest.approx(0.004)
+    assert (gate["elapsed_seconds"], gate["idle_seconds"]) == (5.0, 0.0)
+    beside = {row["label"]: row for row in found["costs"]["around"]}
+    assert list(beside) == [
+        "start the workers",
+        "load the model",
+        "judge releases",
+        "failed",
+        "idle",
+    ]
+    assert (beside["load the model"]["elapsed_seconds"], beside["load the model"]["steps"]) == (
+        4,
+        1,
+    )
+    assert beside["idle"]["elapsed_seconds"] == 4.0  # of 20 s, something ran until 16 s
+    assert beside["idle"]["machine_seconds"] == 4.0
+    assert beside["idle"]["cost"] == pytest.approx(0.004)
+
+
+def test_energy_is_summed_where_it_was_read():
+    energy = results(source(intervals=around_a_run()))["costs"]["energy"]
+    assert energy == {
+        "joules": 3600.0,
+        "sources": ["a meter"],
+        "machine_time_percent": pytest.approx(20.0),  # 5 of 25 machine seconds
+    }
+    assert results(source())["costs"]["energy"] is None
+
+
+def test_no_bar_of_the_timeline_is_idle():
+    timeline = results(source(intervals=around_a_run()))["costs"]["timeline"]
+    assert [bar["kind"] for bar in timeline["bars"]] == ["provision", "load", "train", "train"]
+    assert timeline["lanes"] == 2
+    assert timeline["elapsed_seconds"] == 16.0
 
 
 def test_an_imported_adapter_has_no_known_training_time():
@@ -355,14 +510,6 @@ def test_a_changed_price_is_told_and_two_currencies_have_no_sum():
     assert "The ledger has prices in several currencies, so no cost is shown." in found["notes"]
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=12),
-)
-def test_covered_time_is_that_of_a_clock_that_ticks_seconds(stretches):
-    ticks = {tick for start, length in stretches for tick in range(start, start + length)}
-    assert covered(work("x", start, length) for start, length in stretches) == len(ticks)
-
-
 def test_results_are_plain_json_with_fixed_keys(found):
     assert json.loads(json.dumps(found)) == found
     assert list(found) == [
@@ -407,4 +554,4 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "n",
         "signature",
     ]
-    assert list(found["costs"]) == ["breakdown", "runs", "timeline"]
+    assert list(found["costs"]) == ["breakdown", "around", "energy", "runs", "timeline"]

@@ -1,8 +1,9 @@
 """The ledger's intervals -> what was spent, on both clocks, and what that saves.
 
 Elapsed is the time during which at least one of the steps ran, machine time the sum of seconds
-times the share of the machine, cost that sum at the price recorded with it. A figure that lacks any
-of its parts is None: a saving is never computed from what is missing.
+times the share of the machine, cost that sum at the price recorded with it; all of it in decimals.
+A figure that lacks any of its parts is None: a saving is never computed from what is missing. The
+one exception is COMB, which is estimated where it was not trained, and marked.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Interval, total
+from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Interval, covered, total
+from koinize.report._break_even import break_even
 from koinize.report._input import ReportInput, TaskInput
 
-Amount = dict[str, float | int | None]
+Amount = dict[str, Decimal | int | None]
+
+CLOCKS = {"elapsed": "elapsed_seconds", "machine": "machine_seconds", "cost": "cost"}
+"""The two clocks and money, and where an amount has them."""
 
 
 @dataclass(frozen=True)
@@ -67,25 +72,22 @@ class Accounts:
             return None
         return {
             "elapsed_seconds": covered(present),
-            "machine_seconds": float(total(present)[0]),
+            "machine_seconds": total(present)[0],
             "cost": self._cost(present),
             "steps": len(present),
         }
 
-    def _cost(self, intervals: Sequence[Interval]) -> float | None:
-        if self.currency is None or not all(self._price(one) for one in intervals):
-            return None
-        hours = (
-            one.machine_seconds * Decimal(self._price(one)["per_hour"]) / 3600 for one in intervals
-        )
-        return float(sum(hours, Decimal(0)))
+    def _cost(self, intervals: Sequence[Interval]) -> Decimal | None:
+        costs = [self.cost_of_seconds(one.machine_seconds, one) for one in intervals]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known, Decimal(0)) if len(known) == len(costs) else None
 
-    def cost_of_seconds(self, seconds: float, like: Interval) -> float | None:
-        """Seconds of the whole machine at the price of another interval."""
+    def cost_of_seconds(self, seconds: Decimal, like: Interval) -> Decimal | None:
+        """Seconds of the whole machine at the price of an interval; None without one currency."""
         price = self._price(like)
         if self.currency is None or not price:
             return None
-        return seconds * float(price["per_hour"]) / 3600
+        return seconds * Decimal(price["per_hour"]) / 3600
 
     def find(self, *names: str) -> list[Interval | None]:
         """The standing work of these steps, None for each that has none."""
@@ -96,28 +98,16 @@ class Accounts:
         return [one for name, one in self.standing.items() if name.startswith(prefix)]
 
 
-def covered(intervals: Iterable[Interval]) -> float:
-    """Seconds during which at least one of these ran."""
-    seconds, until = 0.0, float("-inf")
-    for interval in sorted(intervals, key=lambda one: one.started):
-        start = interval.started.timestamp()
-        end = start + float(interval.seconds)
-        seconds += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return round(seconds, 3)
-
-
-def saved(new: float | None, old: float | None) -> float | None:
+def saved(new: Decimal | int | None, old: Decimal | int | None) -> Decimal | None:
     """How many percent less the new figure is; negative when it is more."""
-    return None if new is None or not old else 100.0 * (1.0 - new / old)
+    return None if new is None or not old else 100 * (1 - Decimal(new) / old)
 
 
-def savings(new: Amount | None, old: Amount | None) -> dict[str, float | None]:
+def savings(new: Amount | None, old: Amount | None) -> dict[str, Decimal | None]:
     """`saved` on both clocks and in money."""
-    fields = {"elapsed": "elapsed_seconds", "machine": "machine_seconds", "cost": "cost"}
     return {
         name: saved(new[field], old[field]) if new and old else None
-        for name, field in fields.items()
+        for name, field in CLOCKS.items()
     }
 
 
@@ -125,20 +115,25 @@ def task_costs(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
     """Set-up and update of one task, merged against combined."""
     trainings = [_training(one) for one in accounts.find(*_training_names(task))]
     merges = accounts.find(*merge_names(task))
-    combined = accounts.amount(map(_training, accounts.find(f"train/{task.name}/comb")))
+    choice = choosing(task, accounts)
+    measured = accounts.amount(map(_training, accounts.find(f"train/{task.name}/comb")))
+    combined = measured or _estimated(trainings, accounts)
     merged = accounts.amount([*trainings, *merges]) if merges else None
-    with_choosing = accounts.amount([*trainings, *merges, *choosing(task, accounts)])
+    with_choosing = accounts.amount([*trainings, *merges, *choice])
     parallel = _parallel(trainings, merges)
+    updates = [_update(one, merges, accounts) for one in trainings]
+    chosen_updates = [_update(one, merges, accounts, choice) for one in trainings]
     return {
         "combined": combined,
+        "combined_is": "measured" if measured else "estimated" if combined else None,
         "trainings": accounts.amount(trainings),
         "merges": accounts.amount(merges),
         "merge_seconds": {
-            name: float(one.seconds) if one else None
+            name: one.seconds if one else None
             for name, one in zip(_candidates(task), merges, strict=True)
         },
         "merged": merged,
-        "choosing": accounts.amount(choosing(task, accounts)),
+        "choosing": accounts.amount(choice),
         "with_choosing": with_choosing,
         "testing": accounts.amount(testing(task, accounts)),
         "parallel_seconds": parallel,
@@ -148,36 +143,65 @@ def task_costs(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
         },
         "savings_with_choosing": savings(with_choosing, combined),
         "updates": [
-            _update(language, training, merges, accounts, combined)
-            for language, training in zip(task.languages, trainings, strict=True)
+            {"language": language, "amount": amount, "savings": savings(amount, combined)}
+            for language, amount in zip(task.languages, updates, strict=True)
         ],
+        "break_even": {
+            "merged": _paid_back(merged, updates, combined),
+            "with_choosing": _paid_back(with_choosing, chosen_updates, combined),
+        },
     }
 
 
+def _estimated(trainings: Sequence[Interval | None], accounts: Accounts) -> Amount | None:
+    """COMB where nobody trained it: the same rows pass the model, one language after the other."""
+    amount = accounts.amount(trainings)
+    if amount:
+        amount["elapsed_seconds"] = sum((one.seconds for one in trainings if one), Decimal(0))
+    return amount
+
+
 def _update(
-    language: str,
     training: Interval | None,
     merges: Sequence[Interval | None],
     accounts: Accounts,
-    combined: Amount | None,
-) -> dict[str, Any]:
-    """One language trained again and every merge made again, against COMB trained again."""
-    amount = accounts.amount([training, *merges]) if merges else None
+    choice: Sequence[Interval | None] = (),
+) -> Amount | None:
+    """One language trained again and every merge made again (and chosen from again)."""
+    amount = accounts.amount([training, *merges, *choice]) if merges else None
     if amount and training:  # a merge waits for its training, whatever this ledger's order was
-        merging = covered(one for one in merges if one)
-        amount["elapsed_seconds"] = float(training.seconds) + merging
-    return {"language": language, "amount": amount, "savings": savings(amount, combined)}
+        waiting = (covered(one for one in some if one) for some in (merges, choice))
+        amount["elapsed_seconds"] = training.seconds + sum(waiting, Decimal(0))
+    return amount
+
+
+def _paid_back(
+    setup: Amount | None, updates: Sequence[Amount | None], combined: Amount | None
+) -> dict[str, dict[str, Decimal | int | None] | None]:
+    """After how many updates of one language merging has cost less than COMB, on each clock."""
+    known = [one for one in updates if one]
+    if not (setup and combined and known) or len(known) < len(updates):
+        return dict.fromkeys(CLOCKS)
+    return {
+        name: break_even(setup[field], combined[field], _mean([one[field] for one in known]))
+        for name, field in CLOCKS.items()
+    }
+
+
+def _mean(values: Sequence[Decimal | int | None]) -> Decimal | None:
+    known = [Decimal(value) for value in values if value is not None]
+    return sum(known, Decimal(0)) / len(known) if len(known) == len(values) else None
 
 
 def _parallel(
     trainings: Sequence[Interval | None], merges: Sequence[Interval | None]
-) -> float | None:
+) -> Decimal | None:
     """Wall seconds with a machine per language: the longest training, then merge after merge."""
     needed = [*trainings, *merges]
     if not merges or any(one is None for one in needed):
         return None
     longest = max(one.seconds for one in trainings if one)
-    return float(longest + sum(one.seconds for one in merges if one))
+    return longest + sum(one.seconds for one in merges if one)
 
 
 def _training(interval: Interval | None) -> Interval | None:

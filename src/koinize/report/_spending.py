@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
-from koinize.ledger import Interval, total
+from koinize.ledger import (
+    GATE,
+    IDLE,
+    LOAD,
+    PROVISION,
+    Interval,
+    by_run,
+    covered,
+    elapsed,
+    idle,
+    joules,
+    total,
+)
 from koinize.report._costs import Accounts, choosing, merge_names, testing
 from koinize.report._input import ReportInput, TaskInput
+
+AROUND = ((PROVISION, "start the workers"), (LOAD, "load the model"), (GATE, "judge releases"))
+"""Work that belongs to no step, and what it is called."""
 
 
 def breakdown(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
@@ -15,11 +31,20 @@ def breakdown(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
     rows = [row for task in source.tasks for row in _task_rows(task, accounts)]
     counted = {id(one) for row in rows for one in row["work"]}
     standing = {id(one) for one in accounts.standing.values()}
-    rest = [one for one in source.intervals if id(one) not in counted]
-    here = [one for one in rest if id(one) in standing]
-    gone = [one for one in rest if one.status == "done" and id(one) not in standing]
+    rest = [one for one in source.intervals if id(one) not in counted and one.kind != IDLE]
+    done = [one for one in rest if one.status == "done"]
+    beside = [
+        _row(
+            "", label, "test" if kind == GATE else "base", (one for one in done if one.kind == kind)
+        )
+        for kind, label in AROUND
+    ]
+    steps = [one for one in done if one.kind not in dict(AROUND)]
+    here = [one for one in steps if id(one) in standing]
+    gone = [one for one in steps if id(one) not in standing]
     rows += [
         _row("", "base model and other", "base", here),
+        *beside,
         _row("", "superseded", "superseded", gone),
         _row("", "failed", "failed", [one for one in rest if one.status == "failed"]),
         _row("", "interrupted", "failed", [one for one in rest if one.status == "interrupted"]),
@@ -35,6 +60,41 @@ def breakdown(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
         if (amount := accounts.amount(row["work"]))
     ]
     return plain + _idle_row(source, accounts)
+
+
+def around(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
+    """What no step of its own caused, on both clocks: the idle row's elapsed is that of nothing."""
+    every = [*source.intervals]
+    rows = [
+        (
+            label,
+            accounts.amount([one for one in every if one.kind == kind and one.status == "done"]),
+        )
+        for kind, label in AROUND
+    ]
+    for status in ("failed", "interrupted"):
+        lost = [one for one in every if one.status == status and one.kind != IDLE]
+        rows.append((status, accounts.amount(lost)))
+    found = [{"label": label, **amount} for label, amount in rows if amount]
+    for row in _idle_row(source, accounts):
+        work = by_run(every).values()
+        nothing = sum((elapsed(one) - covered(one) for one in work), Decimal(0))
+        keys = ("label", "machine_seconds", "cost", "steps")
+        found.append({**{key: row[key] for key in keys}, "elapsed_seconds": nothing})
+    return found
+
+
+def energy(source: ReportInput) -> dict[str, Any] | None:
+    """What the meters read in all, and how much of the machine time they saw; None without any."""
+    read = [one for one in source.intervals if one.joules is not None]
+    if not read:
+        return None
+    seen, whole = total(read)[0], total(source.intervals)[0]
+    return {
+        "joules": joules(read),
+        "sources": sorted({one.energy.get("source", "") for one in read}),
+        "machine_time_percent": 100 * seen / whole if whole else Decimal(100),
+    }
 
 
 def _task_rows(task: TaskInput, accounts: Accounts) -> list[dict[str, Any]]:
@@ -72,8 +132,8 @@ def _idle_row(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
             "task": "",
             "label": "idle",
             "kind": "idle",
-            "machine_seconds": sum(one["idle_seconds"] for one in every),
-            "cost": None if None in costs else sum(costs),
+            "machine_seconds": sum((one["idle_seconds"] for one in every), Decimal(0)),
+            "cost": None if None in costs else sum(costs, Decimal(0)),
             "steps": 0,
         }
     ]
@@ -81,36 +141,32 @@ def _idle_row(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
 
 def runs(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
     """Every run, oldest first: elapsed from its first start to its last end, and what of it."""
-    found: dict[str, list[Interval]] = {}
-    for interval in source.intervals:
-        found.setdefault(interval.run, []).append(interval)
-    return [_run(name, work, accounts) for name, work in found.items()]
+    return [_run(name, work, accounts) for name, work in by_run(source.intervals).items()]
 
 
-def _run(name: str, work: Sequence[Interval], accounts: Accounts) -> dict[str, Any]:
-    started = min(one.started for one in work)
-    end = max(one.started.timestamp() + float(one.seconds) for one in work)
-    elapsed = round(end - started.timestamp(), 3)
-    busy = float(total(work)[0])
-    idle = max(0.0, round(elapsed - busy, 3))
+def _run(name: str, every: Sequence[Interval], accounts: Accounts) -> dict[str, Any]:
+    wall, unused = elapsed(every), idle(every)
+    work = [one for one in every if one.kind != IDLE]
+    steps = [one for one in work if one.kind not in (PROVISION, LOAD)]
+    busy = total(work)[0]
     lost = {
         status: [one for one in work if one.status == status]
         for status in ("failed", "interrupted")
     }
     return {
         "run": name,
-        "started": started.isoformat(timespec="seconds"),
-        "device": work[0].device,
-        "elapsed_seconds": elapsed,
+        "started": min(one.started for one in every).isoformat(timespec="seconds"),
+        "device": every[0].device,
+        "elapsed_seconds": wall,
         "machine_seconds": busy,
-        "idle_seconds": idle,
-        "idle_cost": accounts.cost_of_seconds(idle, work[0]),
-        "cost": accounts.cost_of_seconds(max(elapsed, busy), work[0]),
+        "idle_seconds": unused,
+        "idle_cost": accounts.cost_of_seconds(unused, every[0]),
+        "cost": accounts.cost_of_seconds(max(wall, busy), every[0]),
         "steps": {
-            status: sum(one.status == status for one in work)
+            status: sum(one.status == status for one in steps)
             for status in ("done", "failed", "interrupted", "open")
         },
-        **{f"{status}_seconds": float(total(some)[0]) for status, some in lost.items()},
+        **{f"{status}_seconds": total(some)[0] for status, some in lost.items()},
     }
 
 
@@ -120,7 +176,8 @@ def timeline(source: ReportInput) -> dict[str, Any] | None:
         return None
     trained = [one for one in source.intervals if one.kind == "train" and one.status == "done"]
     run = (trained or list(source.intervals))[-1].run
-    work = sorted((one for one in source.intervals if one.run == run), key=lambda one: one.started)
+    here = (one for one in source.intervals if one.run == run and one.kind != IDLE)
+    work = sorted(here, key=lambda one: one.started)
     origin = work[0].started.timestamp()
     bars, free = [], list[float]()
     for interval in work:
