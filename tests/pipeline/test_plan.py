@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from koinize.ledger import Interval
+from koinize.pipeline.experience import learn
 from koinize.pipeline.plan import Plan, plan
 from koinize.pipeline.step import Step
 from koinize.store import Store
 from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.ledgers import interval
 
 PRICE = {"per_hour": "3.60", "currency": "EUR", "source": "a list", "date": "2026-01-01"}
 
@@ -21,32 +21,13 @@ def step(name: str, units: int = 0, kind: str = "train", **more: object) -> Step
     return Step(kind=kind, name=name, inputs={"what": name}, units=units, **more)
 
 
-def interval(kind: str, seconds: str, units: int, status: str = "done") -> Interval:
-    return Interval(
-        id="i",
-        run="r",
-        step="s",
-        kind=kind,
-        artifact="a",
-        started=datetime(2026, 1, 1, tzinfo=UTC),
-        seconds=Decimal(seconds),
-        share=Decimal("0.5"),
-        device="d",
-        status=status,
-        tokens=0,
-        units=units,
-        error="",
-        price={},
-    )
-
-
 def planned(steps: list[Step], root: Path, workers: int = 2, *history: Interval) -> Plan:
-    return plan(steps, Store(root), history, workers, PRICE)
+    return plan(steps, Store(root), learn(history), workers, PRICE)
 
 
 def commit(store: Store, one: Step) -> None:
     with store.building(one.id, one.name, one.identity) as draft:
-        draft.facts["rows"] = dict(one.rows)
+        draft.facts.update(rows=dict(one.rows), settings=dict(one.settings))
     store.point({one.name: one.id})
 
 
@@ -54,13 +35,13 @@ def test_rates_come_from_finished_steps_of_the_same_kind(tmp_path: Path) -> None
     history = [
         interval("train", "10", 100),  # 0.1 s per unit
         interval("train", "30", 100),  # 0.3
-        interval("train", "20", 100),  # 0.2, the median
+        interval("train", "20", 100),  # 0.2: 60 s for 300 units in all
         interval("train", "900", 1, "failed"),
         interval("evaluate", "1", 100),
     ]
     todo = planned([step("train/t/de", units=50)], tmp_path, 2, *history)
     assert todo.missing[0].seconds == pytest.approx(50 * 0.2)
-    assert todo.learnt
+    assert todo.guessed == ()
 
 
 def test_both_clocks_and_money(tmp_path: Path) -> None:
@@ -69,17 +50,21 @@ def test_both_clocks_and_money(tmp_path: Path) -> None:
     merge = step("merge/t/x", 5, "merge", uses={"de": first.id, "en": second.id})
     todo = planned([first, second, merge], tmp_path, 2, *history)
     # Two workers: 10 and 30 side by side, then 5. The machine is shared by two.
-    assert todo.wall_seconds == pytest.approx(35)
-    assert todo.machine_seconds == pytest.approx(45 / 2)
-    assert float(todo.cost or 0) == pytest.approx(22.5 * 3.60 / 3600)
-    assert todo.currency == "EUR"
+    assert todo.wall.value == pytest.approx(35)
+    assert todo.machine.value == pytest.approx(45 / 2)
+    assert todo.wall.low < 35 < todo.wall.high
+    # The whole machine is paid for, also while one of two workers waits.
+    cost = todo.cost(todo.wall)
+    assert cost is not None
+    assert cost.value == pytest.approx(35 * 3.60 / 3600)
+    assert cost.high == pytest.approx(todo.wall.high * 3.60 / 3600)
 
 
 def test_one_worker_adds_everything_up(tmp_path: Path) -> None:
     history = [interval("train", "1", 1)]
     steps = [step(f"train/t/{n}", units=10) for n in range(3)]
     todo = planned(steps, tmp_path, 1, *history)
-    assert todo.wall_seconds == todo.machine_seconds == pytest.approx(30)
+    assert todo.wall.value == todo.machine.value == pytest.approx(30)
 
 
 def test_what_is_there_is_not_planned(tmp_path: Path) -> None:
@@ -103,10 +88,58 @@ def test_why_names_rows_with_their_number(small: Small, tmp_path: Path) -> None:
     assert "train/mood/en" not in why
 
 
-def test_why_names_settings(small: Small, tmp_path: Path) -> None:
-    store = Store(tmp_path / "home")
+def reasons(small: Small, store: Store, spec: str) -> dict[str, str]:
+    """Why, after everything was done with the usual settings, these need something else."""
     for one in small.steps().values():
         commit(store, one)
+    small.spec(spec)
+    return {m.step.name: m.why for m in planned(list(small.steps().values()), store.root).missing}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "step_name", "why"),
+    [
+        (
+            "{epochs: 2}",
+            "{epochs: 3}",
+            "train/mood/de",
+            "training.epochs back to its default from 2",
+        ),
+        ("{epochs: 2}", "{epochs: 4}", "train/mood/de", "training.epochs changed from 2 to 4"),
+        ("{epochs: 2}", "{epochs: 2, seed: 1}", "train/mood/comb", "training.seed set to 1"),
+        (
+            "{epochs: 2}",
+            "{epochs: 4, seed: 1}",
+            "train/mood/de",
+            "training.epochs changed from 2 to 4; training.seed set to 1",
+        ),
+        (
+            "training:",
+            "lora: {overrides: {de: {r: 4}}}\ntraining:",
+            "train/mood/de",
+            "lora.r set to 4",
+        ),
+        (
+            "training:",
+            "evaluation: {normalize: length}\ntraining:",
+            "evaluate/mood/BASE/de/test",
+            "evaluation.normalize set to length",
+        ),
+    ],
+)
+def test_why_names_settings(
+    small: Small, tmp_path: Path, old: str, new: str, step_name: str, why: str
+) -> None:
+    found = reasons(small, Store(tmp_path / "home"), SPEC.replace(old, new))
+    assert found[step_name] == why
+
+
+def test_why_of_an_artifact_that_kept_digests_alone(small: Small, tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    for one in small.steps().values():
+        with store.building(one.id, one.name, one.identity) as draft:
+            draft.facts["rows"] = dict(one.rows)
+        store.point({one.name: one.id})
     small.spec(SPEC.replace("epochs: 2", "epochs: 3"))
     why = {m.step.name: m.why for m in planned(list(small.steps().values()), store.root).missing}
     assert why["train/mood/de"] == "training changed"
@@ -116,7 +149,7 @@ def test_why_says_that_an_artifact_is_gone(tmp_path: Path) -> None:
     one = step("train/t/de")
     commit(Store(tmp_path), one)
     Store(tmp_path).discard(one.id)
-    assert [m.why for m in planned([one], tmp_path).missing] == ["never done"]
+    assert [m.why for m in planned([one], tmp_path).missing] == ["its artifact is gone"]
 
 
 def test_why_after_a_new_code_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,3 +157,74 @@ def test_why_after_a_new_code_version(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(__import__("koinize.pipeline.step").pipeline.step.VERSIONS, "train", 99)
     [missing] = planned([step("train/t/de")], tmp_path).missing
     assert missing.why == "koinize computes it differently now"
+
+
+def finished(small: Small, store: Store) -> None:
+    for one in small.steps().values():
+        commit(store, one)
+
+
+def test_an_update_is_compared_with_retraining_on_everything(small: Small, tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    finished(small, store)
+    small.rows("de", "train", [f"de train {n}" for n in range(6)])
+    steps = small.steps()
+    history = [interval("train", "1", 1), interval("merge", "5", 1), interval("evaluate", "1", 10)]
+    todo = plan(
+        [one for one in steps.values() if "comb" not in one.name and "COMB" not in one.name],
+        store,
+        learn(history),
+        1,
+        PRICE,
+    )
+    found = todo.comparison
+    assert found is not None
+    assert (found.tasks, found.measured) == (("mood",), False)
+    assert found.update.wall == todo.wall  # no step of COMB is missing
+    # COMB reads what both languages read; both are then evaluated, once each. One worker.
+    trained = steps["train/mood/de"].units + steps["train/mood/en"].units
+    assert trained == steps["train/mood/comb"].units
+    tested = sum(steps[f"evaluate/mood/COMB/{one}/test"].units for one in ("de", "en"))
+    assert found.retrain.wall.value == pytest.approx(trained + tested / 10)
+
+
+def test_comb_as_it_was_measured_stands_for_comb(small: Small, tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    finished(small, store)
+    before = small.steps()
+    small.rows("de", "train", [f"de train {n}" for n in range(6)])
+    steps = small.steps(store)  # which keeps COMB as it is
+    history = [
+        interval("train", "1", 1, step="train/mood/de"),
+        interval("train", "50", before["train/mood/comb"].units, step="train/mood/comb"),
+        interval("evaluate", "1", 10, step="evaluate/mood/X/de/dev"),
+        interval("evaluate", "3", 30, step="evaluate/mood/COMB/de/test"),
+    ]
+    found = plan(list(steps.values()), store, learn(history), 1, PRICE).comparison
+    assert found is not None
+    assert found.measured
+    more = steps["train/mood/comb"].units / before["train/mood/comb"].units
+    tested = sum(steps[f"evaluate/mood/COMB/{one}/test"].units for one in ("de", "en"))
+    assert found.retrain.wall.value == pytest.approx(50 * more + tested / 10)
+
+
+def test_combs_own_steps_are_no_part_of_the_update(small: Small, tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    finished(small, store)
+    small.rows("de", "train", [f"de train {n}" for n in range(6)])
+    todo = plan(list(small.steps().values()), store, learn([]), 1, PRICE)
+    assert any(one.step.name == "train/mood/comb" for one in todo.missing)
+    assert todo.comparison is not None
+    combs = [one.seconds for one in todo.missing if "comb" in one.step.name.lower()]
+    assert todo.comparison.update.wall.value == pytest.approx(todo.wall.value - sum(combs))
+
+
+def test_a_set_up_saves_nothing_and_says_nothing(small: Small, tmp_path: Path) -> None:
+    assert planned(list(small.steps().values()), tmp_path / "home").comparison is None
+
+
+def test_new_test_rows_alone_are_no_update(small: Small, tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    finished(small, store)
+    small.rows("de", "test", ["another", "third"])
+    assert planned(list(small.steps().values()), store.root).comparison is None
