@@ -361,7 +361,7 @@ def test_the_doctor_finds_nothing_in_a_healthy_project_and_names_what_is_broken(
     assert broken == {
         "ledger": f"{small.root}/.koinize/ledger.jsonl:1 the ledger was changed: this line does "
         "not follow from the one before it; restore the file from a copy; koinize never edits a "
-        "line",
+        "line; or `koinize doctor --mend` keeps what is sound",
         folder.name[:12]: f"{folder} artifact {folder.name[:12]} is broken: its manifest.json has "
         "changed; run `koinize doctor --mend`, then `koinize run`: just that is built again",
     }

@@ -27,6 +27,7 @@ from koinize.digest import digest, file_digest, short
 from koinize.errors import BrokenError, KoinizeError
 
 MANIFEST = "manifest.json"
+NAMES = "names.json"
 FORMAT = 1
 IDENTITY = re.compile(r"[0-9a-f]{64}")
 PART = ".part"  # how the name of a file ends that `write_atomically` has not finished
@@ -171,17 +172,18 @@ class Store:
 
         Where the file is lost or cannot be read, the newest artifact of each name is taken for it.
         """
-        written = self._written()
+        written = self.written_names()
         if written is not None:
             return written
-        path = self.root / "names.json"
+        path = self.root / NAMES
         if path.exists():
             logger.warning("%s cannot be read; the newest artifact of each name is taken", path)
         return self._newest()
 
-    def _written(self) -> dict[str, str] | None:
+    def written_names(self) -> dict[str, str] | None:
+        """The names as they stand in the file; None where it is lost or cannot be read."""
         try:
-            names = json.loads((self.root / "names.json").read_bytes())
+            names = json.loads((self.root / NAMES).read_bytes())
         except (FileNotFoundError, ValueError):
             return None
         return names if isinstance(names, dict) else None
@@ -204,10 +206,10 @@ class Store:
         self._keep({name: one for name, one in self.names().items() if name not in gone})
 
     def _keep(self, names: Mapping[str, str]) -> None:
-        if names != (self._written() or {}):
+        if names != (self.written_names() or {}):
             self.root.mkdir(parents=True, exist_ok=True)
             text = json.dumps(names, indent=0, sort_keys=True)
-            write_atomically(self.root / "names.json", text)
+            write_atomically(self.root / NAMES, text)
 
     def discard(self, artifact_id: str) -> None:
         """Remove an artifact, for example a broken one, so that the next run builds it again."""
@@ -224,11 +226,18 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what processes that no longer live left half built."""
+        for path in self.leftovers():
+            _remove(path)
+
+    def leftovers(self) -> list[Path]:
+        """What processes that no longer live left half built."""
         temporary = self.root / "tmp"
+        found = []
         for path in temporary.iterdir() if temporary.is_dir() else ():
             with _free(path) as free:
                 if free:
-                    _remove(path)
+                    found.append(path)
+        return found
 
 
 @contextmanager

@@ -157,13 +157,21 @@ def gc(
     typer.echo(f"{len(found)} artifacts, {size / 1e6:.3f} MB, {did}")
 
 
-def doctor(spec: SpecFile = SPEC, as_json: AsJson = False) -> None:
+def doctor(
+    spec: SpecFile = SPEC,
+    mend: Annotated[
+        bool, typer.Option("--mend", help="Remove what is broken and can be made again.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check versions, devices, disk, lock, ledger, artifacts and releases; say how to mend them."""
     from koinize.errors import KoinizeError
-    from koinize.release import examine
+    from koinize.release import doctor
 
     root = spec if spec.is_dir() else spec.parent
-    checks = examine(root)
+    for did in doctor.mend(root) if mend else ():
+        typer.echo(did, err=as_json)
+    checks = doctor.examine(root)
     if as_json:
         print_json([asdict(one) for one in checks])
     else:

@@ -1,4 +1,8 @@
-"""What is installed, what the machine has, and what in the project is broken and how to mend it."""
+"""What is installed, what the machine has, and what in the project is broken and how to mend it.
+
+`examine` changes nothing. `mend` removes what the next run makes again, and sets aside what nothing
+can make again but a run can go on without; `docs/reliability.md` lists which is which.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,20 +20,24 @@ from typing import Literal
 
 from koinize import __version__, machine
 from koinize.digest import short
-from koinize.errors import InputError, KoinizeError
+from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.ledger import Ledger
 from koinize.pipeline.project import HOME
 from koinize.pipeline.run import locked
+from koinize.record import read_record
 from koinize.release.archive import CHANNELS, Releases
 from koinize.release.garbage import folder_bytes, tasks_released
 from koinize.spec import SPEC_FILE, load
-from koinize.store import Store
+from koinize.store import NAMES, Store, sync, write_atomically
 
 State = Literal["good", "note", "broken"]
 
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "scipy", "pydantic")
 GIGABYTE = 1e9
 LEAST_FREE_GIGABYTES = 1.0
+LEDGER = "ledger.jsonl"
+MEMORIES = ("inputs.json", "experience.json", "digests/*.json", "interference/*.json")
+MEND = "`koinize doctor --mend` keeps what is sound"
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,58 @@ def examine(root: Path) -> list[Check]:
     checks = [*_versions(), _devices(), _specification(root), _disk(root)]
     if not home.is_dir():
         return [*checks, Check(HOME, "note", "nothing was run here yet")]
-    return [*checks, _lock(home), *_ledger(home), *_artifacts(home), *_releases(home)]
+    kept = (_lock(home), *_ledger(home), *_artifacts(home), *_memory(home), *_releases(home))
+    return [*checks, *kept]
+
+
+def mend(root: Path) -> list[str]:
+    """Mend the project in this folder as far as it can be done, and say what was done.
+
+    Holds the lock: raises InputError when another koinize works here. A broken release stays, since
+    nothing makes it again.
+    """
+    home = root / HOME
+    if not home.is_dir():
+        return []
+    with locked(home):
+        done = [*_mend_artifacts(Store(home)), *_mend_ledger(home / LEDGER)]
+        for path in _unreadable(home):
+            path.unlink()
+            done.append(f"removed {path.relative_to(home)}; it is made again")
+    return done
+
+
+def _mend_artifacts(store: Store) -> Iterator[str]:
+    for artifact in sorted(store.ids()):
+        try:
+            store.open(artifact)
+        except BrokenError as error:
+            store.discard(artifact)
+            yield f"removed {error.what}; `koinize run` makes it again if anything needs it"
+    if left := len(store.leftovers()):
+        store.sweep()
+        yield f"removed {left} half-built artifacts of processes that were killed"
+    if store.written_names() is None and store.ids():
+        store.point(store.names())
+        yield f"wrote {NAMES} again, with the newest artifact of each name"
+
+
+def _mend_ledger(path: Path) -> Iterator[str]:
+    """Keep the lines before the first that does not follow, and the whole file beside them."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    sound = 0
+    try:
+        for sound, _ in enumerate(Ledger(path).records(), 1):  # noqa: B007 - counts them
+            pass
+    except KoinizeError as error:
+        aside = path.with_name(f"ledger-{datetime.now(UTC):%Y%m%dT%H%M%S}.broken.jsonl")
+        shutil.copyfile(path, aside)
+        sync(aside)
+        write_atomically(path, "".join(f"{line.decode()}\n" for line in lines[:sound]))
+        yield (
+            f"{error.where} was changed: the {sound} lines before it are kept, the whole file is "
+            f"{aside.name}; what its other {len(lines) - sound} lines recorded is in no sum now"
+        )
 
 
 def _versions() -> Iterator[Check]:
@@ -63,7 +123,12 @@ def _versions() -> Iterator[Check]:
 
 def _devices() -> Check:
     workers, threads = machine.layout("auto", "auto")
-    return Check("device", "good", f"{machine.device()}; {workers} x {threads} threads by default")
+    found = f"{machine.device()}; {workers} x {threads} threads by default"
+    with suppress(metadata.PackageNotFoundError):
+        if machine.gpus() and "+cpu" in (build := metadata.version("torch")):
+            advice = "install the build of torch that suits the driver"
+            return Check("device", "broken", f"{found}; torch {build} cannot use it: {advice}")
+    return Check("device", "good", found)
 
 
 def _specification(root: Path) -> Check:
@@ -98,16 +163,40 @@ def _lock(home: Path) -> Check:
 
 def _ledger(home: Path) -> Iterator[Check]:
     try:
-        intervals = Ledger(home / "ledger.jsonl").intervals()
+        intervals = Ledger(home / LEDGER).intervals()
     except KoinizeError as error:
-        yield Check("ledger", "broken", str(error))
+        yield Check("ledger", "broken", f"{error}; or {MEND}")
         return
     yield Check("ledger", "good", f"{len(intervals)} intervals, the chain holds")
+    if not _ends_whole(home / LEDGER):
+        yield Check("ledger", "note", "its last line was never finished; the next run drops it")
     if open_ones := sum(one.status == "open" for one in intervals):
         yield Check("ledger", "note", f"{open_ones} intervals are open; the next run closes them")
     latest = max((one.started for one in intervals), default=None)
     if latest and latest > datetime.now(UTC):
         yield Check("clock", "broken", f"the ledger goes on until {latest}; set the clock right")
+
+
+def _ends_whole(path: Path) -> bool:
+    content = path.read_bytes() if path.exists() else b""
+    return not content or content.endswith(b"\n")
+
+
+def _memory(home: Path) -> Iterator[Check]:
+    store = Store(home)
+    if store.written_names() is None and store.ids():
+        yield Check(NAMES, "broken", f"is lost or cannot be read; {MEND}")
+    for path in _unreadable(home):
+        yield Check(str(path.relative_to(home)), "note", "cannot be read; it is made again")
+    if left := store.leftovers():
+        told = f"{len(left)} half-built artifacts of killed processes; the next run removes them"
+        yield Check("leftovers", "note", told)
+
+
+def _unreadable(home: Path) -> list[Path]:
+    """What is only remembered, and is not as it was written."""
+    remembered = (path for pattern in MEMORIES for path in sorted(home.glob(pattern)))
+    return [path for path in remembered if read_record(path) is None]
 
 
 def _artifacts(home: Path) -> Iterator[Check]:
