@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 DASH = "–"
 MINUS = "−"
@@ -39,6 +39,13 @@ def duration(seconds: float | None) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def signed(value: float | None, form: Callable[[float], str]) -> str:
+    """A figure that may be below zero, in a form that is for amounts."""
+    if value is None:
+        return DASH
+    return f"{MINUS}{form(-value)}" if value < 0 else form(value)
 
 
 def money(amount: float | None, currency: str | None) -> str:

@@ -109,7 +109,8 @@ def _quality_fact(task: Task) -> tuple[str, str, str]:
 def _setup_fact(task: Task) -> tuple[str, str, str]:
     costs = task["costs"]
     combined, merged, less = costs["combined"], costs["merged"], costs["savings"]
-    label = f"Set-up: machine time against {task['reference']}"
+    estimated = " (estimated)" if costs["combined_is"] == "estimated" else ""
+    label = f"Set-up: machine time against {task['reference']}{estimated}"
     if not (combined and merged):
         return label, DASH, "not all of the work stands in the ledger"
     machine = f"{_machine(merged)} against {_machine(combined)}, choosing not counted"
