@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from koinize.report._blocks import Block, Cell, Heading, Paragraph, Table, plain
-from koinize.report._formats import DASH, duration, money, saving
+from koinize.report._formats import DASH, count, duration, listing, money, saving, signed
 from koinize.report._lookup import Task, named
 from koinize.report._paper import PUBLISHED, SOURCE, Published
 from koinize.report._section import Results, Section
 
 CLOCKS = (
     "Elapsed is the time during which at least one of the steps ran, as this machine ran them; "
-    "machine time is the sum over steps of seconds times the share of the machine. A worker's "
-    "first step includes the loading of the model. A dash means that a part is missing from the "
+    "machine time is the sum over steps of seconds times the share of the machine. Loading the "
+    "model is no part of a step and stands apart. A dash means that a part is missing from the "
     "ledger: nothing is computed from missing figures."
 )
+ESTIMATED = (
+    "COMB was not trained here, so its figures are an estimate: the trainings of all languages, "
+    "one after the other. The same rows would pass the model."
+)
+NAMES = {"merged": "merged", "with_choosing": "merged and chosen"}
 DERIVED = "derived: the longest training, then merge after merge"
 
 Amount = Mapping[str, Any]
@@ -29,12 +34,16 @@ class Costs(Section):
     order = 30
 
     def data(self, results: Results) -> Sequence[Block]:
-        """Everything that the ledger tells about the present results."""
+        """Everything that the ledger tells about the present results, and what is around them."""
         blocks: list[Block] = [Paragraph(CLOCKS, "muted"), *map(Paragraph, _prices(results))]
         for task in results["tasks"]:
             if heading := named(results["tasks"], task):
                 blocks.append(Heading(heading))
+            if task["costs"]["combined_is"] == "estimated":
+                blocks.append(Paragraph(ESTIMATED, "strong"))
             blocks += [_setup(task, results["currency"]), _updates(task, results["currency"])]
+            blocks.append(_break_even(task, results["currency"]))
+        blocks += _around(results)
         blocks.append(_beside_the_paper(results))
         for one in PUBLISHED:
             if one.note:
@@ -55,8 +64,11 @@ def _prices(results: Results) -> list[str]:
 def _setup(task: Task, currency: str | None) -> Table:
     costs = task["costs"]
     less, with_choosing = costs["savings"], costs["savings_with_choosing"]
+    comb = "COMB: one training on all languages"
+    if costs["combined_is"] == "estimated":
+        comb = "COMB, estimated: all trainings, one after the other"
     body = (
-        _amount("COMB: one training on all languages", costs["combined"], currency),
+        _amount(comb, costs["combined"], currency),
         _amount("one training per language", costs["trainings"], currency),
         _amount("merging every candidate", costs["merges"], currency),
         _amount("merged: both of these", costs["merged"], currency, "strong"),
@@ -125,6 +137,79 @@ def _updates(task: Task, currency: str | None) -> Table:
 
 def _below(less: float | None) -> str:
     return "" if less is None else saving(less)
+
+
+def _break_even(task: Task, currency: str | None) -> Table:
+    """After how many updates of one language merging has paid back a dearer set-up."""
+    rows = []
+    for name, said in NAMES.items():
+        clocks = task["costs"]["break_even"][name]
+        each = [clocks[clock] for clock in ("elapsed", "machine", "cost")]
+        rows += [
+            (plain(f"{said}: dearer set-up"), *_figures(each, "extra", currency)),
+            (plain(f"{said}: saved per update"), *_figures(each, "saved", currency)),
+            (Cell(f"{said}: paid back after", tone="strong"), *map(_paid_back, each)),
+        ]
+    comb = task["costs"]["combined_is"] or "unknown"
+    return Table(
+        columns=("break-even", "elapsed", "machine time", "cost"),
+        rows=tuple(rows),
+        caption="after how many updates of one language (mean over languages) merging has cost no "
+        f"more than COMB trained anew each time; COMB {comb}",
+        numbers=frozenset({1, 2, 3}),
+        highlight=frozenset({2, 5}),
+    )
+
+
+def _figures(
+    clocks: Sequence[Mapping[str, Any] | None], key: str, currency: str | None
+) -> tuple[Cell, ...]:
+    elapsed, machine, cost = (one[key] if one else None for one in clocks)
+    return (
+        plain(signed(elapsed, duration)),
+        plain(signed(machine, duration)),
+        plain(signed(cost, lambda amount: money(amount, currency))),
+    )
+
+
+def _paid_back(one: Mapping[str, Any] | None) -> Cell:
+    if one is None:
+        return plain(DASH)
+    if one["updates"] is None:
+        return plain("never")
+    if one["until"] is not None:
+        return Cell("0", f"but dearer from update {one['until']} on")
+    return plain(count(one["updates"], "update") if one["updates"] else "0: from the start")
+
+
+def _around(results: Results) -> list[Block]:
+    """Idle time, and all else that no step of a task caused; and the energy of everything."""
+    blocks: list[Block] = []
+    currency, energy = results["currency"], results["costs"]["energy"]
+    rows = [
+        _amount(one["label"], {**one, "steps": one["steps"] or ""}, currency)
+        for one in results["costs"]["around"]
+    ]
+    if rows:
+        blocks.append(
+            Table(
+                columns=("around the steps, in all runs", "elapsed", "machine time", "cost", ""),
+                rows=tuple(rows),
+                caption="what no finished step took; idle: elapsed while nothing ran, machine time "
+                "while a worker had nothing to do",
+                numbers=frozenset({1, 2, 3, 4}),
+            )
+        )
+    if energy:
+        kilowatt_hours = energy["joules"] / 3_600_000
+        blocks.append(
+            Paragraph(
+                f"Energy of all runs: {kilowatt_hours:.3g} kWh, read for "
+                f"{energy['machine_time_percent']:.0f} % of the machine time by "
+                f"{listing(energy['sources'])}."
+            )
+        )
+    return blocks
 
 
 def _beside_the_paper(results: Results) -> Table:

@@ -18,6 +18,7 @@ TONES: dict[str, Tone] = {
     "merge": "merge",
     "evaluate": "test",
     "select": "choose",
+    "gate": "test",
 }
 LEGEND: tuple[tuple[Tone, str], ...] = (
     ("train", "train, one language"),
@@ -25,7 +26,7 @@ LEGEND: tuple[tuple[Tone, str], ...] = (
     ("merge", "merge"),
     ("choose", "choose on dev"),
     ("test", "evaluate on test"),
-    ("base", "base model"),
+    ("base", "base model, loading, starting"),
     ("failed", "failed or interrupted"),
 )
 
@@ -67,7 +68,7 @@ def _breakdown(results: Results) -> Figure:
     caption = (
         f"Machine time of every step in the ledger, {duration(whole)} in all. Superseded: finished "
         "work on which the present results no longer stand. Idle: elapsed time of all runs less "
-        "the machine time of their steps."
+        "the machine time of what ran in them."
     )
     return Figure(caption, panels, table=_in_figures(rows, results["currency"]))
 
