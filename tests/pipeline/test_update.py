@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from koinize.digest import short
 from koinize.errors import StepError
+from koinize.pipeline.inputs import example_digest
 from koinize.pipeline.step import PARENT, VERSIONS, Step
 from koinize.pipeline.update import EXAMPLES, select, together
 from koinize.store import Store
+from koinize.tasks import Example
 from tests.pipeline.conftest import SPEC, Small
 
 CONTINUE = SPEC.replace("{epochs: 2}", "{epochs: 2, update: {mode: continue, gone: 0.25}}")
@@ -66,6 +68,14 @@ def test_the_draw_depends_on_seed_parent_and_language_and_on_no_other_row():
     assert drawn() != drawn(seed=1)
 
 
+def test_of_a_row_that_stands_twice_as_many_copies_are_picked_as_were_selected():
+    twice = [Example(key=str(n), language="de", prompt="same", target="") for n in range(3)]
+    row = example_digest(twice[0])
+    found = select({"de": [row] * 3}, {"de": [row]}, "p", 0, 0.0)
+    assert found.pick("de", twice) == twice[:2]
+    assert select({"de": [row] * 3}, {"de": [row]}, "p", 0, 1.0).pick("de", twice) == twice
+
+
 def test_a_row_that_is_gone_stays_learnt():
     assert together({"de": ["a", "c"]}, {"de": ["a", "a", "b"]}) == {"de": ["a", "a", "b", "c"]}
 
@@ -100,7 +110,7 @@ def test_new_rows_train_on_from_the_last_adapter(small: Small) -> None:
     assert after.units in {2 * (new + ROW_BYTES), 2 * (new + ROW_BYTES - 1)}
     share = after.units / (2 * (4 * ROW_BYTES - 2 + new))
     assert missing(small, store) == {
-        TRAIN: f"1 new rows; trained on from {short(before[TRAIN].id)} with 1 of 4 old ones, "
+        TRAIN: f"1 new row: continued from {short(before[TRAIN].id)} with 1 of 4 old ones, "
         f"{share:.0%} of a retraining"
     }
     assert after.needs == small.steps()[TRAIN].needs  # the parent is there: no step of today
@@ -155,8 +165,8 @@ def test_an_adapter_trained_on_exactly_these_rows_is_used(small: Small) -> None:
     ("rows", "why"),
     [
         (["changed", *ROWS[1:], "new"], ""),  # 1 of 4 is gone, which is a quarter
-        (["changed", "too", *ROWS[2:], "new"], "2 of 4 rows that it learnt are gone"),
-        (ROWS[:3], "no row is new, and 1 that it learnt are gone"),
+        (["changed", "too", *ROWS[2:], "new"], "learnt rows that are gone: 2 of 4"),
+        (ROWS[:3], "learnt rows that are gone: 1 of 4, and none is new"),
     ],
 )
 def test_rows_that_are_gone_retrain_where_they_are_many_or_nothing_is_new(
@@ -171,7 +181,7 @@ def test_rows_that_are_gone_retrain_where_they_are_many_or_nothing_is_new(
         assert missing(small, store) == {TRAIN: f"retrained from the base: {why}"}
     else:
         assert PARENT in after.uses
-        assert after.why.endswith("; 1 rows are gone and stay learnt")
+        assert after.why.endswith("; learnt rows that are gone and stay learnt: 1")
 
 
 def test_small_removals_add_up_over_a_chain(small: Small) -> None:
@@ -182,7 +192,7 @@ def test_small_removals_add_up_over_a_chain(small: Small) -> None:
     small.made(store)  # five rows learnt, one of them gone
     small.rows("de", "train", ["new 0", "new 1", *ROWS[2:]])
     assert small.steps(store)[TRAIN].why == (
-        "retrained from the base: 2 of 5 rows that it learnt are gone"
+        "retrained from the base: learnt rows that are gone: 2 of 5"
     )
 
 

@@ -60,7 +60,7 @@ def _lineage(project: Project) -> Iterator[str]:
         if PARENT in step.uses:
             updates = project.store.open(step.id).facts["updates"]
             times = "once" if updates == 1 else f"{updates} times"
-            yield f"{step.name} was trained on {times} since it was trained from the base"
+            yield f"{step.name} was continued {times} since it was trained from the base"
 
 
 class _Gatherer:

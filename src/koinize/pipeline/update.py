@@ -250,16 +250,17 @@ def _distance(selection: Selection) -> tuple[int, int]:
 def _unlearnable(selection: Selection, update: UpdateSpec) -> str:
     """Why these changes need a fresh start; empty when training on can follow them."""
     learnt = selection.old + selection.gone
+    gone = f"learnt rows that are gone: {selection.gone} of {learnt}"
     if selection.gone > update.gone * learnt:
-        return f"{selection.gone} of {learnt} rows that it learnt are gone"
-    if not any(selection.new.values()):
-        return f"no row is new, and {selection.gone} that it learnt are gone"
-    return ""
+        return gone
+    return "" if any(selection.new.values()) else f"{gone}, and none is new"
 
 
 def _said(parent: Artifact, selection: Selection, share: float) -> str:
     new, replayed = (sum(map(len, rows.values())) for rows in (selection.new, selection.replayed))
-    text = f"{new} new rows; trained on from {short(parent.id)} with {replayed} of {selection.old} "
-    text += f"old ones, {share:.0%} of a retraining"
-    gone = f"; {selection.gone} rows are gone and stay learnt" if selection.gone else ""
-    return text + gone
+    text = (
+        f"{new} new {'row' if new == 1 else 'rows'}: continued from {short(parent.id)} with "
+        f"{replayed} of {selection.old} old ones, {share:.0%} of a retraining"
+    )
+    gone = f"; learnt rows that are gone and stay learnt: {selection.gone}"
+    return text + gone if selection.gone else text
