@@ -158,3 +158,9 @@ def test_wall_time_is_as_unsure_as_its_critical_path() -> None:
     times = schedule([short, long], 2, None)
     assert times.wall == Estimate(100.0, 100.0, 100.0)
     assert times.machine.high > times.machine.value
+
+
+def test_one_artifact_by_two_names_is_made_once() -> None:
+    one = work("train/t/en", 3.0)
+    done = schedule([one, Work(one.step, SURE, 3.0)], 1, None)
+    assert (done.wall.value, done.machine.value) == (3.0, 3.0)

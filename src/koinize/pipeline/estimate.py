@@ -189,6 +189,8 @@ def schedule(work: Sequence[Work], workers: int, load: Rate | None) -> Schedule:
     before: dict[str, str | None] = {}  # what a step waited for
     parts: dict[str, list[Part]] = {}
     for one in work:
+        if one.step.id in ends:
+            continue  # the same artifact by two names, as COMB where there is one language
         need = max(one.step.needs, key=lambda name: ends.get(name, 0.0), default="")
         ready = ends.get(need, 0.0)
         worker = min(range(workers), key=lambda index: (max(free[index], ready), index))
