@@ -80,3 +80,15 @@ def retrain(small: Small, language: str, rows: int) -> None:
 def artifact_folder(root: Path, name: str) -> Path:
     store = Store(root / ".koinize")
     return root / ".koinize" / "artifacts" / store.names()[name]
+
+
+class Quiet:
+    """A watcher that shows nothing."""
+
+    def planned(self, todo: object) -> None: ...
+
+    def started(self, step: object) -> None: ...
+
+    def moved(self, step: object, done: int, total: int) -> None: ...
+
+    def ended(self, step: object, seconds: float, error: str) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from koinize.errors import GateError, InputError, KoinizeError
+from koinize.gate import rows_needed
 from koinize.pipeline import Project
 from koinize.pipeline import project as projects
 from koinize.pipeline.run import locked
@@ -99,18 +101,26 @@ def test_one_language_that_got_worse_refuses_all(small: Small) -> None:
         done.refuse()
     de, en = (f"{verdicts[one].low:+.2f} to {verdicts[one].high:+.2f}" for one in ("de", "en"))
     wide = max(len(de), len(en))
+    p = {one: f"{verdicts[one].p_value:.2g}" for one in ("de", "en")}
     lost = done.judgement.lost
     assert len(lost) == 3
     other = {"good": "bad", "bad": "good"}
     assert str(refused.value).splitlines() == [
         "mood: not shown to be as good as v1 (production) in every language",
-        f"  language  metric    difference  {'interval':>{wide}}  margin  rows    verdict",
-        f"  de        accuracy      -10.00  {de:>{wide}}       2   400      worse",
-        f"  en        accuracy       +0.00  {en:>{wide}}       2   400  not worse",
+        "Compared with v1, which is in use: test 1 against it, at a level of 2.5 %",
+        f"  language  metric    difference  {'interval':>{wide}}  margin  rows       p    verdict",
+        f"  de        accuracy      -10.00  {de:>{wide}}       2   400  {p['de']:>6}      worse",
+        f"  en        accuracy       +0.00  {en:>{wide}}       2   400  {p['en']:>6}  not worse",
         *(
-            f"  de accuracy row {one.key}: truth '{one.truth}', v1 said '{one.truth}', the "
-            f"candidate says '{other[one.truth]}'; prompt '{one.prompt.strip()}'"
+            line
             for one in lost
+            for line in (
+                f"  de accuracy: row {one.key} lost 100 points",
+                f"    prompt     '{one.prompt.strip()}'",
+                f"    truth      '{one.truth}'",
+                f"    v1         '{one.truth}'",
+                f"    candidate  '{other[one.truth]}'",
+            )
         ),
         "v1 stays in use; improve those languages or add test rows, and run again",
     ]
@@ -122,8 +132,18 @@ def test_an_undecided_language_says_how_many_rows_would_decide(small: Small) -> 
     done = promote(second(small, {"en": 5}), "mood", "production")
     verdict = next(one.verdict for one in done.judgement.comparisons if one.language == "en")
     assert verdict.verdict == "inconclusive"
-    with pytest.raises(GateError, match=f"en accuracy: about {verdict.rows_needed} rows would"):
+    # 5 of 400 rows lost, none won. Two comparisons have to pass together with a chance of 80 %, at
+    # the level of the second test.
+    rows = rows_needed(-1.25, verdict.error, 2.0, 400, 0.05 / 6, math.sqrt(0.8))
+    assert verdict.rows_needed == rows
+    with pytest.raises(GateError) as refused:
         done.refuse()
+    lines = str(refused.value).splitlines()
+    at = lines.index(f"  en accuracy: about {rows:,} rows would decide")
+    assert lines[at + 1 : at + 3] == [
+        "  (in the next test, at a level of 0.83 %: then all 2 comparisons would pass with a",
+        "  chance of 80 %, were the differences seen here the true ones)",
+    ]
 
 
 def test_added_test_rows_are_left_out_and_counted(small: Small) -> None:
@@ -133,8 +153,7 @@ def test_added_test_rows_are_left_out_and_counted(small: Small) -> None:
     done = promote(finish(small), "mood", "production")
     assert done.switched
     assert done.judgement.notes == (
-        "de: compared on the 400 rows that both answered; left out: 10 new; "
-        "v1 was never evaluated on the test rows of today",
+        "de: compared on the 400 rows that both answered; left out: 10 new",
     )
 
 

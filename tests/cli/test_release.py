@@ -62,15 +62,25 @@ def test_from_the_first_release_to_a_rollback(call: Call, small: Small) -> None:
     assert call("rollback")[0] == 2
     code, out, _ = call("history")
     assert code == 0
-    lines = [line.split() for line in out.splitlines()]
+    switches, attempts = out.split("\n\n")
+    lines = [line.split() for line in switches.splitlines()]
     assert lines[0] == ["task", "channel", "when", "what", "release", "before"]
     assert [line[3:] for line in lines[1:]] == [
         ["promote", "v1", "-"],
         ["promote", "v2", "v1"],
         ["rollback", "v1", "v2", "in", "use"],
     ]
-    events = json.loads(call("history", "--json")[1])
-    assert [one["version"] for one in events] == [1, 2, 1]
+    head, one = (line.split() for line in attempts.splitlines())
+    assert head == (
+        "task channel when candidate against test level p verdict budget left".split(" ")
+    )
+    assert [*one[4:7], *one[8:]] == ["v1", "1", "2.5", "0.0024", "passed", "2.5", "%"]
+    told = json.loads(call("history", "--json")[1])
+    assert [one["version"] for one in told["events"]] == [1, 2, 1]
+    assert [one["in_use"] for one in told["events"]] == [False, False, True]
+    assert [(one["trial"], one["passed"], one["budget_left"]) for one in told["attempts"]] == [
+        (1, True, 0.025)
+    ]
     code, out, _ = call("diff", "v1", "2")
     assert code == 0
     assert "the adapter is another one" in out

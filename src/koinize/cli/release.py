@@ -1,15 +1,18 @@
-"""The commands of releases: promote, rollback, history, diff, gc, doctor."""
+"""The commands of releases: promote, rollback, anchor, history, diff, gc, doctor."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from koinize.cli.options import SPEC, AsJson, SpecFile, TaskName, open_project, print_json
+
+if TYPE_CHECKING:
+    from koinize.pipeline import Plan, Project
 
 ChannelName = Annotated[str, typer.Option("--channel", help="production or staging.")]
 PRODUCTION = "production"
@@ -17,7 +20,7 @@ PRODUCTION = "production"
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (promote, rollback, history, diff, gc, doctor):
+    for command in (promote, rollback, anchor, history, diff, gc, doctor):
         app.command()(command)
 
 
@@ -25,25 +28,57 @@ def promote(
     spec: SpecFile = SPEC,
     channel: ChannelName = PRODUCTION,
     task: TaskName = None,
+    score: Annotated[
+        bool,
+        typer.Option(
+            "--score/--no-score",
+            help="Let the release in use answer the test rows that came after it, or compare on "
+            "the rows that both answered.",
+        ),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Put the chosen merge into use, if it is shown that no language gets worse."""
     from koinize import release
+    from koinize.cli.plan_view import estimate
+    from koinize.cli.progress import watching
+    from koinize.release.text import tables
 
     project = open_project(spec)
-    done = release.promote(project, release.task_of(project, task), channel)
+    name = release.task_of(project, task)
+
+    def say(todo: Plan) -> None:
+        if not as_json:
+            count = len(todo.missing)
+            typer.echo(f"scoring the release in use on new test rows: {count} steps")
+            typer.echo(estimate(todo))
+
+    with watching(quiet=as_json) as watcher:
+        done = release.promote(project, name, channel, watcher if score else None, say)
     if as_json:
         print_json(done.to_dict())
     done.refuse()
     if as_json or done.release is None:
         return
-    from koinize.release.text import verdict_lines
-
-    lines = verdict_lines(done.judgement) if done.judgement.comparisons else []
-    lines += done.judgement.notes
+    lines = [*tables(done.judgement), *done.judgement.notes]
     if done.switched:
         lines.append(f"{done.task}: {channel} is now {done.release.name}, {done.release.folder}")
     typer.echo("\n".join(lines))
+
+
+def anchor(
+    version: Annotated[str, typer.Argument(help="A release, such as v3.")],
+    spec: SpecFile = SPEC,
+    channel: ChannelName = PRODUCTION,
+    task: TaskName = None,
+) -> None:
+    """Measure drift from this release from now on, instead of the channel's first one."""
+    from koinize import release
+
+    project = open_project(spec)
+    name = release.task_of(project, task)
+    pinned = release.anchor(project, name, channel, release.version_of(version)).anchor
+    typer.echo(f"{name}: {channel} measures drift from v{pinned}")
 
 
 def rollback(
@@ -65,46 +100,85 @@ def rollback(
 
 
 def history(spec: SpecFile = SPEC, task: TaskName = None, as_json: AsJson = False) -> None:
-    """Show what was promoted and rolled back, on every channel."""
-    from koinize.release import CHANNELS, Releases, task_of
-    from koinize.release.text import aligned
+    """Show what was promoted and rolled back on every channel, and every attempt at the gate."""
+    from koinize.release import task_of
 
     project = open_project(spec)
     names = [task_of(project, task)] if task else sorted(project.spec.tasks)
+    events, attempts = _events(project, names), _attempts(project, names)
+    if as_json:
+        print_json({"events": events, "attempts": attempts})
+    elif not events:
+        typer.echo("nothing was promoted yet")
+    else:
+        _show_events(events)
+        if attempts:
+            _show_attempts(attempts)
+
+
+def _events(project: Project, names: Sequence[str]) -> list[dict[str, Any]]:
+    from koinize.release import CHANNELS, Releases
+
     channels = [
         (name, Releases(project.home, name).channel(one)) for name in names for one in CHANNELS
     ]
-    rows: list[dict[str, Any]] = [
-        {"task": name, "channel": one.name, **asdict(event), "in_use": event is one.events[-1]}
+    return [
+        {"task": name, "channel": one.name, **asdict(event), "in_use": event is one.latest}
         for name, one in channels
         for event in one.events
     ]
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        typer.echo("nothing was promoted yet")
-        return
+
+
+def _attempts(project: Project, names: Sequence[str]) -> list[dict[str, Any]]:
+    from koinize.release import Attempts, Releases
+
+    return [
+        {"task": name, **asdict(one), "budget_left": one.budget_left}
+        for name in names
+        for one in Attempts(Releases(project.home, name).attempts).all()
+    ]
+
+
+def _show_events(events: Sequence[dict[str, Any]]) -> None:
+    from koinize.release.text import aligned
+
+    rows = [
+        [
+            row["task"],
+            row["channel"],
+            row["utc"],
+            row["action"],
+            f"v{row['version']}",
+            f"v{row['before']}" if row["before"] else "-",
+            "in use" if row["in_use"] else "",
+        ]
+        for row in events
+    ]
     head = ["task", "channel", "when", "what", "release", "before", ""]
-    typer.echo(
-        "\n".join(
-            aligned(
-                head,
-                (
-                    [
-                        row["task"],
-                        row["channel"],
-                        row["utc"],
-                        row["action"],
-                        f"v{row['version']}",
-                        f"v{row['before']}" if row["before"] else "-",
-                        "in use" if row["in_use"] else "",
-                    ]
-                    for row in rows
-                ),
-            )
-        )
-    )
+    typer.echo("\n".join(aligned(head, rows)))
+
+
+def _show_attempts(attempts: Sequence[dict[str, Any]]) -> None:
+    from koinize.release.text import aligned, percent
+
+    rows = [
+        [
+            row["task"],
+            row["channel"],
+            row["utc"],
+            row["candidate"][:12],
+            f"v{row['incumbent']}",
+            str(row["trial"]),
+            percent(row["level"]),
+            f"{row['p_value']:.2g}",
+            "passed" if row["passed"] else "refused",
+            percent(row["budget_left"]),
+        ]
+        for row in attempts
+    ]
+    head = ["task", "channel", "when", "candidate", "against"]
+    head += ["test", "level", "p", "verdict", "budget left"]
+    typer.echo("\n" + "\n".join(aligned(head, rows)))
 
 
 def diff(

@@ -27,7 +27,7 @@ FORMAT = 1
 CHANNELS = ("production", "staging")
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 
-Action = Literal["promote", "rollback"]
+Action = Literal["promote", "rollback", "anchor"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class Release:
 
 @dataclass(frozen=True)
 class Event:
-    """One switch of a channel: to `version`, from `before` (None: nothing was in use)."""
+    """One change of a channel: to `version`, from `before` (None: nothing was in use); or, for
+    "anchor", which release every candidate is compared with besides the one in use.
+    """
 
     utc: str
     action: Action
@@ -74,6 +76,23 @@ class Channel:
         """The version in use; None before the first promotion."""
         return self.stack[-1] if self.stack else None
 
+    @property
+    def latest(self) -> Event | None:
+        """The event that put into use what is in use."""
+        return next((one for one in reversed(self.events) if one.action != "anchor"), None)
+
+    @property
+    def anchor(self) -> int | None:
+        """The version that drift is measured from: the one pinned last, else the first of all."""
+        pinned = [event.version for event in self.events if event.action == "anchor"]
+        if pinned:
+            return pinned[-1]
+        return self.events[0].version if self.events else None
+
+    def anchored(self, version: int) -> Channel:
+        """This channel with its drift measured from this version."""
+        return self._noted(self.stack, Event(now(), "anchor", version, self.anchor))
+
     def promoted(self, version: int) -> Channel:
         """This channel with another release in use."""
         return self._moved((*self.stack, version), "promote")
@@ -83,10 +102,10 @@ class Channel:
         return self._moved(self.stack[:-1], "rollback")
 
     def _moved(self, stack: tuple[int, ...], action: Action) -> Channel:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return Channel(
-            self.name, stack, (*self.events, Event(now, action, stack[-1], self.current))
-        )
+        return self._noted(stack, Event(now(), action, stack[-1], self.current))
+
+    def _noted(self, stack: tuple[int, ...], event: Event) -> Channel:
+        return Channel(self.name, stack, (*self.events, event))
 
 
 class Releases:
@@ -95,6 +114,7 @@ class Releases:
     def __init__(self, home: Path, task: str) -> None:
         self.task, self.home = task, home
         self.folder = home / RELEASES / task
+        self.attempts = self.folder / "attempts.json"
 
     def versions(self) -> list[int]:
         """The versions that are there, the oldest first."""
@@ -185,6 +205,11 @@ class Releases:
 
     def _pointer(self, channel: str) -> Path:
         return self.folder / f"{channel}.json"
+
+
+def now() -> str:
+    """The present time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def version_of(text: str) -> int:

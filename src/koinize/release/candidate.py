@@ -22,9 +22,11 @@ from koinize.store import Artifact
 class Candidate:
     """The chosen merge of one task.
 
-    `rows` are its result rows on test, by language. `inputs` maps the name of every step that it
-    is made or judged by to the digests which that step read; `data` counts the rows behind the
-    digests. `artifacts` maps the names of those steps to ids, which must be kept with the release.
+    `rows` are its result rows on test, by language. `gated` names the metrics that the gate asks:
+    those whose margin koinize.yaml states, else the task's first one. `inputs` maps the name of
+    every step that it is made or judged by to the digests which that step read; `data` counts the
+    rows behind the digests. `artifacts` maps the names of those steps to ids, which must be kept
+    with the release.
     """
 
     task: str
@@ -33,6 +35,7 @@ class Candidate:
     rows: Mapping[str, Sequence[ResultRow]]
     metrics: Mapping[str, Metric]
     margins: Mapping[str, float]
+    gated: tuple[str, ...]
     settings: Mapping[str, Any]
     inputs: Mapping[str, Mapping[str, str]]
     data: Mapping[str, Mapping[str, Any]]
@@ -67,6 +70,11 @@ def candidate(project: Project, task: str) -> Candidate:
     definition = project.spec.tasks[task]
     labels = labels_of(definition)
     margins = {**MARGINS, **project.spec.margins, **definition.margins}
+    stated = tuple(
+        name
+        for name in definition.metrics
+        if name in project.spec.margins or name in definition.margins
+    )
     behind = _behind(tests.values(), by_id)
     made_of = [*trainings, merge, choice, *tests.values()]
     return Candidate(
@@ -79,6 +87,7 @@ def candidate(project: Project, task: str) -> Candidate:
         },
         metrics={name: metrics.get(name).over(labels) for name in definition.metrics},
         margins={name: margins[name] for name in definition.metrics},
+        gated=stated or definition.metrics[:1],
         settings=_settings(project, task, merge),
         inputs={step.name: dict(step.identity) for step in made_of},
         data=_data([*trainings, *tests.values()]),

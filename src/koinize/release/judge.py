@@ -1,22 +1,33 @@
 """Is the candidate shown to be as good as the release in use, in every language?
 
-Both were scored on test rows, each at its own time. Where the test files changed in between, only
-rows that both answered can be compared; the others are counted and said. A language with no such
-row is not shown to be as good, so the candidate is refused.
+Only rows that both answered with one truth can be compared; the others are counted and said. A
+language without such a row is not shown to be as good, so the candidate is refused. Beside the
+release in use stands the anchor, by default the first release of the channel: many small tolerated
+losses in a row are a large one, which only a reference that stays where it is can see.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from koinize.gate import Verdict, compare, in_every_language
+from koinize.digest import digest
+from koinize.gate import (
+    ERROR,
+    POWER,
+    Verdict,
+    better_somewhere,
+    compare,
+    in_every_language,
+    rows_needed,
+)
 from koinize.metrics import Metric, ResultRow
 from koinize.release.archive import Release
+from koinize.release.attempts import Trial
 from koinize.release.candidate import Candidate
 
 WORST_EXAMPLES = 3
@@ -42,12 +53,49 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """One language of two systems: row i of both is the same example."""
+
+    overlap: Overlap
+    ours: Rows
+    theirs: Rows
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A release with its answers to test rows, by language."""
+
+    release: Release
+    rows: Mapping[str, Rows]
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """One language on one metric."""
+    """One language on one metric; one that is not `gated` is shown and has no say."""
 
     language: str
     metric: str
     verdict: Verdict
+    gated: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        head = {"language": self.language, "metric": self.metric, "gated": self.gated}
+        return {**head, **self.verdict.to_dict()}
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The candidate against the anchor; `lost` are the languages that are worse by now."""
+
+    anchor: int
+    comparisons: tuple[Comparison, ...]
+    lost: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        verdicts = [one.to_dict() for one in self.comparisons]
+        return {"anchor": self.anchor, "verdicts": verdicts, "lost": list(self.lost)}
 
 
 @dataclass(frozen=True)
@@ -75,17 +123,24 @@ class Judgement:
     overlaps: Mapping[str, Overlap] | None = None
     notes: tuple[str, ...] = ()
     lost: tuple[Lost, ...] = ()
+    trial: Trial | None = None
+    drift: Drift | None = None
 
     @property
     def passes(self) -> bool:
-        """Whether every comparison shows non-inferiority and no shared language went without."""
+        """Whether every gated comparison shows non-inferiority, no shared language went without,
+        and no language is worse than the anchor.
+        """
         if self.incumbent is None:
             return True
-        return (
-            bool(self.comparisons)
-            and not self.unmatched
-            and all(one.verdict.passes for one in self.comparisons)
-        )
+        if self.unmatched or (self.drift and self.drift.lost):
+            return False
+        return bool(self.gated) and all(one.verdict.passes for one in self.gated)
+
+    @property
+    def gated(self) -> tuple[Comparison, ...]:
+        """The comparisons that decide."""
+        return tuple(one for one in self.comparisons if one.gated)
 
     @property
     def unmatched(self) -> tuple[str, ...]:
@@ -93,52 +148,139 @@ class Judgement:
         overlaps = self.overlaps or {}
         return tuple(language for language, one in overlaps.items() if not one.common)
 
+    @property
+    def p_value(self) -> float:
+        """That of the claim about all languages: the largest one, and 1 where none was made."""
+        return max((one.verdict.p_value for one in self.gated), default=1.0)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the claim about all languages and metrics together."""
-        named = {f"{one.language} {one.metric}": one.verdict for one in self.comparisons}
+        named = {f"{one.language} {one.metric}": one.verdict for one in self.gated}
         return {
             "passes": self.passes,
             "incumbent": self.incumbent,
+            "trial": asdict(self.trial) if self.trial else None,
             "joint": asdict(in_every_language(named)) if named else None,
-            "verdicts": [
-                {"language": one.language, "metric": one.metric, **one.verdict.to_dict()}
-                for one in self.comparisons
-            ],
+            "verdicts": [one.to_dict() for one in self.comparisons],
+            "drift": self.drift.to_dict() if self.drift else None,
             "rows": {name: asdict(one) for name, one in (self.overlaps or {}).items()},
             "notes": list(self.notes),
             "lost": [asdict(one) for one in self.lost],
         }
 
 
-def judge(ours: Candidate, incumbent: Release | None) -> Judgement:
-    """Compare a candidate with the release in use on every language and metric of the task.
+def pair_up(ours: Candidate, theirs: Mapping[str, Rows]) -> dict[str, Pair]:
+    """What can be compared, by language; in a language that one side lacks nothing can."""
+    return {
+        language: _pair(ours, theirs[language], language)
+        for language in ours.rows
+        if language in theirs
+    }
 
-    All have to pass: an intersection-union test (Berger 1982), so each is made at the full level.
+
+def comparison_identity(ours: Candidate, theirs: Reference, pairs: Mapping[str, Pair]) -> str:
+    """Digest of all that decides the verdict: equal for what would only be a second look."""
+    truth = next(iter(ours.metrics.values())).truth
+    answers = {
+        language: [
+            [new["key"], new[truth], new["prediction"], old["prediction"]]
+            for new, old in zip(pair.ours, pair.theirs, strict=True)
+        ]
+        for language, pair in pairs.items()
+    }
+    margins = {name: ours.margins[name] for name in ours.gated}
+    return digest([ours.adapter.id, theirs.release.record["adapter"], margins, answers])
+
+
+def judge(
+    ours: Candidate,
+    theirs: Reference | None,
+    pairs: Mapping[str, Pair],
+    trial: Trial | None,
+    anchor: Reference | None,
+) -> Judgement:
+    """Compare a candidate with the release in use on every language and gated metric of the task.
+
+    All have to pass: an intersection-union test (Berger 1982), so each is made at the full level of
+    the trial. `pairs` come from `pair_up`.
     """
-    if incumbent is None:
+    if theirs is None or trial is None:
         return Judgement(None, notes=("first release of this channel: nothing to compare with",))
-    theirs = incumbent_rows(incumbent)
-    shared = [language for language in ours.rows if language in theirs]
-    pairs = {language: _pair(ours, theirs[language], language) for language in shared}
-    comparisons = tuple(
-        Comparison(language, name, compare(one, other, metric, ours.margins[name]))
-        for language, (_, one, other) in pairs.items()
-        if one
-        for name, metric in ours.metrics.items()
-    )
-    overlaps = {language: overlap for language, (overlap, _, _) in pairs.items()}
+    comparisons = _plan_rows(_compare(ours, pairs, ours.metrics, trial.level), trial)
+    overlaps = {language: pair.overlap for language, pair in pairs.items()}
     return Judgement(
-        incumbent=incumbent.version,
+        incumbent=theirs.release.version,
         comparisons=comparisons,
         overlaps=overlaps,
-        notes=tuple(_notes(ours, theirs, overlaps, incumbent)),
+        notes=tuple(_notes(ours, theirs, overlaps)),
         lost=tuple(
             lost
             for one in comparisons
-            if not one.verdict.passes
-            for lost in _worst(one, ours.metrics[one.metric], *pairs[one.language][1:])
+            if one.gated and not one.verdict.passes
+            for lost in _worst(one, ours.metrics[one.metric], pairs[one.language])
         ),
+        trial=trial,
+        drift=_drift(ours, anchor) if anchor else None,
     )
+
+
+def _compare(
+    ours: Candidate, pairs: Mapping[str, Pair], names: Iterable[str], level: float
+) -> tuple[Comparison, ...]:
+    return tuple(
+        Comparison(
+            language,
+            name,
+            compare(pair.ours, pair.theirs, ours.metrics[name], ours.margins[name], level=level),
+            gated=name in ours.gated,
+        )
+        for language, pair in pairs.items()
+        if pair.overlap.common
+        for name in names
+    )
+
+
+def _plan_rows(comparisons: tuple[Comparison, ...], trial: Trial) -> tuple[Comparison, ...]:
+    """The rows that would let all gated comparisons pass together with a probability of 80 %, at
+    the level of the attempt that would be the next; languages count as independent.
+    """
+    power = POWER ** (1 / max(1, sum(one.gated for one in comparisons)))
+    return tuple(
+        replace(one, verdict=_replanned(one.verdict, trial.next_level, power))
+        for one in comparisons
+    )
+
+
+def _replanned(found: Verdict, level: float, power: float) -> Verdict:
+    if found.rows_needed is None:
+        return found
+    rows = rows_needed(found.difference, found.error, found.margin, found.n, level, power)
+    return replace(found, rows_needed=rows)
+
+
+def _drift(ours: Candidate, anchor: Reference) -> Drift:
+    """A language has drifted when its loss is certain and not shown to be within the margin.
+
+    Certain: the anchor is better in spite of the search over all languages (Holm).
+    """
+    pairs = pair_up(ours, anchor.rows)
+    comparisons = _compare(ours, pairs, ours.gated, ERROR)
+    behind = {
+        f"{one.language} {one.metric}": compare(
+            pairs[one.language].theirs,
+            pairs[one.language].ours,
+            ours.metrics[one.metric],
+            ours.margins[one.metric],
+        )
+        for one in comparisons
+    }
+    certain = better_somewhere(behind)
+    lost = dict.fromkeys(
+        one.language
+        for one in comparisons
+        if not one.verdict.passes and f"{one.language} {one.metric}" in certain
+    )
+    return Drift(anchor.release.version, comparisons, tuple(lost))
 
 
 def rows_file(language: str) -> str:
@@ -158,7 +300,7 @@ def incumbent_rows(release: Release) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _pair(ours: Candidate, theirs: Rows, language: str) -> tuple[Overlap, Rows, Rows]:
+def _pair(ours: Candidate, theirs: Rows, language: str) -> Pair:
     """The rows that both answered and that have one truth, in the order of their keys."""
     truth = next(iter(ours.metrics.values())).truth
     new, old = ({row["key"]: row for row in rows} for rows in (ours.rows[language], theirs))
@@ -170,28 +312,23 @@ def _pair(ours: Candidate, theirs: Rows, language: str) -> tuple[Overlap, Rows, 
         gone=len(old.keys() - new.keys()),
         changed=len(both) - len(same),
     )
-    return overlap, [new[key] for key in same], [old[key] for key in same]
+    return Pair(overlap, [new[key] for key in same], [old[key] for key in same])
 
 
-def _notes(
-    ours: Candidate,
-    theirs: Mapping[str, object],
-    overlaps: Mapping[str, Overlap],
-    incumbent: Release,
-) -> list[str]:
+def _notes(ours: Candidate, theirs: Reference, overlaps: Mapping[str, Overlap]) -> list[str]:
+    incumbent = theirs.release
     notes = [
         f"{language} is new: {incumbent.name} has nothing to compare it with"
         for language in ours.rows
-        if language not in theirs
+        if language not in theirs.rows
     ]
     notes += [
         f"{language} is no longer part of it: whoever uses {incumbent.name} for it loses it"
-        for language in theirs
+        for language in theirs.rows
         if language not in ours.rows
     ]
     notes += [
-        f"{language}: compared on the {one.common} rows that both answered; {_left_out(one)}; "
-        f"{incumbent.name} was never evaluated on the test rows of today"
+        f"{language}: compared on the {one.common} rows that both answered; {_left_out(one)}"
         for language, one in overlaps.items()
         if not one.is_whole
     ]
@@ -209,8 +346,9 @@ def _left_out(one: Overlap) -> str:
     return "left out: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def _worst(one: Comparison, metric: Metric, new: Rows, old: Rows) -> list[Lost]:
+def _worst(one: Comparison, metric: Metric, pair: Pair) -> list[Lost]:
     """The rows that cost the most, by the metric of each row on its own."""
+    new, old = pair.ours, pair.theirs
     gaps = metric.aggregate(metric.statistics(new)) - metric.aggregate(metric.statistics(old))
     order = np.argsort(gaps, kind="stable")[:WORST_EXAMPLES]
     return [

@@ -1,4 +1,4 @@
-"""Promote and roll back: the only two ways in which what is in use changes."""
+"""Promote and roll back: the only two ways in which what is in use changes; and the anchor."""
 
 from __future__ import annotations
 
@@ -7,21 +7,32 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from koinize import __version__
+from koinize import __version__, machine
 from koinize.data import read_rows
 from koinize.digest import digest, short
 from koinize.errors import GateError, InputError, KoinizeError, did_you_mean
+from koinize.ledger import GATE, Ledger
 from koinize.metrics import Score, score
-from koinize.pipeline import Project
+from koinize.pipeline import Project, Watcher
 from koinize.pipeline.run import locked
-from koinize.release.archive import Channel, Release, Releases
+from koinize.release import scoring
+from koinize.release.archive import Channel, Release, Releases, now
+from koinize.release.attempts import Attempt, Attempts
 from koinize.release.candidate import Candidate, candidate
-from koinize.release.judge import Judgement, Lost, judge, rows_file
-from koinize.release.text import aligned, refusal, verdict_lines
+from koinize.release.judge import (
+    Judgement,
+    Lost,
+    Reference,
+    comparison_identity,
+    judge,
+    pair_up,
+    rows_file,
+)
+from koinize.release.text import aligned, refusal, tables
+from koinize.tasks import Example
 
 EVIDENCE = "evidence/evidence.json"
 CARD = "README.md"
@@ -71,12 +82,21 @@ def task_of(project: Project, name: str | None) -> str:
     return name
 
 
-def promote(project: Project, task: str, channel: str) -> Promotion:
+def promote(
+    project: Project,
+    task: str,
+    channel: str,
+    watcher: Watcher | None = None,
+    approve: scoring.Approve = lambda _: None,
+) -> Promotion:
     """Judge the candidate against what the channel has in use, and switch if it passes.
 
-    Holds the project's lock. Killed at any moment, the channel points to the old release or to the
-    new one, and both are whole. Raises InputError when there is no candidate or another koinize
-    works here, KoinizeError when something that has to be read is broken.
+    With a watcher the release in use first answers the test rows that came after it, once `approve`
+    has seen the estimate and raised nothing; without one, only rows that both answered are
+    compared. Holds the project's lock. Killed at any moment, the channel points to the old release
+    or to the new one, and both are whole. Raises InputError when there is no candidate or another
+    koinize works here, StepError when the scoring fails, KoinizeError when something that has to be
+    read is broken.
     """
     releases = Releases(project.home, task)
     releases.channel(channel)  # an unknown one is refused before anything is touched
@@ -87,13 +107,90 @@ def promote(project: Project, task: str, channel: str) -> Promotion:
         if incumbent and incumbent.record["candidate"] == ours.identity:
             kept = Judgement(incumbent.version, notes=(f"{incumbent.name} is in use already",))
             return Promotion(task, channel, kept, incumbent, switched=False)
-        judgement = judge(ours, incumbent)
+        theirs = scoring.reference(project, ours, incumbent) if incumbent else None
+        if theirs and watcher:
+            theirs = scoring.score(project, ours, theirs, watcher, approve)
+        test = _Test(project, releases, pointer, ours, theirs)
+        judgement = test.judgement()
         if not judgement.passes:
             shown = replace(judgement, lost=tuple(_with_prompts(project, task, judgement.lost)))
             return Promotion(task, channel, shown, None, switched=False)
-        release = _release(releases, ours, judgement, pointer)
+        release = _release(test, judgement)
         releases.switch(pointer.promoted(release.version))
         return Promotion(task, channel, judgement, release, switched=True)
+
+
+class _Test:
+    """One attempt to replace what a channel has in use."""
+
+    def __init__(
+        self,
+        project: Project,
+        releases: Releases,
+        pointer: Channel,
+        ours: Candidate,
+        theirs: Reference | None,
+    ) -> None:
+        self.project, self.releases, self.pointer = project, releases, pointer
+        self.ours, self.theirs = ours, theirs
+        self.pairs = pair_up(ours, theirs.rows) if theirs else {}
+        self.identity = comparison_identity(ours, theirs, self.pairs) if theirs else ""
+        known = theirs.release.record.get("attempts", 0) if theirs else 0
+        self.attempts = Attempts(releases.attempts, known)
+
+    def judgement(self) -> Judgement:
+        """Compare, and record the attempt before anybody learns how it ended."""
+        if self.theirs is None:
+            return judge(self.ours, None, {}, None, None)
+        release = self.theirs.release
+        trial = self.attempts.trial(self.identity, release.record["adapter"])
+        spec = self.project.spec
+        with Ledger(self.project.home / "ledger.jsonl").recording(
+            f"gate/{self.ours.task}",
+            kind=GATE,
+            device=machine.device(),
+            price=spec.price.record() if spec.price else {},
+            artifact=self.ours.adapter.id,
+        ) as work:
+            work.units = sum(pair.overlap.common for pair in self.pairs.values())
+            found = judge(self.ours, self.theirs, self.pairs, trial, self._anchor())
+        if found.gated and not found.unmatched:  # else nothing was put to the test
+            self.attempts.add(
+                Attempt(
+                    utc=now(),
+                    channel=self.pointer.name,
+                    identity=self.identity,
+                    candidate=self.ours.adapter.id,
+                    incumbent=release.version,
+                    reference=release.record["adapter"],
+                    trial=trial.number,
+                    level=trial.level,
+                    p_value=found.p_value,
+                    passed=found.passes,
+                )
+            )
+        return found
+
+    def _anchor(self) -> Reference | None:
+        """The release that drift is measured from; None when that is the one in use."""
+        version = self.pointer.anchor
+        if version is None or version == self.pointer.current:
+            return None
+        return scoring.reference(self.project, self.ours, self.releases.open(version))
+
+
+def anchor(project: Project, task: str, channel: str, version: int) -> Channel:
+    """Measure drift from this release from now on, verified first. Holds the project's lock.
+
+    Raises InputError when there is no such release.
+    """
+    releases = Releases(project.home, task)
+    releases.channel(channel)
+    with locked(project.home):
+        releases.open(version)
+        pinned = releases.channel(channel).anchored(version)
+        releases.switch(pinned)
+        return pinned
 
 
 def rollback(project: Project, task: str, channel: str) -> Channel:
@@ -118,23 +215,36 @@ def rollback(project: Project, task: str, channel: str) -> Channel:
 
 
 def _with_prompts(project: Project, task: str, lost: Iterable[Lost]) -> Iterator[Lost]:
+    """With the prompt, and the text of an option where its label is only a number."""
     definition = project.spec.tasks[task]
-    prompts: dict[str, dict[str, str]] = {}
+    examples: dict[str, dict[str, Example]] = {}
     for one in lost:
-        if one.language not in prompts:
+        if one.language not in examples:
             rows = read_rows(definition.source(one.language, "test"), project.root)
-            examples = definition.examples(rows, one.language)
-            prompts[one.language] = {example.key: example.prompt for example in examples}
-        yield replace(one, prompt=prompts[one.language].get(one.key, ""))
+            found = definition.examples(rows, one.language)
+            examples[one.language] = {example.key: example for example in found}
+        example = examples[one.language].get(one.key)
+        yield _told(one, example) if example else one
 
 
-def _release(
-    releases: Releases, ours: Candidate, judgement: Judgement, pointer: Channel
-) -> Release:
+def _told(one: Lost, example: Example) -> Lost:
+    options = {
+        label: f"{label}: {option.strip()}"
+        for label, option in zip(example.labels, example.options, strict=True)
+        if label.isdecimal()
+    }
+    truth, before, after = (
+        options.get(text, text) for text in (one.truth, one.incumbent, one.candidate)
+    )
+    return replace(one, prompt=example.prompt, truth=truth, incumbent=before, candidate=after)
+
+
+def _release(test: _Test, judgement: Judgement) -> Release:
     """The release of this candidate for this channel: made now, or by whoever was killed before
     the channel was switched, or before a rollback.
     """
-    identity = digest([ours.identity, pointer.name, judgement.incumbent, dict(ours.margins)])
+    releases, ours, pointer = test.releases, test.ours, test.pointer
+    identity = digest([ours.identity, pointer.name, judgement.incumbent, test.identity])
     last = max(releases.versions(), default=0)
     for version in {last, *(event.version for event in pointer.events)} - {0}:
         with suppress(KoinizeError):  # a broken or removed one is no reason not to make another
@@ -148,13 +258,14 @@ def _release(
         "candidate": ours.identity,
         "task": ours.task,
         "channel": pointer.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": now(),
         "koinize": __version__,
         "system": ours.system,
         "adapter": ours.adapter.id,
         "languages": sorted(ours.rows),
         "settings": dict(ours.settings),
         "artifacts": dict(ours.artifacts),
+        "attempts": len(test.attempts.all()),
     }
 
     def fill(folder: Path) -> None:
@@ -228,5 +339,4 @@ def _compared(judgement: Judgement) -> list[str]:
     notes = [f"- {note}" for note in judgement.notes]
     if not judgement.comparisons:
         return notes
-    head = f"Compared with v{judgement.incumbent}, which was in use:"
-    return [head, "", "```", *verdict_lines(judgement), "```", "", *notes]
+    return ["```", *tables(judgement), "```", "", *notes]

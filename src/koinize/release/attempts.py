@@ -1,0 +1,91 @@
+"""The record of every attempt to replace a release: each spends of that release's budget of error.
+
+`.koinize/releases/TASK/attempts.json` only grows; it is replaced in one rename under the project's
+lock and carries its own digest. What counts is the adapter in use, not the channel or the version
+that holds it: whoever tries candidates on staging has seen how they do on the test rows.
+Decision 007 has the reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from koinize.errors import KoinizeError
+from koinize.gate import budget_after, level_of
+from koinize.record import read_record, write_record
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The place of a test among those against one release: the `number`-th, at `level`; whoever
+    comes next has `next_level`.
+    """
+
+    number: int
+    level: float
+    next_level: float
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One candidate (an adapter's id) against the release in use, which held `reference`.
+
+    `identity` is the digest of what was compared; `p_value` the largest of all gated comparisons.
+    """
+
+    utc: str
+    channel: str
+    identity: str
+    candidate: str
+    incumbent: int
+    reference: str
+    trial: int
+    level: float
+    p_value: float
+    passed: bool
+
+    @property
+    def budget_left(self) -> float:
+        """What was left of the 5 % for later candidates."""
+        return budget_after(self.trial)
+
+
+class Attempts:
+    """The attempts of one task, in the file at `path`; `known`: so many are there for certain."""
+
+    def __init__(self, path: Path, known: int = 0) -> None:
+        self.path, self.known = path, known
+
+    def all(self) -> tuple[Attempt, ...]:
+        """Every attempt, the oldest first. Raises KoinizeError when the file was changed."""
+        empty: dict[str, Any] = {"format": FORMAT, "attempts": []}
+        record = read_record(self.path) if self.path.exists() else empty
+        if record is None or record["format"] != FORMAT or len(record["attempts"]) < self.known:
+            raise KoinizeError(
+                "the record of attempts cannot be read, has changed or lacks some",
+                where=str(self.path),
+                remedy="restore the file from a copy: it says at which level candidates are tested",
+            )
+        return tuple(Attempt(**one) for one in record["attempts"])
+
+    def trial(self, identity: str, reference: str) -> Trial:
+        """Which test this would be: a comparison that was made before stays what it was."""
+        found = [one for one in self.all() if one.reference == reference]
+        before = [one.trial for one in found if one.identity == identity]
+        number = before[0] if before else len(found) + 1
+        return Trial(number, level_of(number), level_of(max(len(found), number) + 1))
+
+    def add(self, attempt: Attempt) -> int:
+        """Append it, unless it is there already. Returns how many there are."""
+        listed: Sequence[Attempt] = self.all()
+        if all(one.identity != attempt.identity for one in listed):
+            listed = (*listed, attempt)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            attempts = [asdict(one) for one in listed]
+            write_record(self.path, {"format": FORMAT, "attempts": attempts})
+        return len(listed)

@@ -1,0 +1,128 @@
+"""Score a release on the test rows of today: the rows that came after it was made.
+
+The evaluation is a step of the pipeline like any other: it has the identity that an evaluation of
+the same adapter on the same rows always has, so what was done before is not done again, and its
+time is in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from koinize import machine
+from koinize.digest import digest, file_digest
+from koinize.errors import StepError
+from koinize.pipeline import Plan, Project, Step, Watcher
+from koinize.pipeline.plan import plan
+from koinize.pipeline.run import run
+from koinize.pipeline.work import ADAPTER_FILES, read_result_rows
+from koinize.release.archive import Release
+from koinize.release.candidate import Candidate
+from koinize.release.judge import Reference, Rows, incumbent_rows, pair_up
+from koinize.spec import Spec
+
+Approve = Callable[[Plan], None]
+
+
+def reference(project: Project, ours: Candidate, release: Release) -> Reference:
+    """A release with its answers: to the rows of today where it was scored on them, else to those
+    of its own day.
+    """
+    store = project.store
+    present = store.ids()
+    rows: dict[str, Rows] = dict(incumbent_rows(release))
+    for language, step in _evaluations(project, ours, release).items():
+        if step.id in present:
+            rows[language] = read_result_rows(store.open(step.id))
+    return Reference(release, rows)
+
+
+def score(
+    project: Project, ours: Candidate, theirs: Reference, watcher: Watcher, approve: Approve
+) -> Reference:
+    """Let a release answer what it has not answered; the caller holds the project's lock.
+
+    `approve` sees the plan first and may raise to refuse it. Raises StepError when an evaluation
+    fails.
+    """
+    todo = _plan(project, ours, theirs)
+    if not todo.missing:
+        return theirs
+    approve(todo)
+    watcher.planned(todo)
+    spec = _with_release(project, theirs.release)
+    outcome = run(todo.missing, spec, project.root, project.home, watcher)
+    if outcome.failed:
+        raise StepError("\n".join(outcome.failed.values()))
+    return reference(project, ours, theirs.release)
+
+
+def _plan(project: Project, ours: Candidate, theirs: Reference) -> Plan:
+    """The evaluations that are missing, with their estimate; none when another base model was
+    released, which this project no longer runs.
+    """
+    wanted = _unanswered(ours, theirs)
+    release, spec = theirs.release, project.spec
+    steps = [
+        step
+        for language, step in _evaluations(project, ours, release).items()
+        if language in wanted
+    ]
+    if steps and release.record["adapter"] not in project.store.ids():
+        steps.insert(0, _import(project, release))
+    workers, _ = machine.layout(spec.machine.workers, spec.machine.threads)
+    price = spec.price.record() if spec.price else {}
+    return plan(steps, project.store, project.experience(), workers, price)
+
+
+def _unanswered(ours: Candidate, theirs: Reference) -> set[str]:
+    """The languages with rows that the release never saw, or saw under other settings."""
+    before = theirs.release.record["settings"]
+    if before["evaluation"] != ours.settings["evaluation"]:
+        return set(theirs.rows)
+    pairs = pair_up(ours, theirs.rows)
+    return {one for one, pair in pairs.items() if pair.overlap.new or pair.overlap.changed}
+
+
+def _evaluations(project: Project, ours: Candidate, release: Release) -> dict[str, Step]:
+    """The steps that score a release on the test rows of today, by language."""
+    if release.record["settings"]["base"] != ours.settings["base"]:
+        return {}
+    adapter = release.record["adapter"]
+    if adapter not in project.store.ids():
+        adapter = _import(project, release).id
+    steps = {step.name: step for step in project.steps}
+    return {
+        language: replace(
+            steps[f"evaluate/{ours.task}/{ours.system}/{language}/test"],
+            name=f"evaluate/{ours.task}/{release.name}/{language}/test",
+            system=release.name,
+            uses={"adapter": adapter},
+            after=(),
+        )
+        for language in ours.rows
+        if language in release.record["languages"]
+    }
+
+
+def _import(project: Project, release: Release) -> Step:
+    """The release's own folder as an adapter that was trained elsewhere, should the store have lost
+    the merge; `Releases.open` has checked its bytes.
+    """
+    base = next(step for step in project.steps if step.kind == "base")
+    files = [file_digest(release.folder / name) for name in ADAPTER_FILES]
+    return Step(
+        kind="import",
+        name=f"import/{release.record['task']}/{release.name}",
+        inputs={"adapter files": digest(files), "base": base.inputs["base"]},
+        task=release.record["task"],
+        languages=(release.name,),
+    )
+
+
+def _with_release(project: Project, release: Release) -> Spec:
+    """The specification as if it named the release's folder among the adapters to import."""
+    task, folders = release.record["task"], project.spec.adapters
+    named = {**folders.get(task, {}), release.name: str(release.folder.resolve())}
+    return project.spec.model_copy(update={"adapters": {**folders, task: named}})
