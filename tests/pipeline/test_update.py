@@ -196,6 +196,17 @@ def test_small_removals_add_up_over_a_chain(small: Small) -> None:
     )
 
 
+def test_a_row_that_comes_back_is_still_learnt(small: Small) -> None:
+    small.spec(CONTINUE)
+    store = small.made()
+    small.rows("de", "train", ["new 0", *ROWS[1:]])
+    made = small.made(store).names()[TRAIN]
+    # The same rows in their old places, so that each has the label that it had.
+    small.rows("de", "train", [*ROWS, "new 0"])
+    assert small.steps(store)[TRAIN].id == made
+    assert missing(small, store) == {}
+
+
 @pytest.mark.parametrize(
     ("spec", "why"),
     [

@@ -159,9 +159,7 @@ class History:
             return None
         if _train_rows(last.inputs) != _train_rows(fresh.inputs):
             return None
-        inputs = {label: one for label, one in last.inputs.items() if label != PARENT}
-        uses = {PARENT: last.inputs[PARENT]} if PARENT in last.inputs else {}
-        step = replace(fresh, inputs=inputs, uses=uses, rows=last.facts.get("rows", {}))
+        step = _made(fresh, last)
         return step if step.id == last.id else None
 
     def _updated(self, fresh: Step, parents: Sequence[Artifact]) -> Step:
@@ -175,6 +173,8 @@ class History:
         sizes = {one: self._sizes(fresh, one) for one in fresh.languages}
         found = [(one, self._selected(sizes, one)) for one in usable]
         parent, selection = min(found, key=lambda pair: _distance(pair[1]))
+        if _distance(selection) == (0, 0):  # rows that were gone for a while came back
+            return _made(fresh, parent)
         if why := _unlearnable(selection, self.update):
             return replace(fresh, why=f"retrained from the base: {why}")
         return self._continued(fresh, parent, selection, sizes)
@@ -207,7 +207,8 @@ class History:
         units = 0
         for label, language, some in selection.rows():
             inputs[label], rows[label] = digest(some), len(some)
-            units += sum(dict(sizes[language])[row] for row in some) * training.epochs
+            size = dict(sizes[language])
+            units += sum(size[row] for row in some) * training.epochs
         if training.patience is not None:
             for one in fresh.languages:
                 facts = self.inputs.splits[fresh.task, one, "dev"]
@@ -220,6 +221,13 @@ class History:
             units=units,
             why=_said(parent, selection, units / fresh.units),
         )
+
+
+def _made(fresh: Step, last: Artifact) -> Step:
+    """The step that made `last`."""
+    inputs = {label: one for label, one in last.inputs.items() if label != PARENT}
+    uses = {PARENT: last.inputs[PARENT]} if PARENT in last.inputs else {}
+    return replace(fresh, inputs=inputs, uses=uses, rows=last.facts.get("rows", {}))
 
 
 def _basis(inputs: Mapping[str, str]) -> list[str | None]:
