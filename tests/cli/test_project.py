@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from koinize import __version__
+from koinize import __version__, machine
 from koinize.cli import main
+from koinize.cli.options import open_project
+from koinize.ledger import Ledger
 from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
 from tests.pipeline.conftest import SPEC, Small
@@ -127,6 +129,10 @@ def test_the_plan_as_a_table_and_as_json(call: Call, small: Small) -> None:
     plan = json.loads(out)
     assert plan["total"] == len(plan["missing"]) == len(small.steps())
     assert plan["estimated_from"] == "first guesses"
+    assert plan["first_guesses"] == ["base", "train", "merge", "evaluate", "select"]
+    low, high = plan["wall_interval"]
+    assert low < plan["wall_seconds"] < high
+    assert (plan["cost"], plan["cost_interval"], plan["saving"]) == (None, None, None)
 
 
 def test_a_report_needs_a_finished_run(call: Call) -> None:
@@ -193,3 +199,112 @@ def test_the_schema_is_json(call: Call) -> None:
     schema = json.loads(out)
     assert "languages" in schema["properties"]
     assert "Classify" in schema["$defs"]
+
+
+PRICE = 'price: {per_hour: "3.60", source: a list, date: 2026-01-02}\n'
+
+
+def test_a_plan_above_a_limit_is_shown_and_refused(call: Call, small: Small) -> None:
+    small.spec(SPEC + PRICE)
+    code, out, err = call("plan", "--max-time", "1s", "--max-cost", "1000")
+    assert code == 3
+    assert "train/mood/de" in out
+    assert err.startswith(f"koinize: not started: {len(small.steps())} missing steps may take ")
+    assert err.endswith(", above --max-time 1.0 s; raise the limit or do less\n")
+    code, out, _ = call("plan", "--max-time", "1s", "--json")
+    assert code == 3
+    assert len(json.loads(out)["missing"]) == len(small.steps())
+    assert call("plan", "--max-time", "100h", "--max-cost", "1000")[0] == 0
+
+
+def test_a_run_above_a_limit_does_not_start(call: Call, small: Small) -> None:
+    small.spec(SPEC + PRICE)
+    code, _, err = call("run", "--max-cost", "0.0001")
+    assert code == 3
+    assert ", above --max-cost 0.0001; raise the limit or do less" in err
+    assert not (small.root / ".koinize" / "ledger.jsonl").exists()
+
+
+def test_a_limit_on_the_cost_needs_a_price(call: Call) -> None:
+    for command in ("plan", "run"):
+        code, _, err = call(command, "--max-cost", "1")
+        assert code == 2
+        assert "koinize: --max-cost there is no price to reckon with; say under `price`" in err
+
+
+def test_a_limit_that_cannot_be_read(call: Call) -> None:
+    code, out, err = call("run", "--max-time", "soon")
+    assert (code, out) == (2, "")
+    assert err == (
+        "koinize: --max-time 'soon' is no time; expected such as 5400, 90min, 1h30m or 2h\n"
+    )
+
+
+def done_by_nobody(small: Small) -> None:
+    """Every step's artifact, and a second for every unit of it in the ledger."""
+    project = open_project(small.root)
+    ledger = Ledger(project.home / "ledger.jsonl")
+    for number, step in enumerate(project.steps):
+        with project.store.building(step.id, step.name, step.identity) as draft:
+            draft.facts.update(rows=dict(step.rows), settings=dict(step.settings))
+        ledger.start(
+            str(number),
+            run="r",
+            step=step.name,
+            kind=step.kind,
+            artifact=step.id,
+            device=machine.device(),
+            share="1",
+            price={},
+        )
+        ledger.end(str(number), status="done", seconds=step.units, units=step.units)
+    project.store.point({step.name: step.id for step in project.steps})
+
+
+def test_an_update_and_its_saving(call: Call, small: Small) -> None:
+    small.spec(SPEC.replace("inline", "inline, workers: 1") + PRICE)
+    call("plan")  # makes what every project has
+    done_by_nobody(small)
+    assert "nothing is missing" in call("plan")[1]
+    small.rows("de", "train", [f"de train {n}" for n in range(6)])
+    code, out, _ = call("plan")
+    assert code == 0
+    assert "train rows de changed, +2 rows" in out
+    assert "against retraining COMB on all rows of mood and testing it (measured here" in out
+    assert "idle time included" in out
+    plan = json.loads(call("plan", "--json")[1])
+    assert plan["estimated_from"] == "the ledger"
+    assert plan["saving"]["measured"] is True
+    # A second for every unit: COMB's training on what it would read today, and its two tests.
+    fresh = small.steps()
+    comb = [fresh[f"evaluate/mood/COMB/{one}/test"].units for one in ("de", "en")]
+    expected = fresh["train/mood/comb"].units + sum(comb)
+    assert plan["saving"]["retrain"]["wall_seconds"] == pytest.approx(expected)
+    assert plan["saving"]["update"]["wall_seconds"] == pytest.approx(plan["wall_seconds"])
+    assert float(plan["cost"]) == pytest.approx(plan["wall_seconds"] * 3.6 / 3600, abs=1e-6)
+
+
+def test_a_run_with_nothing_to_do_leaves_the_report_alone(call: Call, small: Small) -> None:
+    call("plan")
+    done_by_nobody(small)
+    report, ledger = small.root / "report.html", small.root / ".koinize" / "ledger.jsonl"
+    report.write_text("as it was")
+    before = ledger.read_bytes()
+    code, out, _ = call("run", "--max-time", "0")
+    assert (code, out) == (0, "nothing to do; the report is report.html\n")
+    assert report.read_text() == "as it was"
+    assert ledger.read_bytes() == before
+
+
+def test_what_no_spec_asks_for_is_forgotten(call: Call, small: Small) -> None:
+    memory = small.root / ".koinize" / "inputs.json"
+    call("plan")
+    first = json.loads(memory.read_text())
+    small.spec(SPEC.replace("[en, de]", "[de]"))
+    call("plan")
+    assert any("data/en.train.jsonl" in key for key in first)
+    assert not any("data/en.train.jsonl" in key for key in json.loads(memory.read_text()))
+    for number in range(5, 9):
+        small.rows("de", "dev", [f"de dev {n}" for n in range(number)])
+        call("plan")
+    assert len(json.loads(memory.read_text())) == 3 + 1 + 1  # splits, findings, its own digest

@@ -43,7 +43,7 @@ class Limits:
         refused = []
         if self.cost is not None and cost is not None and cost.high > self.cost:
             currency = todo.price["currency"]
-            interval = f"{amount(cost.low)} to {amount(cost.high)} {currency}"
+            interval = f"{amount(cost.low)} to {amount(cost.high)}"
             said = f"{amount(cost.value)} {currency} ({interval})"
             refused.append(f"may cost {said}, above --max-cost {amount(self.cost)}")
         if self.seconds is not None and todo.wall.high > self.seconds:
