@@ -205,7 +205,11 @@ def test_whole_modules_are_read_with_their_names(tmp_path):
 
 
 def test_other_refusals(tmp_path):
-    assert refusal(tmp_path / "no") == (
+    assert refusal(tmp_path / "no") == "FOLDER does not exist; expected a PEFT adapter folder"
+    (tmp_path / "file").touch()
+    assert refusal(tmp_path / "file") == "FOLDER is no folder; expected a PEFT adapter folder"
+    (tmp_path / "empty").mkdir()
+    assert refusal(tmp_path / "empty") == (
         "FOLDER there is no adapter_config.json; expected a PEFT adapter folder"
     )
     folder = save(tmp_path / "half", {Q: (torch.ones(6, 2, 1), torch.ones(2, 4))})
@@ -401,6 +405,26 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     with pytest.raises(AttributeError):
         write(tmp_path / "out", modules, like=None)
     assert set(tmp_path.iterdir()) == before
+
+
+def test_a_draft_of_a_killed_process_is_removed_by_the_next(tmp_path):
+    """Ours lives, so it stays; the one that nobody has locked goes, and so do no other names'."""
+    abandoned, others = tmp_path / ".out.0a1b.partial", tmp_path / ".outer.0a1b.partial"
+    for folder in (abandoned, others):
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").touch()
+    like = read_header(save(tmp_path / "like"))
+    with AdapterWriter(tmp_path / "out", shapes(3)) as first:
+        assert not abandoned.exists()
+        assert others.exists()
+        write(tmp_path / "out2", factors(), like)
+        with pytest.raises(RuntimeError), AdapterWriter(tmp_path / "out", shapes(3)):
+            raise RuntimeError  # a second writer of the same name leaves the first one's draft
+        modules = factors(rank=3)
+        for name in (Q, V):
+            first.write(name, Factors(*modules[name]))
+        first.finish([like])
+    assert list(read_header(tmp_path / "out").modules) == [Q, V]
 
 
 def test_float16_overflow_is_refused(tmp_path):

@@ -194,7 +194,7 @@ def test_refusals_before_a_tensor_is_read(tmp_path, adapters):
         "recipe 'ties' does not use 'seed'; it uses density, "
     )
     assert refusal(adapters, recipe="ties", density=0.0, out=out) == (
-        "density 0.0: input should be greater than 0"
+        "density is 0.0; expected a number greater than 0"
     )
     assert refusal(adapters, recipe="mean", weights={"ne": 1.0}, out=out) == (
         "there is a weight for 'ne' but no adapter; choose one of: en, fr, ja"

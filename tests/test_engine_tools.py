@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from typer.testing import CliRunner
 
 from koinize.adapter import open_adapter
 from koinize.cli import merge as commands
+from koinize.cli import modules_progress
+from koinize.cli.modules_progress import counting_modules
 from koinize.engine import merge_adapters
 from koinize.engine.fuse import fuse_adapter
 from koinize.engine.inspect import inspect_adapters
@@ -462,3 +466,49 @@ def test_merge_command_takes_a_limit_and_a_device(tmp_path, adapters, run):
         "or 512MiB"
     )
     assert caught.value.exit_code == 2
+
+
+def test_every_command_speaks_json(tmp_path, adapters, run):
+    found = json.loads(run("resize", adapters["en"], "2", "-o", tmp_path / "two", "--json"))
+    assert found["rank"] == 2
+    assert found["modules"].keys() == SHAPES.keys()
+    base, _ = base_model(tmp_path / "base", torch.bfloat16)
+    found = json.loads(run("fuse", adapters["en"], base, "-o", tmp_path / "fused", "--json"))
+    assert found.keys() == {"out", "modules", "loss"}
+    assert 0.0 < found["loss"] < 0.1
+    out = merged(tmp_path, adapters)
+    assert json.loads(run("verify", out, *given(adapters), "--json")) == {
+        "checked": [
+            "2 modules: shapes and finite values",
+            "3 input digests",
+            "the merge, done again",
+        ],
+        "mismatches": [],
+    }
+    inspected = json.loads(run("inspect", *given(adapters), "--by", "module", "--json"))
+    assert inspected["parts"].keys() == SHAPES.keys()
+    assert len(inspected["column_angle"]) == 3
+
+
+def test_progress_in_plain_lines(capsys, monkeypatch):
+    """One in five seconds and one at the end, with the rate and the time that is left."""
+    clock = iter([0.0, 1.0, 6.0, 7.0, 12.0])
+    monkeypatch.setattr(modules_progress.time, "monotonic", lambda: next(clock))
+    with counting_modules() as report:
+        for done in (1, 3, 4, 8):
+            report(done, 8)
+    assert capsys.readouterr().err == (
+        "3/8 modules, 0.5 modules/s, 10 s left\n8/8 modules, 0.667 modules/s, done\n"
+    )
+    with counting_modules(quiet=True) as report:
+        assert report is None
+
+
+def test_progress_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with counting_modules() as report:
+        report(1, 2)
+        report(2, 2)
+    shown = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", capsys.readouterr().err)
+    assert re.search(r"2/2 modules, [\d.e+]+ modules/s 0:00:0\d left 0:00:00", shown)

@@ -309,7 +309,8 @@ def merge_settings(**options: object) -> MergeSettings:
 def _plain(detail: object) -> str:
     """pydantic's account of one mistake as one of our sentences."""
     assert isinstance(detail, dict)  # noqa: S101 - narrows the TypedDict of pydantic_core
-    place = ".".join(str(part) for part in detail["loc"][:1])
+    place, *keys = (str(part) for part in detail["loc"] or ("",))
+    place += "".join(f"['{key}']" for key in keys)
     message = str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "value_error":
         return message
@@ -317,4 +318,7 @@ def _plain(detail: object) -> str:
         return f"unknown option '{place}'"
     if detail["type"] == "missing":
         return f"the option '{place}' is missing"
-    return f"{place} {detail['input']!r}: {message[0].lower()}{message[1:]}"
+    expected = message.removeprefix("Input should be ").partition(", unable")[0]
+    if expected.startswith(("greater", "less")):
+        expected = f"a number {expected}"
+    return f"{place} is {detail['input']!r}; expected {expected}"

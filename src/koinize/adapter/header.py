@@ -135,6 +135,9 @@ def _no_weights(folder: Path) -> InputError:
 
 def _read_config(folder: Path) -> dict[str, object]:
     path = folder / CONFIG_FILE
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise InputError(what, where=str(folder), expected="a PEFT adapter folder")
     try:
         config = json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:

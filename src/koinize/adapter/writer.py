@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -48,13 +51,10 @@ class AdapterWriter:
         dtype: str = "float32",
         saved: Mapping[str, TensorSpec] | None = None,
     ) -> None:
-        self.out = Path(out).absolute()
-        refuse_existing(self.out)
+        self._draft = Draft(out)
+        self._folder = self._draft.folder
         self._dtype = dtype
         self._ranks: dict[str, int] = {}
-        self._folder = self.out.parent / f".{self.out.name}.{secrets.token_hex(4)}.partial"
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self._folder.mkdir()
         largest: dict[str, tuple[int, ...]] = {}
         for shape in sorted(shapes, key=lambda shape: shape.name):
             largest[_tensor_name(shape.name, "A")] = (shape.rank, shape.inputs)
@@ -104,9 +104,59 @@ class AdapterWriter:
         try:
             self._tensors.__exit__(kind, error, trace)
             if kind is None:
-                commit(self._folder, self.out)
+                self._draft.commit()
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._draft.close()
+
+
+class Draft:
+    """A hidden folder beside `out` that takes its place when it is finished, or goes.
+
+    It is locked as long as its process lives, so that whoever next writes the same `out` can
+    remove what a killed process left behind. Raises InputError if `out` exists, OSError if it
+    cannot be written.
+    """
+
+    def __init__(self, out: Path | str) -> None:
+        self.out = Path(out).absolute()
+        refuse_existing(self.out)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        for left in self.out.parent.glob(f".{escape(self.out.name)}.*.partial"):
+            _remove_if_abandoned(left)
+        self.folder = self.out.parent / f".{self.out.name}.{secrets.token_hex(4)}.partial"
+        self.folder.mkdir()
+        self._handle = os.open(self.folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks: nobody will sweep there
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def commit(self) -> None:
+        """Make the folder durable, then give it its name. Raises InputError if that exists."""
+        for path in sorted(self.folder.iterdir()):
+            _sync(path)
+        os.fsync(self._handle)
+        refuse_existing(self.out)
+        self.folder.rename(self.out)
+        _sync(self.out.parent)
+
+    def close(self) -> None:
+        """Remove the folder if it was not committed."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self._handle)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """Remove a draft that no living process has locked."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return  # its process lives
+    finally:
+        os.close(handle)
 
 
 def refuse_existing(out: Path) -> None:
@@ -160,16 +210,6 @@ def _targets(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> list[str]
 
 def _tensor_name(module: str, side: str) -> str:
     return f"base_model.model.{module}.lora_{side}.weight"
-
-
-def commit(folder: Path, out: Path) -> None:
-    """Make a finished folder durable, then give it its name. Raises InputError if that exists."""
-    for path in sorted(folder.iterdir()):
-        _sync(path)
-    _sync(folder)
-    refuse_existing(out)
-    folder.rename(out)
-    _sync(out.parent)
 
 
 def _sync(path: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from koinize.errors import GateError, InputError
+from koinize.cli.modules_progress import Report, counting_modules
+from koinize.errors import GateError, InputError, Interrupted
+
+if TYPE_CHECKING:
+    from koinize.engine import MergeReport
 
 Adapters = Annotated[list[str], typer.Argument(help="LANGUAGE=FOLDER, one for each language.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; must not exist.")]
@@ -69,29 +74,19 @@ def merge(
         overrides=_overrides(override or []),
         **{key: value for key, value in given.items() if value is not None},
     )
-    report = merge_adapters(
-        _folders(adapters),
-        settings,
-        out=out,
-        threads=threads,
-        max_memory=max_memory,
-        device=device,
-        progress=_bar(),
-    )
-    for warning in report.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    if as_json:
-        _print(
-            out=str(report.out),
-            settings=settings.model_dump(mode="json", exclude_defaults=True),
-            rank=report.rank,
-            error=report.error,
-            modules={one.name: {"rank": one.rank, "error": one.error} for one in report.modules},
-            inputs=dict(report.inputs),
-            seconds=report.seconds,
-            vllm_flags=report.vllm_flags,
-            warnings=list(report.warnings),
+    with _watched(as_json) as progress:
+        report = merge_adapters(
+            _folders(adapters),
+            settings,
+            out=out,
+            threads=threads,
+            max_memory=max_memory,
+            device=device,
+            progress=progress,
         )
+    _warn(report)
+    if as_json:
+        _print(settings=settings.model_dump(mode="json", exclude_defaults=True), **_record(report))
         return
     typer.echo(f"{report.out}: {settings.describe()}, {len(report.modules)} modules")
     typer.echo(f"rank {report.rank}, {report.error:.2%} lost by the change of rank")
@@ -142,11 +137,16 @@ def fuse(
     adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
     base: Annotated[Path, typer.Argument(help="The base model's folder.")],
     out: Out,
+    as_json: AsJson = False,
 ) -> None:
     """Add an adapter to its base model: full safetensors files, the rounding loss stated."""
     from koinize.engine.fuse import fuse_adapter
 
-    report = fuse_adapter(adapter, base, out=out, progress=_bar())
+    with _watched(as_json) as progress:
+        report = fuse_adapter(adapter, base, out=out, progress=progress)
+    if as_json:
+        _print(out=str(report.out), modules=report.modules, loss=report.loss)
+        return
     typer.echo(f"{report.out}: {report.modules} modules")
     typer.echo(f"{report.loss:.2%} of the adapter's update was lost to the base's dtype")
 
@@ -156,11 +156,17 @@ def resize(
     rank: Annotated[str, typer.Argument(help="A number, or a share of the energy such as 0.99.")],
     out: Out,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    as_json: AsJson = False,
 ) -> None:
     """Change the rank of an adapter, with the least possible error."""
     from koinize.engine.resize import resize_adapter
 
-    report = resize_adapter(adapter, _value(rank), out=out, dtype=dtype)
+    with _watched(as_json) as progress:
+        report = resize_adapter(adapter, _value(rank), out=out, dtype=dtype, progress=progress)
+    _warn(report)
+    if as_json:
+        _print(**_record(report))
+        return
     typer.echo(f"{report.out}: rank {report.rank}, {report.error:.2%} lost")
 
 
@@ -169,15 +175,37 @@ def verify(
     adapters: Annotated[
         list[str] | None, typer.Argument(help="Its inputs, LANGUAGE=FOLDER: merges them again.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check that an adapter is whole, and with its inputs that it is the merge its card states."""
     from koinize.engine.verify import verify_adapter
 
-    found = verify_adapter(folder, _folders(adapters) if adapters else None)
+    with _watched(as_json) as progress:
+        found = verify_adapter(folder, _folders(adapters) if adapters else None, progress=progress)
+    if as_json:
+        _print(checked=found.checked, mismatches=found.mismatches)
     if found.mismatches:
         raise GateError("\n".join(found.mismatches), where=str(folder))
-    for checked in found.checked:
+    for checked in () if as_json else found.checked:
         typer.echo(f"holds: {checked}")
+
+
+def _warn(report: MergeReport) -> None:
+    for warning in report.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _record(report: MergeReport) -> dict[str, object]:
+    return {
+        "out": str(report.out),
+        "rank": report.rank,
+        "error": report.error,
+        "modules": {one.name: {"rank": one.rank, "error": one.error} for one in report.modules},
+        "inputs": dict(report.inputs),
+        "seconds": report.seconds,
+        "vllm_flags": report.vllm_flags,
+        "warnings": list(report.warnings),
+    }
 
 
 def _folders(given: list[str]) -> dict[str, Path]:
@@ -217,22 +245,14 @@ def _value(text: str) -> Any:  # noqa: ANN401 - a number or a word
     return text
 
 
-def _bar() -> Callable[[int, int], None] | None:
-    """A progress bar with the time left, where somebody watches."""
-    import sys
-    import time
-
-    if not sys.stderr.isatty():
-        return None
-    started = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        left = (time.monotonic() - started) / done * (total - done)
-        end = "\n" if done == total else ""
-        sys.stderr.write(f"\r{done}/{total} modules, {left:.0f} s left {end}")
-        sys.stderr.flush()
-
-    return show
+@contextmanager
+def _watched(as_json: bool) -> Iterator[Report | None]:
+    """Progress on standard error, none for machines; Ctrl-C in a word."""
+    try:
+        with counting_modules(quiet=as_json) as progress:
+            yield progress
+    except KeyboardInterrupt:
+        raise Interrupted("stopped", remedy="nothing was written") from None
 
 
 def _print(**found: object) -> None:

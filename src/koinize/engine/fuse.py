@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from koinize.adapter import Adapter, AdapterHeader, read_header
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
-from koinize.adapter.writer import commit, refuse_existing
+from koinize.adapter.writer import Draft, refuse_existing
 from koinize.engine.stream import single_threaded
 from koinize.errors import InputError, StepError, did_you_mean
 
@@ -51,26 +51,17 @@ def fuse_adapter(
     is reported (bf16 may lose a third of a small update). Everything else in the base's folder is
     copied. Raises InputError if the adapter does not fit the base, before anything is written.
     """
-    header, base, target = read_header(adapter), Path(base), Path(out).absolute()
-    refuse_existing(target)
+    header, base = read_header(adapter), Path(base)
+    refuse_existing(Path(out))
     plan = _plan(header, base)
-    draft = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft.mkdir()
-        _copy(base, draft, {one.file for one in plan})
-        with ThreadPoolExecutor(1, initializer=single_threaded) as pool, Adapter(header) as opened:
-            lost = total = 0.0
-            for done, result in enumerate(pool.map(lambda t: _add(opened, draft, t), plan), 1):
-                lost, total = lost + result[0], total + result[1]
-                if progress is not None:
-                    progress(done, len(plan))
-        commit(draft, target)
+        with closing(Draft(out)) as draft, Adapter(header) as opened:
+            _copy(base, draft.folder, {one.file for one in plan})
+            lost, total = _add_all(opened, draft.folder, plan, progress)
+            draft.commit()
     except OSError as error:
         raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return FuseReport(target, len(plan), math.sqrt(lost / total) if total else 0.0)
+    return FuseReport(Path(out), len(plan), math.sqrt(lost / total) if total else 0.0)
 
 
 def _plan(header: AdapterHeader, base: Path) -> list[_Target]:
@@ -157,6 +148,26 @@ def _files_to_copy(base: Path) -> Iterator[Path]:
         weights = path.suffix in WEIGHT_SUFFIXES and path.suffix != ".safetensors"
         if path.is_file() and not weights and not path.name.startswith("."):
             yield path
+
+
+def _add_all(
+    adapter: Adapter,
+    draft: Path,
+    plan: list[_Target],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[float, float]:
+    """Add every module; squared norms over all of (what rounding lost, the update)."""
+    lost = total = 0.0
+    with ThreadPoolExecutor(1, initializer=single_threaded) as pool:
+        try:
+            for done, result in enumerate(pool.map(lambda t: _add(adapter, draft, t), plan), 1):
+                lost, total = lost + result[0], total + result[1]
+                if progress is not None:
+                    progress(done, len(plan))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return lost, total
 
 
 def _add(adapter: Adapter, draft: Path, target: _Target) -> tuple[float, float]:

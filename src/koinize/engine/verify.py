@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,10 @@ class Verification:
 
 
 def verify_adapter(
-    folder: Path | str, adapters: Mapping[str, Path | str] | None = None
+    folder: Path | str,
+    adapters: Mapping[str, Path | str] | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
     """Reload an adapter: header, shapes and finiteness of every tensor.
 
@@ -54,7 +57,7 @@ def verify_adapter(
             mismatches.append(f"the card does not name '{language}' with digest {identity}")
     checked.append(f"{len(adapters)} input digests")
     if not mismatches:
-        mismatches += _repeated(folder, adapters, card)
+        mismatches += _repeated(folder, adapters, card, progress)
         checked.append("the merge, done again")
     return Verification(tuple(checked), tuple(mismatches))
 
@@ -63,10 +66,15 @@ def _has_card(folder: Path) -> bool:
     return (folder / CARD_FILE).is_file()
 
 
-def _repeated(folder: Path, adapters: Mapping[str, Path | str], card: str) -> list[str]:
+def _repeated(
+    folder: Path,
+    adapters: Mapping[str, Path | str],
+    card: str,
+    progress: Callable[[int, int], None] | None,
+) -> list[str]:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".verify.") as work:
         settings = merge_settings(**_stated_settings(folder, card))
-        again = merge_adapters(adapters, settings, out=Path(work) / "again")
+        again = merge_adapters(adapters, settings, out=Path(work) / "again", progress=progress)
         return [
             f"{path.name} differs from what the settings in the card give"
             for path in sorted(again.out.iterdir())
