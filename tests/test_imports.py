@@ -164,7 +164,7 @@ def loaded_after(code: str) -> set[str]:
     return set(ran.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"torch", "transformers", "peft", "safetensors"}
+HEAVY = {"torch", "transformers", "peft", "safetensors", "pynvml"}
 
 HELP = """
 sys.argv = ["koinize", "--help"]
