@@ -5,8 +5,8 @@
 The truth is known here: rows are drawn from a population in which a language loses exactly the
 margin, or nothing. Five tables: single releases at the margin, power at the number of rows that
 `rows_needed` states, sequences of attempts on the same test rows, long streams of releases under
-three rules, and drift with and without an anchor (margin, power, sequences, streams, drift). `times`
-scales all of them; 1,000 releases by default.
+three rules, and drift with and without an anchor. They are named margin, power, sequences, streams
+and drift; `times` scales them all (by default 1,000 releases).
 """
 
 from __future__ import annotations
