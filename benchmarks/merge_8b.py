@@ -1,30 +1,41 @@
 """Merging five adapters of Llama-3.1-8B's shapes (r = 64, all linear layers), file to file.
 
-    python benchmarks/merge_8b.py --layers 32                 # the whole model, 224 modules
-    python benchmarks/merge_8b.py --layers 1 --peers          # one layer, and the peers per module
+    python benchmarks/merge_8b.py --peers > benchmarks/results/merge_8b.md   # 224 modules
+    python benchmarks/merge_8b.py --layers 1 --dense-layers 1                # a first look
 
-CPU seconds are this process's own. With fewer than 32 layers the times are also given for 32, which
-is fair because all layers have the same shapes. The peers are faithful ports by formula: KnOTS'
-dense algorithm (a float64 SVD of the updates side by side) and PEFT's `ties_svd`, its functions
-called as installed. The adapters are synthetic: random factors with a decaying spectrum.
+Writes a Markdown table. CPU seconds are this process's own, user and system, from opening the
+adapters to the renamed output; generating the adapters is not in them. Times of fewer than 32
+layers are scaled to 32, which is fair because all layers have the same shapes, and marked so.
+Memory is the largest RssAnon of /proc/self/status, read every 10 ms: the process without the pages
+of mapped files, the interpreter with
+torch and what earlier merges left in the heap included. Input and output are the CPU seconds of
+digesting, reading (with the cast to float32) and writing, timed by the thread that does it.
+The peers are faithful ports by formula: KnOTS' dense algorithm (a float64 SVD of the updates side
+by side) and PEFT's `ties_svd`, its functions called as installed. The adapters are synthetic:
+random factors with a decaying spectrum, in bfloat16 unless --dtype says otherwise. They are made
+once and stay in --folder.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
 import shutil
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 
-from koinize.adapter import AdapterHeader, AdapterWriter, Factors, ModuleShape
+from koinize import engine
+from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
 from koinize.engine import merge_adapters
 from koinize.merge.compose import merge_module
+from koinize.merge.linalg import OVERSAMPLING, POWER_ITERATIONS
 from koinize.recipe import merge_settings
 
 SHAPES = {
@@ -46,6 +57,12 @@ RUNS: dict[str, dict[str, object]] = {
     "core-ties": {"recipe": "core-ties", "density": DENSITY, "rank": RANK},
     "knots-ties": {"recipe": "knots-ties", "density": DENSITY, "rank": RANK},
     "ties": {"recipe": "ties", "density": DENSITY, "rank": RANK},
+}
+GOALS = {
+    "mean": "5 CPU s",
+    "core-ties": "20 CPU s",
+    "knots-ties": "40 CPU s, 25 s wall, 1.5 GB",
+    "ties": "300 CPU s, input and output 10 %",
 }
 
 
@@ -79,33 +96,86 @@ def measured(work: Callable[[], object]) -> tuple[float, float]:
     return time.process_time() - cpu, time.monotonic() - wall
 
 
-def file_to_file(layers: int, names: list[str], threads: int, dtype: str) -> None:
-    """Every named merge, from files to a file."""
-    shutil.rmtree(WORK, ignore_errors=True)
-    adapters = {one: WORK / one for one in LANGUAGES}
-    for seed, folder in enumerate(adapters.values()):
-        write_adapter(folder, layers, seed, dtype)
-    for name in names:
-        out = WORK / f"out-{name}"
-        cpu, wall = measured(
-            lambda out=out, name=name: merge_adapters(
-                adapters, out=out, threads=threads, **RUNS[name]
-            )
+def generated(folder: Path, layers: int, dtype: str) -> dict[str, Path]:
+    """The adapters of so many layers, made unless they are there already."""
+    adapters = {one: folder / f"{layers}-{dtype}-{one}" for one in LANGUAGES}
+    for seed, (language, path) in enumerate(adapters.items()):
+        if not path.exists():
+            print(f"generating {language}, {layers} layers, {dtype}", file=sys.stderr)
+            write_adapter(path, layers, seed, dtype)
+    return adapters
+
+
+class PeakMemory:
+    """The largest anonymous resident memory while it is entered, in bytes."""
+
+    def __enter__(self) -> PeakMemory:
+        self.peak = self._now()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            self.peak = max(self.peak, self._now())
+
+    @staticmethod
+    def _now() -> int:
+        fields = dict(
+            line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
         )
-        shutil.rmtree(out)
-        whole = LAYERS / layers
-        row = {
-            "recipe": name,
-            "layers": layers,
-            "threads": threads,
-            "cpu_s": round(cpu, 2),
-            "wall_s": round(wall, 2),
-            "cpu_s_for_32_layers": round(cpu * whole, 1),
-            "wall_s_for_32_layers": round(wall * whole, 1),
-            "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        }
-        print(json.dumps(row))
-    shutil.rmtree(WORK)
+        return int(fields["RssAnon"].split()[0]) * 1024
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@contextmanager
+def timed_io() -> Iterator[list[float]]:
+    """Collects the CPU seconds of every digest, read and write of an adapter in the block."""
+    spent: list[float] = []
+
+    def timed(work: Callable[..., Any]) -> Callable[..., Any]:
+        def measured_work(*given: object) -> object:
+            start = time.thread_time()
+            try:
+                return work(*given)
+            finally:
+                spent.append(time.thread_time() - start)
+
+        return measured_work
+
+    with (
+        patch.object(engine, "adapter_digest", timed(engine.adapter_digest)),
+        patch.object(Adapter, "factors", timed(Adapter.factors)),
+        patch.object(AdapterWriter, "write", timed(AdapterWriter.write)),
+    ):
+        yield spent
+
+
+def file_to_file(name: str, layers: int, given: argparse.Namespace) -> str:
+    """A row of the table: one merge from files to a file, best of the repeats by CPU seconds."""
+    adapters = generated(given.folder, layers, given.dtype)
+    out = given.folder / f"out-{name}"
+    runs = []
+    for _ in range(given.repeats):
+        shutil.rmtree(out, ignore_errors=True)
+        with PeakMemory() as memory, timed_io() as spent:
+            cpu, wall = measured(
+                lambda: merge_adapters(adapters, out=out, threads=given.threads, **RUNS[name])
+            )
+        runs.append((cpu, wall, sum(spent) / cpu, memory.peak))
+    shutil.rmtree(out)
+    cpu, _, share, _ = min(runs)
+    wall, memory_bytes = min(run[1] for run in runs), max(run[3] for run in runs)
+    scale = LAYERS / layers
+    note = "" if layers == LAYERS else f" (scaled from {layers} layers)"
+    return (
+        f"| {name}{note} | {cpu * scale:.1f} | {wall * scale:.1f} | {memory_bytes / 1e9:.2f} "
+        f"| {share:.0%} | {GOALS[name]} |"
+    )
 
 
 def knots_dense(deltas: list[torch.Tensor], density: float) -> torch.Tensor:
@@ -135,33 +205,70 @@ def per_module() -> None:
     """One module of 1024 x 4096: ours against the peers, in memory, in one run."""
     updates = {one: random_factors(*PEER_SHAPE, seed) for seed, one in enumerate(LANGUAGES)}
     deltas = [update.B @ update.A for update in updates.values()]
-    for name, peer in {
-        "knots-ties": lambda: knots_dense(deltas, DENSITY),
-        "ties": lambda: peft_ties_svd(deltas, DENSITY, RANK),
-    }.items():
+    peers: dict[str, tuple[str, int, Callable[[], object]]] = {
+        "knots-ties": ("KnOTS, dense", 60, lambda: knots_dense(deltas, DENSITY)),
+        "ties": ("PEFT `ties_svd`", 15, lambda: peft_ties_svd(deltas, DENSITY, RANK)),
+    }
+    print("\n| one module, 1024 x 4096 | koinize CPU s | peer | peer CPU s | times | goal |")
+    print("|---|---|---|---|---|---|")
+    for name, (peer, goal, work) in peers.items():
         settings = merge_settings(**RUNS[name])
         merge_module("m", updates, settings)
         ours = min(measured(lambda s=settings: merge_module("m", updates, s))[0] for _ in range(5))
-        theirs = measured(peer)[0]
-        row = {"module": list(PEER_SHAPE), "recipe": name, "ours_cpu_s": round(ours, 3)}
-        print(json.dumps({**row, "peer_cpu_s": round(theirs, 2), "times": round(theirs / ours)}))
+        theirs = measured(work)[0]
+        print(
+            f"| {name} | {ours:.3f} | {peer} | {theirs:.2f} | {theirs / ours:.0f} | {goal} |",
+            flush=True,
+        )
+
+
+def print_floors() -> None:
+    """What the products alone cost at this processor's rates, measured now."""
+    sizes = SHAPES.values()
+    entries = LAYERS * sum(outputs * inputs for outputs, inputs in sizes)
+    sides = LAYERS * sum(outputs + inputs for outputs, inputs in sizes)
+    stacked = RANK * len(LANGUAGES)
+    single, double = (product_rate(kind) for kind in (torch.float32, torch.float64))
+    both = 2.0 * entries * RANK * len(LANGUAGES) * 2
+    projection = 2.0 * entries * (RANK + OVERSAMPLING) * (2 * POWER_ITERATIONS + 1)
+    basis = float(sides) * stacked**2
+    print(f"\nMatrix products: {single / 1e9:.0f} (float32), {double / 1e9:.0f} (float64) GFLOP/s.")
+    print(f"Floor of ties: the updates, twice, {both / single:.0f} s;", end=" ")
+    print(f"random projection {projection / single:.0f} s.")
+    print(f"Floor of the Gram matrices of core-ties: {basis / double:.0f} s.")
+    print("What is above the floors: thresholds, election, decompositions, memory.")
+
+
+def product_rate(kind: torch.dtype) -> float:
+    """Operations per CPU second of a product of 1024 x 1024 matrices."""
+    square = torch.ones(1024, 1024, dtype=kind)
+    return 2.0 * 1024**3 / min(measured(lambda: square @ square)[0] for _ in range(5))
 
 
 def main() -> None:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=LAYERS)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dense-layers", type=int, default=2, help="for ties, which is slow")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--dtype", default="bfloat16", help="of the adapters read")
-    parser.add_argument("--recipes", nargs="*", default=[name for name in RUNS if name != "ties"])
+    parser.add_argument("--folder", type=Path, default=WORK, help="of the generated adapters")
+    parser.add_argument("--recipes", nargs="*", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--peers", action="store_true", help="compare one module with the peers")
     given = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
-    if given.recipes:
-        file_to_file(given.layers, given.recipes, given.threads, given.dtype)
+    print(f"Five adapters of Llama-3.1-8B's shapes, r = {RANK}, {given.dtype}, density {DENSITY},")
+    print(f"224 modules, {given.threads} threads; `python benchmarks/merge_8b.py`.\n")
+    print(
+        "| recipe | CPU s | wall s | peak GB | input and output | goal |\n|---|---|---|---|---|---|"
+    )
+    for name in given.recipes:
+        layers = min(given.layers, given.dense_layers) if name == "ties" else given.layers
+        print(file_to_file(name, layers, given), flush=True)
     if given.peers:
         per_module()
+    print_floors()
 
 
 if __name__ == "__main__":

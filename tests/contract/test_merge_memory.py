@@ -2,6 +2,7 @@
 
 import tracemalloc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from koinize.adapter import AdapterHeader, Factors, ModuleHeader
 from koinize.engine.memory import byte_count, module_bytes, modules_at_once
-from koinize.errors import InputError
+from koinize.engine.stream import MergeStream
+from koinize.errors import InputError, StepError
 from koinize.merge.compose import merge_module
 from koinize.recipe import RECIPES, merge_settings
 
@@ -142,3 +144,21 @@ def test_a_whole_update_is_counted_in_the_dense_space_alone():
     core = module_bytes(headers(4000, 9000), merge_settings(recipe="core-ties"), "m")
     assert dense > 2 * 4 * 4000 * 9000
     assert core < 4000 * 9000
+
+
+def test_a_device_whose_memory_is_full_is_a_failed_step(monkeypatch):
+    """One line that names the module, the device and what to do; exit code 1."""
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("koinize.merge.compose.merge_module", full)
+    monkeypatch.setattr(MergeStream, "_updates", lambda *_: {})
+    settings = merge_settings(recipe="knots-ties")
+    with ThreadPoolExecutor(1) as pool, pytest.raises(StepError) as caught:
+        list(MergeStream(headers(), settings, pool, 1, torch.device("cuda:1")).merged())
+    assert caught.value.exit_code == 1
+    assert str(caught.value) == (
+        "the memory of device 'cuda:1' is too small for module 'm'; use device cpu, or a "
+        "max-memory that keeps fewer modules in flight"
+    )

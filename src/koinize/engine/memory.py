@@ -73,6 +73,7 @@ def module_bytes(headers: Mapping[str, AdapterHeader], settings: MergeSettings, 
     """The most bytes of tensors that merging one module holds at a time."""
     from koinize.merge.compose import done_on_factors
     from koinize.merge.linalg import GRAM_ROWS, OVERSAMPLING
+    from koinize.merge.spaces.dense import group_rows
     from koinize.merge.stack import TILE_ELEMENTS
 
     outputs, inputs, ranks = _shape(headers, module)
@@ -86,7 +87,7 @@ def module_bytes(headers: Mapping[str, AdapterHeader], settings: MergeSettings, 
     entries, item = _coordinates(recipe.space, outputs, inputs, ranks)
     masked = settings.resolve("rescale") == "l1"
     total += (WHOLE_WITH_MASKS if masked else WHOLE) * item * entries
-    tile = max(TILE_ELEMENTS, 32 * max(outputs, inputs))
+    tile = max(TILE_ELEMENTS, group_rows(inputs) * inputs)
     total += (3 * len(headers) + 6) * item * min(tile, entries)
     return total + 4 * 4 * (outputs + inputs) * (stacked + OVERSAMPLING)
 
@@ -109,7 +110,7 @@ def _coordinates(space: str, outputs: int, inputs: int, ranks: list[int]) -> tup
     """Entries of one X_i and bytes of each; a space that is not known here counts as dense."""
     stacked = sum(ranks)
     if space == "core":
-        return stacked**2, 8
+        return stacked**2, 4
     if space == "knots":
         return min(stacked, outputs) * inputs, 4
     if space == "factor":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
 from koinize.engine.plan import saved_conflict
+from koinize.errors import StepError
 from koinize.recipe import MergeSettings
 
 if TYPE_CHECKING:
@@ -102,7 +103,22 @@ class MergeStream:
             merged = merge_module(module, self._updates(module), settings, cuts)
             return replace(merged, factors=merged.factors.to("cpu"))
 
-        yield from in_order(self._pool, work, self.modules, self._ahead)
+        yield from self._each(work)
+
+    def _each(self, work: Callable[[str], T]) -> Iterator[tuple[str, T]]:
+        """(module, work(module)) in order. Raises StepError where a device's memory is full."""
+        import torch
+
+        def fitting(module: str) -> T:
+            try:
+                return work(module)
+            except torch.OutOfMemoryError as error:
+                raise StepError(
+                    f"the memory of device '{self._device}' is too small for module '{module}'",
+                    remedy="use device cpu, or a max-memory that keeps fewer modules in flight",
+                ) from error
+
+        yield from in_order(self._pool, fitting, self.modules, self._ahead)
 
     def _updates(self, module: str) -> dict[str, Factors]:
         """All languages' factors; one that does not adapt the module takes part with rank 0."""
@@ -130,8 +146,7 @@ class MergeStream:
                 counts = count(entries(module, self._updates(module), local), *more)
                 return {language: one.cpu() for language, one in counts.items()}
 
-            done = in_order(self._pool, work, self.modules, self._ahead)
-            return scope.added(counts for _, counts in done)
+            return scope.added(counts for _, counts in self._each(work))
 
         upper = counted(scope.upper_counts)
         groups = scope.wanted_groups(upper, settings.density, settings.resolve("extra"))

@@ -82,7 +82,7 @@ def entries(
 
 
 def _stack(module: str, languages: tuple[str, ...], part: Part) -> Stack:
-    return Stack(module, languages, part.shape, part.block, part.dtype, part.group)
+    return Stack(module, languages, part.shape, part.block, part.dtype, part.group, part.sample)
 
 
 def _as_read(update: Factors, settings: MergeSettings) -> Factors:

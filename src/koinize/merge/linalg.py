@@ -22,7 +22,7 @@ from koinize.merge.masks import signs
 NEGLIGIBLE = 1e-6
 # A matrix with a shorter side than this is decomposed exactly, a larger one by random projection.
 EXACT_SIDE = 512
-OVERSAMPLING = 10
+OVERSAMPLING = 32
 POWER_ITERATIONS = 2
 # A Gram matrix is computed in this many groups of columns, if they are not too narrow to be fast,
 # and from so many rows at a time: a float64 copy of all of them would be fresh memory, which costs
@@ -47,9 +47,9 @@ class Basis:
     def times(self, small: Tensor) -> Tensor:
         """`[T_1 ... T_N] @ mix @ small` in float32, without forming the basis itself."""
         mixed = (self.mix @ small.double()).float()
-        first, *others = zip(self.talls, mixed.split([t.shape[1] for t in self.talls]), strict=True)
-        total = first[0] @ first[1]
-        for tall, part in others:
+        parts = torch.split_with_sizes(mixed, [tall.shape[1] for tall in self.talls], dim=0)
+        total = self.talls[0] @ parts[0]
+        for tall, part in zip(self.talls[1:], parts[1:], strict=True):
             total.addmm_(tall, part)
         return total
 
@@ -196,10 +196,10 @@ def _choose(squares: Tensor, total: float, largest: int, rank: Rank) -> int:
 
 def _range(wide: Tensor, size: int, module: str) -> Tensor:
     """Orthonormal columns (rows of `wide` x at most size) that span its strongest directions."""
-    sketch = wide @ signs(module, wide.shape[1], size).to(wide.device)
+    tall = signs(module, wide.shape[0], size).to(wide.device)
     for _ in range(POWER_ITERATIONS):
-        sketch = wide @ (wide.T @ _orthonormal_columns(sketch))
-    return _orthonormal_columns(sketch)
+        tall = _orthonormal_columns(wide @ _orthonormal_columns(wide.T @ tall))
+    return tall
 
 
 def _orthonormal_columns(tall: Tensor) -> Tensor:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from koinize.merge.stack import Stack
 
 # Every STRIDE-th entry is sampled to guess a bracket; a prime, so that it walks over all columns.
 STRIDE = 251
@@ -32,11 +35,35 @@ def magnitude_threshold(matrix: Tensor, count: int) -> float:
         return 0.0
     magnitudes = matrix.abs_().reshape(-1)
     if entries > SMALL:
-        low, high = _bracket(magnitudes[::STRIDE], count / entries)
-        above, inside = _sift(magnitudes, low, high)
-        if above < count <= above + len(inside):
-            return _largest(inside, count - above)
+        found = _sifted([magnitudes], magnitudes[::STRIDE], count, entries)
+        if found is not None:
+            return found
     return _largest(magnitudes, count)
+
+
+def stack_threshold(stack: Stack, index: int, count: int) -> float:
+    """`magnitude_threshold` of X_i; tile by tile, never whole, if its space gives a sample."""
+    entries = stack.shape[0] * stack.shape[1]
+    if stack.sample is not None and entries > SMALL and 0 < count < entries:
+        tiles = (tile.abs_().reshape(-1) for tile in stack.blocks(index))
+        found = _sifted(tiles, stack.sample(index).abs(), count, entries)
+        if found is not None:
+            return found
+    return magnitude_threshold(stack.matrix(index), count)
+
+
+def _sifted(tiles: Iterable[Tensor], sample: Tensor, count: int, entries: int) -> float | None:
+    """The `count`-th largest of the magnitudes in all tiles, or None if the sample misled."""
+    low, high = _bracket(sample, count / entries)
+    above, inside = 0, []
+    for tile in tiles:
+        larger, between = _sift(tile, low, high)
+        above += larger
+        inside.append(between)
+    candidates = torch.cat(inside)
+    if above < count <= above + len(candidates):
+        return _largest(candidates, count - above)
+    return None
 
 
 def _sift(magnitudes: Tensor, low: float, high: float) -> tuple[int, Tensor]:

@@ -17,7 +17,8 @@ class Stack:
     """N matrices X_i of one shape: language i's update of one module in some space.
 
     `block(i, rows)` gives rows [start, stop) of X_i as a new tensor that the caller may change.
-    Tiles have a multiple of `group` rows. Nothing else is kept, so a stack of five dense updates
+    Tiles have a multiple of `group` rows. `sample(i)` is a fair sample of the entries of X_i, where
+    there is one that costs less than X_i. Nothing else is kept, so a stack of five dense updates
     takes no memory of its own.
     """
 
@@ -27,6 +28,7 @@ class Stack:
     block: Callable[[int, slice], Tensor]
     dtype: torch.dtype = torch.float32
     group: int = 1
+    sample: Callable[[int], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.languages)
@@ -43,22 +45,18 @@ class Stack:
         """The whole X_i (rows x columns), a new tensor."""
         return self.block(index, slice(0, self.shape[0]))
 
-    def matrices(self) -> Iterator[Tensor]:
-        """Every whole X_i in turn, all in the same memory: fresh pages cost as much as the product.
-
-        The caller may change what it gets, and must be done with it before the next.
-        """
-        whole = self.matrix(0)
-        yield whole
-        for index in range(1, len(self)):
-            for rows in self.rows():
-                whole[rows] = self.block(index, rows)
-            yield whole
+    def blocks(self, index: int) -> Iterator[Tensor]:
+        """X_i tile by tile, each a new tensor."""
+        return (self.block(index, rows) for rows in self.rows())
 
     def each(self, change: Callable[[int, slice, Tensor], Tensor]) -> Stack:
         """The stack whose blocks are `change(i, rows, block)`; nothing is computed yet."""
         block = self.block
-        return replace(self, block=lambda index, rows: change(index, rows, block(index, rows)))
+
+        def changed(index: int, rows: slice) -> Tensor:
+            return change(index, rows, block(index, rows))
+
+        return replace(self, block=changed, sample=None)
 
     def gather(self, combine: Callable[[list[Tensor]], Tensor]) -> Tensor:
         """One matrix out of N: `combine` gets the N blocks of a tile and gives one."""

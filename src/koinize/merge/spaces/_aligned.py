@@ -16,6 +16,7 @@ class Part:
     """Matrices X_i of one shape, as blocks of rows; `weights` are what w_i becomes on them.
 
     Rows are computed in groups of `group`; asking for a part of a group costs as much as all of it.
+    `sample(i)` is a fair sample of the entries of X_i, for who wants to know their distribution.
     """
 
     shape: tuple[int, int]
@@ -23,6 +24,7 @@ class Part:
     dtype: torch.dtype = torch.float32
     weights: Callable[[Sequence[float]], list[float]] = list
     group: int = 1
+    sample: Callable[[int], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)

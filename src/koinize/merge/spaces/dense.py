@@ -8,25 +8,42 @@ import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
+from koinize.merge.select import STRIDE
 from koinize.merge.spaces._aligned import Aligned, Part
 
 # Products are always taken over the same groups of rows, so that the way a matrix library splits
-# its work, and with it the last bit, does not depend on the tiles that somebody asks for.
-GROUP_ROWS = 32
+# its work, and with it the last bit, does not depend on the tiles that somebody asks for. Products
+# of few rows are slow, and of many they leave the cache.
+FEWEST_ROWS, MOST_ROWS = 32, 128
+GROUP_ELEMENTS = 1 << 18
 
 
 def space(factors: Sequence[Factors]) -> Aligned:
     """X_i = D_i (outputs x inputs), formed a few rows at a time."""
     shape = (factors[0].B.shape[0], factors[0].A.shape[1])
+    height = group_rows(shape[1])
 
     def block(index: int, rows: slice) -> Tensor:
         B, A = factors[index].B, factors[index].A
-        first = rows.start - rows.start % GROUP_ROWS
-        last = min(shape[0], -(-rows.stop // GROUP_ROWS) * GROUP_ROWS)
+        first = rows.start - rows.start % height
+        last = min(shape[0], -(-rows.stop // height) * height)
         whole = B.new_empty(last - first, shape[1])
-        for start in range(first, last, GROUP_ROWS):
-            group = slice(start - first, start - first + GROUP_ROWS)
-            torch.mm(B[start : start + GROUP_ROWS], A, out=whole[group])
+        for start in range(first, last, height):
+            group = slice(start - first, start - first + height)
+            torch.mm(B[start : start + height], A, out=whole[group])
         return whole[rows.start - first : rows.stop - first]
 
-    return Aligned((Part(shape, block, group=GROUP_ROWS),), lift=lambda merged: merged)
+    def sample(index: int) -> Tensor:
+        # Entries whose row and column leave the same remainder: each row and each column has its
+        # share, whichever of them are large.
+        B, A = factors[index].B, factors[index].A
+        remainders = range(min(STRIDE, *shape))
+        return torch.cat([(B[k::STRIDE] @ A[:, k::STRIDE]).reshape(-1) for k in remainders])
+
+    part = Part(shape, block, group=height, sample=sample)
+    return Aligned((part,), lift=lambda merged: merged)
+
+
+def group_rows(columns: int) -> int:
+    """How many rows of an update with so many columns are always computed together."""
+    return min(MOST_ROWS, max(FEWEST_ROWS, GROUP_ELEMENTS // columns))

@@ -17,6 +17,7 @@ from koinize.merge.linalg import (
     strong_eigh,
     times_blocks,
 )
+from koinize.merge.select import STRIDE
 from koinize.merge.spaces._aligned import Aligned, Part
 
 
@@ -45,4 +46,7 @@ def space(factors: Sequence[Factors]) -> Aligned:
     def lift(merged: Factors) -> Factors:
         return Factors(B=basis.times(merged.B), A=merged.A)
 
-    return Aligned((Part((mix.shape[1], factors[0].A.shape[1]), block),), lift)
+    def sample(index: int) -> Tensor:
+        return moved[index].reshape(-1)[::STRIDE]
+
+    return Aligned((Part((mix.shape[1], factors[0].A.shape[1]), block, sample=sample),), lift)

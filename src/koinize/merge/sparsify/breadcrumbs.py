@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from koinize.merge.select import kept_count, magnitude_threshold
+from koinize.merge.select import kept_count, stack_threshold
 from koinize.merge.stack import Stack
 
 
@@ -21,8 +21,8 @@ def sparsify(stack: Stack, *, density: float, outliers: float) -> Stack:
     removed = min(kept_count(outliers, entries), entries - kept)
     bounds = []
     for index in range(len(stack)):
-        low = magnitude_threshold(stack.matrix(index), removed + kept)
-        bounds.append((low, magnitude_threshold(stack.matrix(index), removed)))
+        low = stack_threshold(stack, index, removed + kept)
+        bounds.append((low, stack_threshold(stack, index, removed)))
 
     def cleaned(index: int, _rows: slice, block: Tensor) -> Tensor:
         low, high = bounds[index]

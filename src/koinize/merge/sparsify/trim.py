@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from koinize.merge.select import kept_count, magnitude_threshold
+from koinize.merge.select import kept_count, stack_threshold
 from koinize.merge.stack import Stack
 
 
@@ -31,13 +31,13 @@ def sparsify(
         lowest = [thresholds[language] for language in stack.languages]
     else:
         count = kept_count(density, stack.shape[0] * stack.shape[1]) + extra
-        lowest = [magnitude_threshold(matrix, count) for matrix in stack.matrices()]
+        lowest = [stack_threshold(stack, index, count) for index in range(len(stack))]
 
     def trimmed(index: int, _rows: slice, block: Tensor) -> Tensor:
         # hardshrink keeps what lies beyond its bound: the next number below the threshold. The
         # adapter's thresholds are float32, whatever the space works in.
         kind = np.float32 if thresholds is not None or block.dtype == torch.float32 else np.float64
         bound = float(np.nextafter(kind(lowest[index]), kind(0.0)))
-        return torch.nn.functional.hardshrink(block, bound)
+        return torch.hardshrink(block, bound, out=block)
 
     return stack.each(trimmed)
