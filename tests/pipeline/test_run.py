@@ -290,6 +290,20 @@ def test_a_killed_run_gets_its_end_and_its_idle_time_from_the_next_one(
     assert (home / "ledger.jsonl").read_bytes() == before, "once is enough"
 
 
+def test_a_gate_that_was_killed_is_not_taken_for_the_merge_that_it_judged(
+    small: Small, go: Callable
+) -> None:
+    """It names the merge's artifact, which was there before it."""
+    go()
+    merge = next(one for one in intervals(small) if one.kind == "merge")
+    ledger = Ledger(small.root / ".koinize" / "ledger.jsonl")
+    what = {"run": "g", "kind": "gate", "artifact": merge.artifact, "device": "d", "price": {}}
+    ledger.start("i", **what, step="gate/mood", share="1")
+    go()
+    gate = next(one for one in everything(small) if one.run == "g")
+    assert (gate.status, gate.tokens) == ("interrupted", 0)
+
+
 def test_a_second_run_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(InputError) as caught, locked(tmp_path):
         pass

@@ -23,7 +23,7 @@ from koinize.digest import short
 from koinize.energy import Meter, metering
 from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.executors import Executor, executors
-from koinize.ledger import LOAD, MILLISECOND, PROVISION, Heartbeat, Interval, Ledger
+from koinize.ledger import GATE, LOAD, MILLISECOND, PROVISION, Heartbeat, Interval, Ledger
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import PROGRESS, Job, perform
@@ -130,8 +130,9 @@ def run(
 
 def _kept(store: Store, interval: Interval) -> Mapping[str, Any] | None:
     """What the artifact of a step says of its making; None unless it is there."""
+    makes = interval.artifact and interval.kind != GATE  # that one judges what is there already
     try:
-        artifact = store.manifest(interval.artifact) if interval.artifact else None
+        artifact = store.manifest(interval.artifact) if makes else None
     except BrokenError:
         return None
     if artifact is None:
