@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from koinize.errors import KoinizeError
@@ -410,8 +410,9 @@ def test_recording_closes_as_it_ends(path, clocks):
     assert len({one.run, failed.run, stopped.run}) == 3
 
 
+@settings(max_examples=25, deadline=None)  # every example writes a file, line by line to the disk
 @given(
-    st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 30_000)), max_size=12),
+    st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 30_000)), max_size=7),
     st.integers(1, 7),
 )
 def test_the_machine_time_of_a_run_adds_up_to_its_wall_time(tmp_path_factory, work, workers):
@@ -420,7 +421,7 @@ def test_the_machine_time_of_a_run_adds_up_to_its_wall_time(tmp_path_factory, wo
     ledger = Ledger(path)
     share = str(Decimal(1) / 7)  # seven workers, and at most one step for each
     what = {"run": "r", "kind": "train", "artifact": "a", "device": "d", "price": {}}
-    for number, (begin, length) in enumerate(work[:7]):
+    for number, (begin, length) in enumerate(work):
         at = Decimal(begin) / 1000
         ledger.start(str(number), **what, step=str(number), share=share, at=at)
         end = at + Decimal(length) / 1000
@@ -468,12 +469,12 @@ def test_two_processes_keep_one_chain(path):
     program = (
         "import sys; from pathlib import Path; from koinize.ledger import Ledger\n"
         "ledger = Ledger(Path(sys.argv[1]))\n"
-        "for n in range(40):\n"
+        "for n in range(10):\n"
         "    with ledger.recording(f's{n}', kind='gate', device='d', price={}): pass\n"
     )
     both = [subprocess.Popen([sys.executable, "-c", program, str(path)]) for _ in range(2)]
-    assert [one.wait(60) for one in both] == [0, 0]
-    assert Ledger(path).verify().records == 160
+    assert [one.wait(300) for one in both] == [0, 0]
+    assert Ledger(path).verify().records == 40
     assert {one.status for one in Ledger(path).intervals()} == {"done"}
 
 
