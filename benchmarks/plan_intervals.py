@@ -20,7 +20,7 @@ from koinize.pipeline.step import VERSIONS
 def predict(past: list[Interval], done: list[Interval]) -> str:
     """One line: what these steps took, and what the past says of them."""
     rates = Rates(learn(past), done[0].device)
-    tasks = [(one.step.split("/") + [""])[1] for one in done]
+    tasks = [one.step.partition("/")[2].partition("/")[0] for one in done]
     known = [rates.of(one.kind, task) for one, task in zip(done, tasks, strict=True)]
     parts = [(rate, rate.seconds(one.units)) for rate, one in zip(known, done, strict=True)]
     found, took = together(parts), float(sum(one.seconds for one in done))
