@@ -278,10 +278,10 @@ RULES = (Rule, Budget, LordPlusPlus)
 
 class Systems:
     """Systems of known accuracy on one set of test rows: right where a shared difficulty plus a
-    part of one's own lies low enough. Two of equal accuracy differ in 15 % of rows.
+    part of one's own lies low enough. Two of equal accuracy differ in 16 % of rows.
     """
 
-    SHARED = 0.811  # of the variance; makes 15 % of rows differ at an accuracy of 75 %
+    SHARED = 0.811  # of the variance; makes 16 % of rows differ at an accuracy of 75 %
 
     def __init__(self, generator: np.random.Generator, rows: int) -> None:
         self.generator, self.rows = generator, rows
