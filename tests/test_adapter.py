@@ -427,6 +427,14 @@ def test_a_draft_of_a_killed_process_is_removed_by_the_next(tmp_path):
     assert list(read_header(tmp_path / "out").modules) == [Q, V]
 
 
+def test_a_draft_that_nobody_entered_goes_with_its_writer(tmp_path):
+    before = set(tmp_path.iterdir())
+    writer = AdapterWriter(tmp_path / "out", shapes(3))
+    assert set(tmp_path.iterdir()) != before
+    del writer
+    assert set(tmp_path.iterdir()) == before
+
+
 def test_float16_overflow_is_refused(tmp_path):
     like = read_header(save(tmp_path / "like"))
     modules = factors()

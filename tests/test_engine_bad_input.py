@@ -469,5 +469,5 @@ def test_a_merge_that_is_stopped_leaves_no_output(work, number):
     result = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
     )
-    assert result.stderr.startswith("60/60 modules, ")
+    assert "60/60 modules, " in result.stderr
     assert set(work.iterdir()) - before == {work / "out"}

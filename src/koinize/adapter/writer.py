@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from glob import escape
@@ -124,6 +125,8 @@ class Draft:
         for left in self.out.parent.glob(f".{escape(self.out.name)}.*.partial"):
             _remove_if_abandoned(left)
         self.folder = self.out.parent / f".{self.out.name}.{secrets.token_hex(4)}.partial"
+        # Ctrl-C may come before anybody has entered a `with`: then it goes with this object.
+        self._discard = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.folder.mkdir()
         self._handle = os.open(self.folder, os.O_RDONLY)
         with contextlib.suppress(OSError):  # a file system without locks: nobody will sweep there
@@ -140,7 +143,7 @@ class Draft:
 
     def close(self) -> None:
         """Remove the folder if it was not committed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._discard()
         os.close(self._handle)
 
 

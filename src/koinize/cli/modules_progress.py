@@ -61,7 +61,8 @@ def _lines() -> Report:
     def report(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if done < total and now - last < LINE_SECONDS:
+        # The first module's time is that of getting started, which says nothing of the rest.
+        if done < total and (done == 1 or now - last < LINE_SECONDS):
             return
         last, elapsed = now, now - started
         left = f"{elapsed / done * (total - done):.0f} s left" if done < total else "done"
