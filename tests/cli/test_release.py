@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from koinize.cli import main
+from koinize.errors import StepError
 from koinize.pipeline import project as projects
+from koinize.pipeline import run as running
+from koinize.pipeline.work import Job
 from tests.pipeline.conftest import Small
-from tests.releasing import finish, prepare, retrain
+from tests.releasing import finish, prepare, retrain, texts
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -71,8 +74,8 @@ def test_from_the_first_release_to_a_rollback(call: Call, small: Small) -> None:
         ["rollback", "v1", "v2", "in", "use"],
     ]
     head, one = (line.split() for line in attempts.splitlines())
-    assert head == (
-        "task channel when candidate against test level p verdict budget left".split(" ")
+    assert " ".join(head) == (
+        "task channel when candidate against test level p verdict budget left"
     )
     assert [*one[4:7], *one[8:]] == ["v1", "1", "2.5", "0.0024", "passed", "2.5", "%"]
     told = json.loads(call("history", "--json")[1])
@@ -102,6 +105,40 @@ def test_a_refusal_is_exit_code_3_and_json_still_has_the_table(call: Call, small
         "koinize: mood: not shown to be as good as v1 (production) in every language\n"
     )
     assert call("promote")[:2] == (3, "")
+
+
+def test_new_test_rows_are_announced_scored_or_left_out(
+    call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(job: Job) -> dict[str, object]:
+        raise StepError("no model here", where=job.step.name)
+
+    monkeypatch.setattr(running, "perform", refuse)
+    finish(small)
+    call("promote")
+    retrain(small, "de", 6)
+    small.rows("de", "test", [*texts("de"), "one more"])
+    finish(small)
+    code, out, err = call("promote")
+    assert code == 1
+    assert out.startswith("scoring the release in use on new test rows: 1 step, about ")
+    assert err == "koinize: evaluate/mood/v1/de/test no model here\n"
+    code, out, _ = call("promote", "--no-score")
+    assert code == 0
+    assert "de: compared on the 400 rows that both answered; left out: 1 new" in out.splitlines()
+    assert "Compared with v1, which is in use: test 1 against it, at a level of 2.5 %" in out
+
+
+def test_an_anchor_is_pinned(call: Call, small: Small) -> None:
+    assert call("anchor", "v1")[0] == 2
+    finish(small)
+    call("promote")
+    assert call("anchor", "v1") == (0, "mood: production measures drift from v1\n", "")
+    told = json.loads(call("history", "--json")[1])
+    assert [(one["action"], one["in_use"]) for one in told["events"]] == [
+        ("promote", True),
+        ("anchor", False),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ def promote(
 
     def say(todo: Plan) -> None:
         if not as_json:
-            count = len(todo.missing)
-            typer.echo(f"scoring the release in use on new test rows: {count} steps")
-            typer.echo(estimate(todo))
+            count = f"{len(todo.missing)} step" + ("s" if len(todo.missing) > 1 else "")
+            what = f"scoring the release in use on new test rows: {count}"
+            typer.echo(f"{what}, {estimate(todo)}")
 
     with watching(quiet=as_json) as watcher:
         done = release.promote(project, name, channel, watcher if score else None, say)
