@@ -147,3 +147,13 @@ def test_elect_on_paper():
     # Weight -1 turns the third around: 1 - 3 - 1 < 0 gives (-3 - 1) / 2; 2 + 2 + 1 > 0 gives 5 / 3.
     merged = combine(stack, [1.0, 1.0, -1.0])
     assert merged[0].tolist() == pytest.approx([-2.0, 5.0 / 3.0, 1.0])
+
+
+def test_the_masks_of_two_factors_are_drawn_apart():
+    # Square factors of ones: were A and B masked alike, their merged entries would be zero alike.
+    # One language, density 1/2, 64 x 64: equal by chance in half of the entries, +- 6 sigma.
+    ones = torch.ones(64, 64)
+    settings = merge_settings(recipe="dare-linear", density=0.5, space="factor", seed=11)
+    merged = merge_module("m", {"de": Factors(ones, ones)}, settings).factors
+    alike = ((merged.A == 0) == (merged.B == 0)).double().mean()
+    assert abs(alike - 0.5) < 6 * 0.5 / 64

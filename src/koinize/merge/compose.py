@@ -82,7 +82,8 @@ def entries(
 
 
 def _stack(module: str, languages: tuple[str, ...], part: Part) -> Stack:
-    return Stack(module, languages, part.shape, part.block, part.dtype, part.group, part.sample)
+    name = f"{module}.{part.name}" if part.name else module
+    return Stack(name, languages, part.shape, part.block, part.dtype, part.group, part.sample)
 
 
 def _as_read(update: Factors, settings: MergeSettings) -> Factors:

@@ -17,6 +17,7 @@ class Part:
 
     Rows are computed in groups of `group`; asking for a part of a group costs as much as all of it.
     `sample(i)` is a fair sample of the entries of X_i, for who wants to know their distribution.
+    Where there are two, each has a `name`, so that random masks of the two are independent.
     """
 
     shape: tuple[int, int]
@@ -25,6 +26,7 @@ class Part:
     weights: Callable[[Sequence[float]], list[float]] = list
     group: int = 1
     sample: Callable[[int], Tensor] | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,8 @@ def space(factors: Sequence[Factors]) -> Aligned:
 
     return Aligned(
         parts=(
-            Part((rank, inputs), block_a, weights=weights_a),
-            Part((outputs, rank), block_b, weights=weights_b),
+            Part((rank, inputs), block_a, weights=weights_a, name="lora_A"),
+            Part((outputs, rank), block_b, weights=weights_b, name="lora_B"),
         ),
         lift=lambda merged: merged,
     )
