@@ -67,7 +67,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(fake: Arena, ne
     """A small file system of its own; what was done on it is carried to a larger one."""
     saved = new.with_name("saved")
     script = (
-        f"mkdir disk && mount -t tmpfs -o size=900k tmpfs disk && cp -r {new}/. disk && cd disk\n"
+        f"mkdir disk && mount -t tmpfs -o size=500k tmpfs disk && cp -r {new}/. disk && cd disk\n"
         f"koinize run; code=$?; cp -r . {saved}; exit $code"
     )
     done = mounted(script, new.parent)
