@@ -49,7 +49,8 @@ def finish(small: Small, wrong: Mapping[str, int] | None = None) -> Project:
                 (draft.folder / "rows.jsonl").write_text(rows)
             elif step.kind == "merge":
                 (draft.folder / "adapter_config.json").write_text("{}")
-                (draft.folder / "adapter_model.safetensors").write_text(step.id)
+                weights = f"{' '.join(step.uses)} {step.id}"
+                (draft.folder / "adapter_model.safetensors").write_text(weights)
                 (draft.folder / "README.md").write_text("# Merged adapter\n")
     store.point({step.name: step.id for step in project.steps})
     return project

@@ -24,12 +24,14 @@ from tests.releasing import ONE_MERGE, answers, finish, prepare
 
 Call = Callable[..., tuple[int, str, str]]
 ROWS = 400
+TWO_MERGES = ONE_MERGE.replace("[knots-ties]", "[knots-ties, ties]")  # the first one is chosen
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Small:
     project = Small(tmp_path)
     prepare(project)
+    project.spec(TWO_MERGES)
     for language in ("de", "en"):
         project.rows(language, "dev", [f"{language} dev {n}" for n in range(ROWS)])
     return project
@@ -123,6 +125,20 @@ def test_json_has_every_figure(call: Call, small: Small) -> None:
     assert len(told["done"]["missing"]) == 3
 
 
+def test_a_candidate_without_a_rival_is_scored_on_dev_when_asked(call: Call, small: Small) -> None:
+    small.spec(ONE_MERGE)
+    project = finish(small)
+    evaluated = {(one.system, one.split) for one in project.steps if one.kind == "evaluate"}
+    assert ("knots-ties density 1", "test") in evaluated
+    assert ("knots-ties density 1", "dev") not in evaluated
+    code, out, _ = call("whatif", "--without", "de")
+    assert code == 0
+    assert out.startswith("5 steps and no training: about ")
+    table = [line.split() for line in out.splitlines()[-4:]]
+    assert table[1][:6] == ["de", "left", "out", "100.00", "90.00", "-10.00"]
+    assert call("whatif", "--without", "de")[1].startswith("mood: knots-ties")
+
+
 def test_only_dev_is_scored(call: Call, small: Small) -> None:
     project = finish(small)
     inquiry = inquire(project, "mood", [Question(without=("de",))])
@@ -137,7 +153,7 @@ def test_only_dev_is_scored(call: Call, small: Small) -> None:
 def test_the_merge_is_the_one_of_a_project_without_the_language(call: Call, small: Small) -> None:
     project = finish(small)
     [variant] = inquire(project, "mood", [Question(without=("de",))]).variants
-    small.spec(ONE_MERGE.replace("[en, de]", "[en]"))
+    small.spec(TWO_MERGES.replace("[en, de]", "[en]"))
     after = {step.name: step.id for step in Project.at(small.root / "koinize.yaml").steps}
     assert variant.merge.id == after["merge/mood/knots-ties density 1"]
     english = variant.evaluations["en"].id

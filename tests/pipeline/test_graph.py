@@ -110,6 +110,13 @@ def test_an_added_candidate_touches_only_itself_and_the_choice(small: Small) -> 
     }
 
 
+def test_a_candidate_without_a_rival_is_not_scored_on_dev(small: Small) -> None:
+    small.spec(SPEC.replace("[paper]", "[sum]"))
+    steps = small.steps()
+    assert not [name for name in steps if name.startswith("evaluate/mood/sum/") and "/dev" in name]
+    assert dict(steps["select/mood"].uses) == {"sum|adapter": steps["merge/mood/sum"].id}
+
+
 def test_dev_rows_matter_to_training_only_with_early_stopping(small: Small) -> None:
     before = small.steps()
     small.rows("de", "dev", ["de dev 0", "de dev 7"])

@@ -201,31 +201,36 @@ def is_comb(interval: Interval) -> bool:
 
 
 def cost_table(log: Sequence[dict[str, Any]]) -> list[str]:
-    """Machine seconds of every month, against COMB trained and evaluated again."""
-    comb = log[-1]["comb_seconds"]
-    lines = [
-        f"{'':18}{'rows':>8}{'train':>8}{'merge':>8}{'score':>8}{'other':>8}{'in all':>8}"
-        f"{'estimate':>10}{'of COMB':>9}  verdict",
-    ]
+    """Machine seconds of every month, against COMB trained and scored again."""
+    columns = ("rows", "train", "merge", "score", "rest", "busy", "idle", "estimate", "of COMB")
+    comb, comb_idle = busy_and_idle(log[-1])
+    lines = [f"{'':12}" + "".join(f"{name:>9}" for name in columns) + "  verdict"]
+    shares = []
     for entry in log[1:-1]:
-        spent = dict(entry["machine_seconds"])
-        total = sum(spent.values())
-        main = [spent.pop(kind, 0.0) for kind in ("train", "merge", "evaluate")]
-        cells = "".join(f"{value:8.1f}" for value in (*main, sum(spent.values()), total))
+        spent = entry["machine_seconds"]
+        busy, idle = busy_and_idle(entry)
+        parts = [spent.get(kind, 0.0) for kind in ("train", "merge", "evaluate")]
+        seconds = (*parts, busy - sum(parts), busy, idle, entry["estimated"])
+        cells = "".join(f"{value:9.1f}" for value in seconds)
         verdict = "refused" if entry["verdict"].startswith("refused") else "promoted"
-        name, rows = f"{entry['what']} {entry['language']}", f"+{entry['rows']}"
-        share = f"{total / comb:9.1%}"
-        lines.append(f"{name:18}{rows:>8}{cells}{entry['estimated']:10.1f}{share}  {verdict}")
-    updates = [sum(entry["machine_seconds"].values()) for entry in log[1:-1]]
-    lines += [
+        shares.append(busy / comb)
+        name = f"{entry['what']} {entry['language']}"
+        lines.append(f"{name:12}{'+' + str(entry['rows']):>9}{cells}{shares[-1]:9.1%}  {verdict}")
+    setup, setup_idle = busy_and_idle(log[0])
+    return [
+        *lines,
         "",
-        f"COMB on all rows, trained and scored: {comb:.1f} machine seconds (measured)",
-        f"an update: {sum(updates) / len(updates):.1f}, {sum(updates) / len(updates) / comb:.1%} "
-        "of that (mean of the months)",
-        f"set-up: {sum(log[0]['machine_seconds'].values()):.1f} machine seconds, "
-        f"{log[0]['comb_seconds']:.1f} of them for COMB",
+        "machine seconds; estimate: what `koinize plan` said before, idle time not included",
+        f"COMB on all rows, trained and scored: {comb:.1f} busy, {comb_idle:.1f} idle (measured)",
+        f"an update: {sum(shares) / len(shares):.1%} of that (mean of the months)",
+        f"set-up: {setup:.1f} busy, {setup_idle:.1f} idle; {log[0]['comb_seconds']:.1f} for COMB",
     ]
-    return lines
+
+
+def busy_and_idle(entry: dict[str, Any]) -> tuple[float, float]:
+    """Machine seconds in which something was done, and in which a worker waited."""
+    idle = entry["machine_seconds"].get("idle", 0.0)
+    return sum(entry["machine_seconds"].values()) - idle, idle
 
 
 if __name__ == "__main__":

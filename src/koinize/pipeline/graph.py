@@ -191,10 +191,14 @@ class _TaskGraph:
             )
 
     def _choose(self, suffix: str, merges: dict[str, Step]) -> tuple[Step, list[Step]]:
-        """The dev evaluations of these merges, and the step that chooses by them."""
+        """The dev evaluations of these merges, and the step that chooses by them.
+
+        One alone is chosen unseen: its score on dev would decide nothing.
+        """
+        rivals = merges if len(merges) > 1 else {}
         evaluations = {
             (system, language): self._evaluate(system, language, "dev", {"adapter": merge.id})
-            for system, merge in merges.items()
+            for system, merge in rivals.items()
             for language in self.spec.languages
         }
         choice = Step(

@@ -150,13 +150,16 @@ def inquire(
     subject = _candidate(project, recipe) if recipe else chosen
     reference = _evaluations(project, task, chosen, steps)
     merge = steps[f"merge/{task}/{subject}"]
-    _refuse_missing(project, task, [*reference.values(), *_made_of(merge, project.steps)])
+    unscored = [one for one in reference.values() if one.name.startswith(PREFIX)]
+    scored = [one for one in reference.values() if one not in unscored]
+    _refuse_missing(project, task, [*scored, merge, *_made_of(merge, project.steps)])
     variants = [_variant(merge, reference, one) for one in asked]
     if subject != chosen:
         present = _evaluations(project, task, subject, steps)
         _refuse_missing(project, task, present.values())
         variants.insert(0, Variant(Question(), merge, present))
     new = {step.id: step for one in variants for step in (one.merge, *one.evaluations.values())}
+    new |= {step.id: step for step in unscored}
     base = project.steps[0]
     answering = _Asked(project.file, project.spec, asked=(base, *new.values()))
     return Inquiry(answering, task, subject, chosen, reference, tuple(variants))
@@ -223,10 +226,35 @@ def _candidate(project: Project, recipe: str) -> str:
 def _evaluations(
     project: Project, task: str, system: str, steps: Mapping[str, Step]
 ) -> dict[str, Step]:
-    return {
-        language: steps[f"evaluate/{task}/{system}/{language}/{SPLIT}"]
-        for language in project.spec.languages
-    }
+    """By language; those of a candidate without a rival are no steps of the project."""
+    found = {}
+    for language in project.spec.languages:
+        name = f"evaluate/{task}/{system}/{language}/{SPLIT}"
+        if name not in steps:
+            test = steps[f"evaluate/{task}/{system}/{language}/test"]
+            found[language] = _on_dev(project, test, f"{PREFIX}{name}")
+        else:
+            found[language] = steps[name]
+    return found
+
+
+def _on_dev(project: Project, test: Step, name: str) -> Step:
+    """The evaluation of the same merge on the dev rows of the same language."""
+    (language,) = test.languages
+    facts = project.inputs.splits[test.task, language, SPLIT]
+    label = f"{SPLIT} rows {language}"
+    return replace(
+        test,
+        name=name,
+        inputs={
+            **{what: one for what, one in test.inputs.items() if what not in test.rows},
+            label: facts.digest,
+        },
+        after=test.after[:1],
+        rows={label: facts.rows},
+        units=facts.bytes,
+        split=SPLIT,
+    )
 
 
 def _made_of(merge: Step, steps: Iterable[Step]) -> Iterator[Step]:

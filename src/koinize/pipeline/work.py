@@ -204,7 +204,10 @@ def _adapter(step: Step, store: Store) -> Path | None:
 
 
 def _select(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
-    """Choose the system with the highest mean over languages; the first listed wins a tie."""
+    """Choose the system with the highest mean over languages; the first listed wins a tie.
+
+    Where there is one alone it has no scores, and is the choice.
+    """
     task = job.spec.tasks[job.step.task]
     metric = metrics.get(task.metrics[0]).over(labels_of(task))
     adapters: dict[str, str] = {}
@@ -217,7 +220,7 @@ def _select(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa:
         statistics = metric.statistics(read_result_rows(store.open(artifact_id)))
         scores.setdefault(system, []).append(float(metric.aggregate(statistics.sum(axis=0))))
     means = {system: sum(values) / len(values) for system, values in scores.items()}
-    chosen = max(means, key=lambda system: means[system])
+    chosen = max(adapters, key=lambda system: means.get(system, 0.0))
     return {"chosen": chosen, "adapter": adapters[chosen], "metric": metric.name, "means": means}
 
 

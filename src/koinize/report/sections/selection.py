@@ -22,14 +22,18 @@ class Selection(Section):
     order = 50
 
     def data(self, results: Results) -> Sequence[Block]:
-        """Nothing where there is no candidate."""
-        tasks = [task for task in results["tasks"] if task["selection"]]
+        """Nothing where no candidate was scored on dev."""
+        tasks = [task for task in results["tasks"] if _scored(task)]
         blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
         for task in tasks:
             if heading := named(results["tasks"], task):
                 blocks.append(Heading(heading))
             blocks.append(_table(task))
         return blocks
+
+
+def _scored(task: Task) -> bool:
+    return any(row["mean"] for row in task["selection"])
 
 
 def _table(task: Task) -> Table:

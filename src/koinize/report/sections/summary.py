@@ -48,6 +48,8 @@ def _choice(task: Task) -> str:
     among = count(distinct, "candidate")
     if distinct < len(candidates):
         among = f"{count(len(candidates), 'candidate')}, {distinct} of them distinct"
+    if distinct == 1:
+        return f"The merge {task['chosen']} is the only candidate: nothing had to be chosen on dev."
     metric = task["metrics"][0]
     mean = task["selection"][0]["mean"]
     reached = f", where it reached {points(mean['value'])}" if mean else ""
