@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import cache
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -41,19 +42,22 @@ def _root(
     pass
 
 
-def main() -> NoReturn:
-    """The console script: runs a command and turns errors into one message and an exit code."""
+@cache
+def _application() -> typer.Typer:
+    """All commands, put together once per process however often `main` is called."""
     from koinize.cli import language, ledger, merge, project, release, whatif
 
-    project.register(app)
-    merge.register(app)
-    release.register(app)
-    language.register(app)
-    ledger.register(app)
-    whatif.register(app)
+    for part in (project, merge, release, language, ledger, whatif):
+        part.register(app)
+    return app
+
+
+def main() -> NoReturn:
+    """The console script: runs a command and turns errors into one message and an exit code."""
+    application = _application()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app()
+        application()
     except KoinizeError as error:
         sys.stderr.write(f"koinize: {error}\n")
         raise SystemExit(error.exit_code) from None
