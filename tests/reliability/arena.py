@@ -63,8 +63,8 @@ class Arena:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.server.stdin.close()
-        self.server.wait()
+        self.server.kill()
+        self.server.communicate()
 
     def koinize(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -131,10 +130,10 @@ def test_a_hundred_kills_of_the_tiny_example(real: Arena, tmp_path: Path) -> Non
     assert finished > 1
 
 
-def tiny(real: Arena, folder: Path, machine: str = "inline, workers: 1") -> Path:
+def tiny(real: Arena, folder: Path) -> Path:
     assert real.koinize("init", "--example", "tiny", "fresh", cwd=folder).code == 0
     spec = folder / "fresh" / "koinize.yaml"
-    spec.write_text(f"{spec.read_text()}machine: {{executor: {machine}, threads: 1}}\n")
+    spec.write_text(f"{spec.read_text()}machine: {{executor: inline, workers: 1, threads: 1}}\n")
     return folder / "fresh"
 
 
@@ -143,8 +142,10 @@ def test_whole_process_groups_and_single_workers_that_are_killed(
     real: Arena, tmp_path: Path
 ) -> None:
     """Processes as a user starts them: imports, spawned workers, orphans and all."""
-    root = tiny(real, tmp_path, "local, workers: 2")
-    undisturbed = Path(shutil.copytree(root, tmp_path / "undisturbed"))
+    undisturbed = tiny(real, tmp_path)
+    root = Path(shutil.copytree(undisturbed, tmp_path / "disturbed"))
+    spec = root / "koinize.yaml"
+    spec.write_text(spec.read_text().replace("inline, workers: 1", "local, workers: 2"))
     finish(real, undisturbed)
     draw = random.Random(SEED)
     for _ in range(3):  # torch is not even imported, or the first steps have begun
@@ -164,7 +165,9 @@ def test_whole_process_groups_and_single_workers_that_are_killed(
     assert "koinize: stopped; finished steps are kept" in run.communicate()[0]
     assert run.returncode == 130
     assert leftovers(root) == []
-    finish(real, root)
+    run = started(root)
+    output = run.communicate()[0]
+    assert run.returncode == 0, output
     assert digests(root) == digests(undisturbed)
     check_finished(root)
 
@@ -188,11 +191,15 @@ def worker_at_work(run: subprocess.Popen[str], root: Path) -> int:
     ):
         assert run.poll() is None, run.communicate()[0]
         time.sleep(0.02)
-    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    workers = [one for one in children if "spawn_main" in Path(f"/proc/{one}/cmdline").read_text()]
-    holders = {int(one) for one in workers}
-    assert holders, json.dumps(children)
-    return min(holders)
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(run.pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    workers = [line for line in listed.splitlines() if "spawn_main" in line]
+    assert workers, listed
+    return int(workers[0].split()[0])
 
 
 def last(ledger: Ledger) -> list[Any]:
