@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from koinize.digest import short
 from koinize.errors import StepError
+from koinize.pipeline import Project
+from koinize.pipeline import project as projects
 from koinize.pipeline.inputs import example_digest
 from koinize.pipeline.step import PARENT, VERSIONS, Step
 from koinize.pipeline.update import EXAMPLES, select, together
+from koinize.release import garbage
 from koinize.store import Store
 from koinize.tasks import Example
 from tests.pipeline.conftest import SPEC, Small
@@ -334,3 +337,17 @@ def test_the_list_of_rows_lies_beside_the_adapter(small: Small) -> None:
     learnt = json.loads(store.open(store.names()["train/mood/comb"]).path(EXAMPLES).read_bytes())
     assert {language: len(rows) for language, rows in learnt.items()} == {"de": 4, "en": 4}
     assert learnt["de"] == sorted(learnt["de"])
+
+
+def test_what_an_adapter_went_on_from_is_no_garbage(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
+    small.spec(CONTINUE)
+    store = small.made(Store(small.root / ".koinize"))
+    parent = store.names()[TRAIN]
+    small.rows("de", "train", [*ROWS, "de train 7"])
+    small.made(store)
+    assert store.names()[TRAIN] != parent
+    project = Project.at(small.root / "koinize.yaml")
+    assert parent not in {one.id for one in garbage(project)}

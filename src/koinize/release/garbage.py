@@ -25,13 +25,16 @@ def garbage(project: Project) -> list[Garbage]:
     """What could go, the largest first. Nothing is touched.
 
     A step of today keeps its artifact, and the one that its name points to: what it was before it
-    changed, so that `plan` can say what changed. Names of steps that left the project keep nothing.
+    changed, so that `plan` can say what changed. An adapter that was continued keeps the one it went
+    on from, without which it could not be built again. Names of steps that left the project keep
+    nothing.
     Raises KoinizeError when a release is broken: then nobody knows what it refers to.
     """
     store = project.store
     names = store.names()
     kept = {step.id for step in project.steps}
     kept |= {names[step.name] for step in project.steps if step.name in names}
+    kept |= {used for step in project.steps for used in step.uses.values()}
     kept |= _released(project.home)
     found = []
     for artifact_id in store.ids() - kept:
