@@ -204,6 +204,22 @@ def test_the_error_of_a_tilted_population_on_paper() -> None:
     assert found.p_value(-100.0) == 0.5, "what no weights reach is undecided"
 
 
+@pytest.mark.parametrize(("n", "expected"), [(100, "inconclusive"), (1_000, "not worse")])
+def test_losses_far_smaller_than_the_margin_are_as_no_losses(n: int, expected: str) -> None:
+    # One text ends in another letter: far less than the margin of a point, whoever is better.
+    chrf = metrics.get("chrf")
+    text = "the quick brown fox jumps over the lazy dog again and again " * 4
+    same = [
+        {"key": f"{i:04}", "language": "en", "reference": text, "prediction": f"{text}x"}
+        for i in range(n)
+    ]
+    other = [{**same[0], "prediction": f"{text}xy"}, *same[1:]]
+    alike, differing = compare(same, same, chrf, 1.0), compare(other, same, chrf, 1.0)
+    assert alike.verdict == differing.verdict == expected
+    if alike.rows_needed is not None:
+        assert differing.rows_needed == pytest.approx(alike.rows_needed, rel=0.05)
+
+
 def test_rows_needed_on_paper() -> None:
     # d = 0 and margin 2: the distance is 2 points; (1.96 + .8416)^2 = 7.849; 3 % more to be safe.
     assert rows_needed(0.0, 2.0, 2.0, 100) == math.ceil(1.03 * 784.888)

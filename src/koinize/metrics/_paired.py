@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -23,6 +23,7 @@ from koinize.metrics._metric import Floats, Metric, ResultRow
 STEP = 1e-4  # of an empirical influence: small for a metric, large for float64
 STEEPEST = 1e3  # tilt per largest influence, beyond which a population is one value
 HALVINGS = 100
+WHOLE = 100.0  # points: the most that one row can be lost or won by
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,18 @@ class Paired:
         That population is the guarded sample with its rows weighted by exp(tilt x influence), the
         nearest one by Kullback-Leibler divergence (Efron 1981, "Nonparametric standard errors and
         confidence intervals"). A sample that happens to hold few losses thus does not pass for
-        proof that losses are rare. Infinite where no weights reach the difference.
+        proof that losses are rare. Where no row differs by so much, no weights reach the
+        difference, and it is as if none differed: one loss and one win of 100 points are added.
+        Infinite from there on.
         """
         low, high = float(self.influences.min()), float(self.influences.max())
         if not low < difference < high:
-            return math.inf
+            if abs(difference) >= WHOLE:
+                return math.inf
+            points, counts = _rule_of_three(self.n)
+            return replace(self, influences=points, shares=counts / counts.sum()).error_at(
+                difference
+            )
         weights = self._tilted(difference, max(-low, high))
         spread = weights @ (self.influences - difference) ** 2
         return math.sqrt(float(spread) / self.n)
@@ -99,7 +107,7 @@ def paired(
     pairs = np.hstack([ours, theirs])
     guard = _guard(pairs, difference(pairs))
     if guard is None:
-        points, counts = np.array([-100.0, 0.0, 100.0]), np.array([1, n, 1])
+        points, counts = _rule_of_three(n)
         drawn = resample(points[:, None], counts, n, resamples, seed)[:, 0]
         return Paired(n, 0.0, drawn / n, points, counts / counts.sum())
     population, counts = np.unique(np.vstack([pairs, guard]), axis=0, return_counts=True)
@@ -123,6 +131,11 @@ def paired_differences(
     """The difference in points as observed, and in each of the resamples."""
     found = paired(metric, candidate, reference, resamples=resamples, seed=seed)
     return found.observed, found.resampled
+
+
+def _rule_of_three(n: int) -> tuple[Floats, NDArray[np.int64]]:
+    """What a difference per row can be where none was seen, and how often: once lost, once won."""
+    return np.array([-WHOLE, 0.0, WHOLE]), np.array([1, n, 1])
 
 
 def _guard(pairs: Floats, gaps: NDArray[np.float64]) -> Floats | None:
