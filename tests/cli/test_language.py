@@ -297,6 +297,18 @@ def test_bytes_links_and_modes_are_kept(call: Call, small: Small) -> None:
     )
 
 
+@pytest.mark.parametrize("command", ["add", "remove", "update"])
+def test_where_there_is_no_project_nothing_is_left(call: Call, small: Small, command: str) -> None:
+    before = sorted(small.root.rglob("*"))
+    code, _, err = call(command, "sw", "--spec", "nope/koinize.yaml")
+    assert code == 2
+    assert err == (
+        "koinize: nope/koinize.yaml there is no such file; run `koinize init` to write a first "
+        "one, or name one with --spec\n"
+    )
+    assert sorted(small.root.rglob("*")) == before
+
+
 def test_somebody_else_works_here(call: Call, small: Small) -> None:
     with locked(small.root / ".koinize"):
         code, _, err = call("remove", "de")

@@ -48,10 +48,10 @@ def edit_spec(file: Path, edit: Callable[[YamlText], Edit], *, write: bool) -> C
     Raises InputError, and changes nothing, when the file is wrong before or after the edit, and
     when data are missing or bad after it.
     """
+    load(file)  # before anything is written beside it
     with ExitStack() as stack:
         if write:
             stack.enter_context(locked(file.parent / HOME))
-        load(file)
         before = file.read_bytes().decode("utf-8")
         mark = BOM if before.startswith(BOM) else ""
         done = edit(YamlText(before.removeprefix(BOM), file.name))
