@@ -208,6 +208,24 @@ def test_what_an_anchor_holds_together_is_left_to_people() -> None:
     )
 
 
+def test_data_that_a_merge_key_brings_in_are_left_to_people() -> None:
+    # Spelled out, the other languages would silently read the default template's files.
+    text = (
+        "languages: [de, en]\n"
+        "shared: &shared\n"
+        "  data: {de: 'd/{split}.jsonl', en: 'e/{split}.jsonl'}\n"
+        "tasks:\n"
+        "  mood:\n"
+        "    <<: *shared\n"
+        "    kind: classify\n"
+    )
+    with pytest.raises(InputError) as caught:
+        update_language(edited(text), "de", {"mood": "new/{split}.jsonl"})
+    assert str(caught.value) == (
+        "koinize.yaml 'tasks.mood.data' may come from elsewhere by '<<'; edit it by hand"
+    )
+
+
 def test_nothing_to_change_is_no_change() -> None:
     text = "languages: [de, en]\ntasks:\n  t:\n    data: d/{language}.{split}.csv\n"
     done = update_language(edited(text), "en", {"t": "d/en.{split}.csv"})

@@ -101,7 +101,11 @@ def _pointed(edit: Edit, language: str, sources: Mapping[str, Value]) -> Edit:
     for task, source in sources.items():
         path: Loc = ("tasks", task, "data")
         change = f"{dotted((*path, language))}: {_shown(source)}"
-        present = edit.file.values["tasks"][task].get("data", TEMPLATE)
+        block = edit.file.values["tasks"][task]
+        if "<<" in block and "data" not in block:
+            what = f"'{dotted(path)}' may come from elsewhere by '<<'"
+            raise InputError(what, where=edit.file.name, remedy="edit it by hand")
+        present = block.get("data", TEMPLATE)
         if isinstance(present, str):
             if _same_place(present, source, language):
                 continue
