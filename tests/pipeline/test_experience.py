@@ -60,6 +60,11 @@ def test_what_is_no_step_stays_apart() -> None:
     assert learnt.tallies[machine.device(), LOAD, ""] == Tally.of_run([(900.0, 1)])
 
 
+def test_scoring_to_answer_a_question_teaches_about_its_task() -> None:
+    asked = interval("evaluate", "10", 100, step="whatif/evaluate/mood/ties, without de/en/dev")
+    assert list(learn([asked]).tallies) == [(machine.device(), "evaluate", "mood")]
+
+
 def test_the_last_comb_is_remembered_step_by_step() -> None:
     learnt = learn(
         [

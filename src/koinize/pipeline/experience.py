@@ -16,6 +16,7 @@ from typing import Any
 
 from koinize.ledger import LOAD, Interval, Ledger
 from koinize.pipeline.graph import COMB
+from koinize.pipeline.step import WHATIF
 from koinize.record import read_record, write_record
 
 FORMAT = 1
@@ -111,7 +112,7 @@ def recall(ledger: Ledger, memory: Path) -> Experience:
 
 def _task(interval: Interval) -> str:
     """`topic` of `evaluate/topic/...`; loading a model is the same for every task."""
-    parts = interval.step.split("/")
+    parts = interval.step.removeprefix(WHATIF).split("/")
     return parts[1] if len(parts) > 1 and interval.kind != LOAD else ""
 
 

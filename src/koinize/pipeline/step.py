@@ -14,6 +14,9 @@ VERSIONS = {"base": 1, "train": 1, "import": 1, "merge": 2, "evaluate": 1, "sele
 """Raised by whoever changes what a kind of step computes; its artifacts are then rebuilt."""
 
 
+WHATIF = "whatif/"
+"""How the names of steps begin that answer a question and are no part of the project."""
+
 PARENT = "parent"
 """Label, among what a training uses, of the adapter that it trains on."""
 

@@ -18,13 +18,12 @@ from koinize.metrics import Metric, ResultRow, Score, metrics
 from koinize.pipeline.graph import canonical, distinct, labels_of
 from koinize.pipeline.outcome import MARGINS
 from koinize.pipeline.project import Project
-from koinize.pipeline.step import Step
+from koinize.pipeline.step import WHATIF, Step
 from koinize.pipeline.work import read_result_rows
 from koinize.recipe import MergeSettings, merge_settings
 from koinize.report._quality import mean_score
 from koinize.tasks import Task
 
-PREFIX = "whatif/"
 SPLIT = "dev"
 
 
@@ -150,7 +149,7 @@ def inquire(
     subject = _candidate(project, recipe) if recipe else chosen
     reference = _evaluations(project, task, chosen, steps)
     merge = steps[f"merge/{task}/{subject}"]
-    unscored = [one for one in reference.values() if one.name.startswith(PREFIX)]
+    unscored = [one for one in reference.values() if one.name.startswith(WHATIF)]
     scored = [one for one in reference.values() if one not in unscored]
     _refuse_missing(project, task, [*scored, merge, *_made_of(merge, project.steps)])
     variants = [_variant(merge, reference, one) for one in asked]
@@ -232,7 +231,7 @@ def _evaluations(
         name = f"evaluate/{task}/{system}/{language}/{SPLIT}"
         if name not in steps:
             test = steps[f"evaluate/{task}/{system}/{language}/test"]
-            found[language] = _on_dev(project, test, f"{PREFIX}{name}")
+            found[language] = _on_dev(project, test, f"{WHATIF}{name}")
         else:
             found[language] = steps[name]
     return found
@@ -280,7 +279,7 @@ def _variant(merge: Step, reference: Mapping[str, Step], question: Question) -> 
     system = f"{merge.system}, {question.name}"
     made = replace(
         merge,
-        name=f"{PREFIX}merge/{merge.task}/{system}",
+        name=f"{WHATIF}merge/{merge.task}/{system}",
         inputs={**merge.inputs, "recipe": canonical(settings)},
         uses={language: merge.uses[language] for language in kept},
         system=system,
@@ -290,7 +289,7 @@ def _variant(merge: Step, reference: Mapping[str, Step], question: Question) -> 
     evaluations = {
         language: replace(
             step,
-            name=f"{PREFIX}evaluate/{merge.task}/{system}/{language}/{SPLIT}",
+            name=f"{WHATIF}evaluate/{merge.task}/{system}/{language}/{SPLIT}",
             uses={"adapter": made.id},
             system=system,
         )
