@@ -185,6 +185,7 @@ def test_promoting_what_is_in_use_changes_nothing(small: Small) -> None:
     again = promote(project, "mood", "production")
     assert not again.switched
     assert again.judgement.notes == ("v1 is in use already",)
+    assert again.to_dict()["passes"]
     assert len(releases(small).channel("production").events) == 1
 
 

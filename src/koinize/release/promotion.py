@@ -64,6 +64,7 @@ class Promotion:
             "folder": str(self.release.folder) if self.release else None,
             "switched": self.switched,
             **self.judgement.to_dict(),
+            "passes": self.release is not None,  # also what is in use already, untested
         }
 
 
