@@ -6,6 +6,7 @@ import errno
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import pytest
 from koinize import __version__, machine
 from koinize.cli import main
 from koinize.cli.options import open_project
+from koinize.cli.plan_view import show_plan
 from koinize.ledger import Ledger
+from koinize.pipeline import Missing
 from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
 from tests.pipeline.conftest import SPEC, Small
@@ -308,3 +311,15 @@ def test_what_no_spec_asks_for_is_forgotten(call: Call, small: Small) -> None:
         small.rows("de", "dev", [f"de dev {n}" for n in range(number)])
         call("plan")
     assert len(json.loads(memory.read_text())) == 3 + 1 + 1  # splits, findings, its own digest
+
+
+def test_a_reason_is_shown_as_it_is(
+    small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
+    monkeypatch.setenv("COLUMNS", "200")
+    project = open_project(small.root)
+    why = "evaluation.stop changed from ['[end]'] to ['[/INST]']"
+    missing = Missing(project.steps[0], why, 1.0)
+    show_plan(replace(project.plan(), missing=(missing,)), project)
+    assert f"base  {why}" in capsys.readouterr().out

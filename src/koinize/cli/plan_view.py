@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from koinize.pipeline import Missing, Plan, Project
 from koinize.pipeline.estimate import Estimate, Schedule
@@ -26,7 +27,7 @@ def show_plan(todo: Plan, project: Project) -> None:
     table = Table("step", "why", "estimated", box=None, pad_edge=False, header_style="bold")
     table.columns[2].justify = "right"
     for name, why, seconds in _lines(todo.missing):
-        table.add_row(name, why, duration(seconds))
+        table.add_row(Text(name), Text(why), duration(seconds))  # a setting may hold `[/INST]`
     console.print(table)
     console.print(f"{len(todo.missing)} of {todo.total} steps are missing{_guessed(todo)}")
     for line in (*estimate_lines(todo), *saving_lines(todo)):
