@@ -369,7 +369,7 @@ def test_a_merge_that_the_store_lost_is_scored_from_the_release(grown: Project) 
     assert (imported.kind, imported.name) == ("import", "import/mood/v1")
     assert scored.uses == {"adapter": imported.id}
     weights = grown.store.open(imported.id).path("adapter_model.safetensors").read_text()
-    assert weights == record["adapter"]
+    assert weights == f"de en {record['adapter']}"
 
 
 # Two processes, and a kill at a bad moment

@@ -179,9 +179,9 @@ def test_the_peft_dialect_is_peft(work, tmp_path, monkeypatch, method, sign):
     ).out
     # PEFT draws module by module in its own order: for each the deltas of all adapters, or first
     # all A and then all B.
-    sides = 1 if method.endswith("_svd") else 2
+    sides = [""] if method.endswith("_svd") else [".lora_A", ".lora_B"]
     modules = list(modules_in_order(work))
-    draws = iter([(m, one) for m in modules for _ in range(sides) for one in LANGUAGES])
+    draws = iter([(m + side, one) for m in modules for side in sides for one in LANGUAGES])
 
     def ours(probabilities):
         module, language = next(draws)
