@@ -222,6 +222,17 @@ def test_updates_are_one_training_and_the_merges(costs):
     assert en["savings"]["elapsed"] == pytest.approx(12.0)
 
 
+def test_a_continued_adapters_last_update_is_no_set_up():
+    costs = costs_of(continued={"train/t/de"})
+    for figure in ("trainings", "merged", "with_choosing", "parallel_seconds"):
+        assert costs[figure] is None
+    assert set(costs["savings"].values()) == {None}
+    assert costs["combined"]["machine_seconds"] == 25.0
+    assert costs["updates"][0]["amount"]["elapsed_seconds"] == 12.0
+    without = [one for one in LEDGER if one.step != "train/t/comb"]
+    assert costs_of(intervals=without, continued={"train/t/de"})["combined"] is None
+
+
 def test_elapsed_is_not_machine_time():
     half = {"share": Decimal("0.5")}
     side_by_side = [

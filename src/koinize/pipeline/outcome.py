@@ -46,6 +46,7 @@ def gather(project: Project) -> ReportInput:
         intervals=project.intervals(),
         current={step.name: step.id for step in project.steps},
         notes=[*project.inputs.findings, *_lineage(project)],
+        continued={step.name for step in project.steps if PARENT in step.uses},
     )
 
 

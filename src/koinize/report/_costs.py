@@ -113,20 +113,24 @@ def savings(new: Amount | None, old: Amount | None) -> dict[str, Decimal | None]
 
 def task_costs(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
     """Set-up and update of one task, merged against combined."""
-    trainings = [_training(one) for one in accounts.find(*_training_names(task))]
+    names = _training_names(task)
+    trainings = [_training(one) for one in accounts.find(*names)]
+    # What a continued adapter took is its last update alone: that is no set-up.
+    continued = accounts.source.continued
+    setup = [None if name in continued else one for name, one in zip(names, trainings, strict=True)]
     merges = accounts.find(*merge_names(task))
     choice = choosing(task, accounts)
     measured = accounts.amount(map(_training, accounts.find(f"train/{task.name}/comb")))
-    combined = measured or _estimated(trainings, accounts)
-    merged = accounts.amount([*trainings, *merges]) if merges else None
-    with_choosing = accounts.amount([*trainings, *merges, *choice])
-    parallel = _parallel(trainings, merges)
+    combined = measured or _estimated(setup, accounts)
+    merged = accounts.amount([*setup, *merges]) if merges else None
+    with_choosing = accounts.amount([*setup, *merges, *choice])
+    parallel = _parallel(setup, merges)
     updates = [_update(one, merges, accounts) for one in trainings]
     chosen_updates = [_update(one, merges, accounts, choice) for one in trainings]
     return {
         "combined": combined,
         "combined_is": "measured" if measured else "estimated" if combined else None,
-        "trainings": accounts.amount(trainings),
+        "trainings": accounts.amount(setup),
         "merges": accounts.amount(merges),
         "merge_seconds": {
             name: one.seconds if one else None
