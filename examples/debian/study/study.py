@@ -202,27 +202,32 @@ def is_comb(interval: Interval) -> bool:
 
 def cost_table(log: Sequence[dict[str, Any]]) -> list[str]:
     """Machine seconds of every month, against COMB trained and scored again."""
-    columns = ("rows", "train", "merge", "score", "rest", "busy", "idle", "estimate", "of COMB")
-    comb, comb_idle = busy_and_idle(log[-1])
-    lines = [f"{'':12}" + "".join(f"{name:>9}" for name in columns) + "  verdict"]
+    names = ("rows", "train", "merge", "score", "rest", "idle", "estimate", "busy", "paid")
+    busy_comb, idle_comb = busy_and_idle(log[-1])
+    paid_comb = busy_comb + idle_comb
+    lines = [f"{'':12}" + "".join(f"{name:>9}" for name in names) + "  verdict"]
     shares = []
     for entry in log[1:-1]:
         spent = entry["machine_seconds"]
         busy, idle = busy_and_idle(entry)
         parts = [spent.get(kind, 0.0) for kind in ("train", "merge", "evaluate")]
-        seconds = (*parts, busy - sum(parts), busy, idle, entry["estimated"])
+        seconds = (*parts, busy - sum(parts), idle, entry["estimated"])
         cells = "".join(f"{value:9.1f}" for value in seconds)
+        shares.append((busy / busy_comb, (busy + idle) / paid_comb))
+        cells += "".join(f"{share:9.1%}" for share in shares[-1])
         verdict = "refused" if entry["verdict"].startswith("refused") else "promoted"
-        shares.append(busy / comb)
         name = f"{entry['what']} {entry['language']}"
-        lines.append(f"{name:12}{'+' + str(entry['rows']):>9}{cells}{shares[-1]:9.1%}  {verdict}")
+        lines.append(f"{name:12}{'+' + str(entry['rows']):>9}{cells}  {verdict}")
+    means = [sum(column) / len(shares) for column in zip(*shares, strict=True)]
     setup, setup_idle = busy_and_idle(log[0])
     return [
         *lines,
         "",
-        "machine seconds; estimate: what `koinize plan` said before, idle time not included",
-        f"COMB on all rows, trained and scored: {comb:.1f} busy, {comb_idle:.1f} idle (measured)",
-        f"an update: {sum(shares) / len(shares):.1%} of that (mean of the months)",
+        "machine seconds; estimate: what `koinize plan` said before, idle time not included;",
+        "busy: train, merge, score and rest, of what COMB takes to be trained and scored again;",
+        "paid: with the idle time of the other worker, on both sides",
+        f"COMB on all rows: {busy_comb:.1f} busy, {idle_comb:.1f} idle (measured)",
+        f"mean of the months: busy {means[0]:.1%}, paid {means[1]:.1%}",
         f"set-up: {setup:.1f} busy, {setup_idle:.1f} idle; {log[0]['comb_seconds']:.1f} for COMB",
     ]
 
