@@ -13,6 +13,7 @@ import pytest
 
 from koinize import __version__, machine
 from koinize.cli import main
+from koinize.cli import project as commands
 from koinize.cli.options import open_project
 from koinize.cli.plan_view import show_plan
 from koinize.ledger import Ledger
@@ -323,3 +324,13 @@ def test_a_reason_is_shown_as_it_is(
     missing = Missing(project.steps[0], why, 1.0)
     show_plan(replace(project.plan(), missing=(missing,)), project)
     assert f"base  {why}" in capsys.readouterr().out
+
+
+def test_a_report_for_machines_where_nothing_can_be_written(
+    call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_results", lambda _: {"project": "small"})
+    monkeypatch.setattr("koinize.report.render_html", lambda _: "")
+    (small.root / "report.html").mkdir()
+    assert call("report", "--json") == (0, '{\n "project": "small"\n}\n', "")
+    assert call("report", "--json", "-o", "report.html")[0] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,7 +99,7 @@ def run(
         raise StepError("\n".join(lines))
     written = project.root / "report.html"
     if todo.missing or _is_outdated(written, project.home):
-        _write_report(project, written)
+        _write_report(_results(project), written)
     if as_json:
         print_json({"done": outcome.done, "report": str(written)})
     else:
@@ -119,7 +120,10 @@ def report(
 
     project = open_project(spec)
     written = out or project.root / "report.html"
-    results = _write_report(project, written)
+    results = _results(project)
+    # Machines may ask where the project may only be read.
+    with suppress(OSError) if as_json and out is None else nullcontext():
+        _write_report(results, written)
     if as_json:
         print_json(results)
         return
@@ -144,16 +148,20 @@ def _is_outdated(report: Path, home: Path) -> bool:
     return report.stat().st_mtime_ns < ledger.stat().st_mtime_ns
 
 
-def _write_report(project: Project, path: Path) -> dict[str, object]:
+def _results(project: Project) -> dict[str, object]:
     from dataclasses import replace
 
     from koinize.pipeline.outcome import gather
     from koinize.release import released
-    from koinize.report import render_html, results
-    from koinize.store import write_atomically
+    from koinize.report import results
 
     source = gather(project)
     releases, notes = released(project)
-    found = results(replace(source, releases=releases, notes=[*source.notes, *notes]))
-    write_atomically(path, render_html(found))
-    return found
+    return results(replace(source, releases=releases, notes=[*source.notes, *notes]))
+
+
+def _write_report(results: dict[str, object], path: Path) -> None:
+    from koinize.report import render_html
+    from koinize.store import write_atomically
+
+    write_atomically(path, render_html(results))

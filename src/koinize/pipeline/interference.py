@@ -7,6 +7,7 @@ the next report, and no artifact changes. They are kept until an adapter changes
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ def interference(
     if kept.get("of") == wanted:
         return dict(kept["figures"])
     figures = _measure({language: store.open(one).folder for language, one in adapters.items()})
-    path.parent.mkdir(exist_ok=True)
-    write_record(path, {"of": wanted, "figures": figures})
+    with suppress(OSError):  # a full disk, or a project that may only be read
+        path.parent.mkdir(exist_ok=True)
+        write_record(path, {"of": wanted, "figures": figures})
     return figures
 
 
