@@ -134,9 +134,14 @@ def test_an_anchor_is_pinned(call: Call, small: Small) -> None:
     finish(small)
     call("promote")
     assert call("anchor", "v1") == (0, "mood: production measures drift from v1\n", "")
+    event = json.loads(call("anchor", "v1", "--json")[1])
+    del event["utc"]
+    named = {"task": "mood", "channel": "production"}
+    assert event == {**named, "action": "anchor", "version": 1, "before": 1}
     told = json.loads(call("history", "--json")[1])
     assert [(one["action"], one["in_use"]) for one in told["events"]] == [
         ("promote", True),
+        ("anchor", False),
         ("anchor", False),
     ]
 

@@ -71,14 +71,18 @@ def anchor(
     spec: SpecFile = SPEC,
     channel: ChannelName = PRODUCTION,
     task: TaskName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure drift from this release from now on, instead of the channel's first one."""
     from koinize import release
 
     project = open_project(spec)
     name = release.task_of(project, task)
-    pinned = release.anchor(project, name, channel, release.version_of(version)).anchor
-    typer.echo(f"{name}: {channel} measures drift from v{pinned}")
+    event = release.anchor(project, name, channel, release.version_of(version)).events[-1]
+    if as_json:
+        print_json({"task": name, "channel": channel, **asdict(event)})
+    else:
+        typer.echo(f"{name}: {channel} measures drift from v{event.version}")
 
 
 def rollback(
