@@ -25,9 +25,9 @@ def garbage(project: Project) -> list[Garbage]:
     """What could go, the largest first. Nothing is touched.
 
     A step of today keeps its artifact, and the one that its name points to: what it was before it
-    changed, so that `plan` can say what changed. An adapter that was continued keeps the one it went
-    on from, without which it could not be built again. Names of steps that left the project keep
-    nothing.
+    changed, so that `plan` can say what changed. An adapter that was continued keeps the one it
+    went on from, without which it could not be built again. Names of steps that left the project
+    keep nothing.
     Raises KoinizeError when a release is broken: then nobody knows what it refers to.
     """
     store = project.store
