@@ -206,6 +206,10 @@ def test_another_candidate_is_also_shown_as_it_is(call: Call, small: Small) -> N
             ["--weight", "de"],
             "--weight 'de' has no number; expected LANGUAGE=NUMBER, such as ja=2",
         ),
+        (
+            ["--weight", "de=2", "--weight", "de=3"],
+            "'de' is given twice; expected each once, as --weight LANGUAGE=NUMBER",
+        ),
         (["--weight", "de=nan"], "weights['de'] is nan; expected a finite number"),
         (
             ["--without", "de", "--without", "en"],

@@ -70,7 +70,12 @@ def _questions(
         return leave_one_out(languages)
     if not without and not weights:
         return []
-    pairs = dict(_weight(one) for one in weights)
+    pairs: dict[str, float] = {}
+    for language, weight in map(_weight, weights):
+        if language in pairs:
+            expected = "each once, as --weight LANGUAGE=NUMBER"
+            raise InputError(f"'{language}' is given twice", expected=expected)
+        pairs[language] = weight
     return [Question(tuple(sorted(set(without))), pairs)]
 
 
