@@ -141,8 +141,8 @@ def test_an_undecided_language_says_how_many_rows_would_decide(small: Small) -> 
     lines = str(refused.value).splitlines()
     at = lines.index(f"  en accuracy: about {rows:,} rows would decide")
     assert lines[at + 1 : at + 3] == [
-        "  (in the next test, at a level of 0.83 %: then all 2 comparisons would pass with a",
-        "  chance of 80 %, were the differences seen here the true ones)",
+        "  (in the next test, at a level of 0.83 %: then all 2 comparisons would be decided, one",
+        "  way or the other, with a chance of 80 %, were the differences seen here the true ones)",
     ]
 
 

@@ -241,8 +241,8 @@ def _compare(
 
 
 def _plan_rows(comparisons: tuple[Comparison, ...], trial: Trial) -> tuple[Comparison, ...]:
-    """The rows that would let all gated comparisons pass together with a probability of 80 %, at
-    the level of the attempt that would be the next; languages count as independent.
+    """The rows that would decide all gated comparisons together, each for or against, with a
+    probability of 80 %, at the level of the next attempt; languages count as independent.
     """
     power = POWER ** (1 / max(1, sum(one.gated for one in comparisons)))
     return tuple(

@@ -107,8 +107,8 @@ def _undecided(judgement: Judgement) -> list[str]:
     level = percent(judgement.trial.next_level)
     return [
         *lines,
-        f"  (in the next test, at a level of {level}: then {together} would pass with a",
-        "  chance of 80 %, were the differences seen here the true ones)",
+        f"  (in the next test, at a level of {level}: then {together} would be decided, one",
+        "  way or the other, with a chance of 80 %, were the differences seen here the true ones)",
     ]
 
 
