@@ -446,3 +446,23 @@ def test_an_atomic_write_is_on_disk_with_its_folder(tmp_path, monkeypatch):
     write_atomically(tmp_path / "file", "text")
     assert [one.name.endswith(".part") for one in synced] == [True, False]
     assert synced[1] == tmp_path
+
+
+def test_what_a_broken_artifact_was_made_from_is_known_until_it_is_made_again(tmp_path):
+    build(tmp_path)
+    store = Store(tmp_path)
+    assert store.lost(ID) is None
+    store.lose(ID)
+    assert store.ids() == set()
+    assert store.manifest(ID) is None
+    assert store.lost(ID).inputs == {"rows de": "0a"}
+    build(tmp_path)
+    assert store.lost(ID) is None
+
+
+def test_a_broken_manifest_is_not_remembered(tmp_path):
+    build(tmp_path)
+    (tmp_path / "artifacts" / ID / "manifest.json").write_text("{}")
+    Store(tmp_path).lose(ID)
+    assert Store(tmp_path).ids() == set()
+    assert Store(tmp_path).lost(ID) is None

@@ -78,11 +78,15 @@ class Store:
         Raises BrokenError when what is recorded is broken.
         """
         folder = self.root / "artifacts" / artifact_id
+        if not folder.exists():
+            return None
+        return self._recorded(artifact_id, folder / MANIFEST)
+
+    def _recorded(self, artifact_id: str, file: Path) -> Artifact:
+        folder = self.root / "artifacts" / artifact_id
         try:
-            record = json.loads((folder / MANIFEST).read_bytes())
+            record = json.loads(file.read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
-            if not folder.exists():
-                return None
             raise _broken(folder, f"its {MANIFEST} is missing") from error
         except ValueError as error:
             raise _broken(folder, f"its {MANIFEST} cannot be read") from error
@@ -166,6 +170,7 @@ class Store:
                 raise
             return  # somebody else committed the same content first
         sync(target.parent)
+        self._lost(artifact_id).unlink(missing_ok=True)
 
     def names(self) -> dict[str, str]:
         """Name -> id of what was current when the last run ended or stopped.
@@ -212,7 +217,7 @@ class Store:
             write_atomically(self.root / NAMES, text)
 
     def discard(self, artifact_id: str) -> None:
-        """Remove an artifact, for example a broken one, so that the next run builds it again."""
+        """Remove an artifact."""
         self._verified.pop(artifact_id, None)
         temporary = self.root / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
@@ -223,6 +228,29 @@ class Store:
         with suppress(FileNotFoundError):
             (self.root / "artifacts" / artifact_id).rename(moved)
         _remove(moved)
+
+    def lose(self, artifact_id: str) -> None:
+        """Remove a broken artifact, so that the next run builds it again.
+
+        What its manifest said is remembered until then: an adapter that was continued cannot be
+        built again by whoever does not know from which one.
+        """
+        with suppress(KoinizeError, OSError):  # a manifest that is broken, too; a full disk
+            if self.manifest(artifact_id) is not None:
+                self._lost(artifact_id).parent.mkdir(parents=True, exist_ok=True)
+                manifest = self.root / "artifacts" / artifact_id / MANIFEST
+                write_atomically(self._lost(artifact_id), manifest.read_text(encoding="utf-8"))
+        self.discard(artifact_id)
+
+    def lost(self, artifact_id: str) -> Artifact | None:
+        """What is remembered of a broken artifact that was removed and is not built again yet."""
+        try:
+            return self._recorded(artifact_id, self._lost(artifact_id))
+        except BrokenError:
+            return None
+
+    def _lost(self, artifact_id: str) -> Path:
+        return self.root / "lost" / f"{artifact_id}.json"
 
     def sweep(self) -> None:
         """Remove what processes that no longer live left half built."""

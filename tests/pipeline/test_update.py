@@ -351,3 +351,20 @@ def test_what_an_adapter_went_on_from_is_no_garbage(
     assert store.names()[TRAIN] != parent
     project = Project.at(small.root / "koinize.yaml")
     assert parent not in {one.id for one in garbage(project)}
+
+
+def test_a_continued_adapter_that_broke_is_built_again_from_the_same_parent(small: Small) -> None:
+    small.spec(CONTINUE)
+    store = small.made()
+    parent = store.names()[TRAIN]
+    small.rows("de", "train", [*ROWS, "de train 7"])
+    small.made(store)
+    child = store.names()[TRAIN]
+    store.lose(child)
+    again = small.steps(store)[TRAIN]
+    assert (again.id, again.uses) == (child, {PARENT: parent})
+    # And where its rows changed as well, the update goes on from what it had gone on from.
+    small.rows("de", "train", [*ROWS, "de train 7", "de train 8"])
+    assert small.steps(store)[TRAIN].uses == {PARENT: parent}
+    store.lose(parent)
+    assert small.steps(store)[TRAIN].why == "retrained from the base: the last adapter is lost"

@@ -119,7 +119,7 @@ class Project:
                 return todo
             except BrokenError as error:
                 logger.warning("%s; it is removed, and made again where it is needed", error.what)
-                store.discard(error.artifact)
+                store.lose(error.artifact)
                 broken[error.artifact] = error.what
                 self.__dict__.pop("steps", None)  # what was trained before decides on them
 

@@ -136,22 +136,37 @@ class History:
     def comb_continued(self, fresh: Step, comb: Step) -> Step | None:
         """COMB trained on with the rows that are new to it; None where it is COMB itself."""
         continued = replace(fresh, name=f"{fresh.name}-continued")
-        last = self._current(continued.name)
+        last = self._last(continued.name)
         if last and PARENT in last.inputs and (same := self._same(continued, last)):
             return same
         if not comb.stale:
             return None
-        parents = [one for one in (last, self._current(comb.name)) if one]
-        return self._updated(continued, parents)
+        known = [*self._parents(last), self._current(comb.name)]
+        return self._updated(continued, [one for one in known if one])
 
     def adapter(self, fresh: Step) -> Step:
         """A language's own training, by the way that `training.update` names."""
-        if self.update.mode == "retrain" or not (last := self._current(fresh.name)):
+        if self.update.mode == "retrain" or not (last := self._last(fresh.name)):
             return fresh
-        return self._same(fresh, last) or self._updated(fresh, [last])
+        return self._same(fresh, last) or self._updated(fresh, self._parents(last))
 
     def _current(self, name: str) -> Artifact | None:
         return self.store.manifest(self._names[name]) if name in self._names else None
+
+    def _last(self, name: str) -> Artifact | None:
+        """What was current, also if it broke since and was removed."""
+        return self._known(self._names.get(name))
+
+    def _parents(self, last: Artifact | None) -> list[Artifact]:
+        """What an update can go on from: the last adapter, or where that broke, its own parent."""
+        while last is not None and last.id not in self._present:
+            last = self._known(last.inputs.get(PARENT))
+        return [last] if last else []
+
+    def _known(self, artifact_id: str | None) -> Artifact | None:
+        if artifact_id is None:
+            return None
+        return self.store.manifest(artifact_id) or self.store.lost(artifact_id)
 
     def _same(self, fresh: Step, last: Artifact) -> Step | None:
         """The step that made `last`, if that was on today's rows, however it was made."""
@@ -166,6 +181,8 @@ class History:
         """Trained on from the parent that knows most of today's rows, or from the base."""
         if fresh.id in self._present:
             return fresh
+        if not parents:
+            return replace(fresh, why="retrained from the base: the last adapter is lost")
         obstacles = [_obstacle(fresh, one) for one in parents]
         usable = [one for one, why in zip(parents, obstacles, strict=True) if not why]
         if not usable:

@@ -84,7 +84,7 @@ def _mend_artifacts(store: Store) -> Iterator[str]:
         try:
             store.open(artifact)
         except BrokenError as error:
-            store.discard(artifact)
+            store.lose(artifact)
             yield f"removed {error.what}; `koinize run` makes it again if anything needs it"
     if left := len(store.leftovers()):
         store.sweep()
