@@ -46,7 +46,7 @@ def init(
     folder: Annotated[Path, typer.Argument(help="The folder to make.")],
     example: Annotated[str, typer.Option(help="Which example to write.")] = "reviews",
 ) -> None:
-    """Write a small commented project: koinize.yaml and data in five languages."""
+    """Write a small commented project: koinize.yaml and data in several languages."""
     from koinize.examples import write_example
 
     write_example(example, folder)

@@ -16,7 +16,7 @@ COLUMNS = (
     "interval", "run", "step", "kind", "status", "artifact", "device", "started_utc",
     "seconds", "share", "machine_seconds", "tokens", "units",
     "price_per_hour", "currency", "price_source", "price_date", "cost",
-    "joules", "energy_source", "error",
+    "joules", "energy_source", "why", "error",
 )  # fmt: skip
 
 
@@ -121,6 +121,7 @@ def write_csv(intervals: Iterable[Interval], file: IO[str]) -> None:
                 one.tokens, one.units,
                 *(one.price.get(key, "") for key in ("per_hour", "currency", "source", "date")),
                 plain(one.cost) if one.price else "",
-                one.energy.get("joules", ""), one.energy.get("source", ""), one.error,
+                one.energy.get("joules", ""), one.energy.get("source", ""),
+                one.why, one.error,
             ]
         )  # fmt: skip

@@ -22,6 +22,9 @@ def write_tiny_base(folder: Path, seed: int = 0, *, family: str = "gemma3") -> N
 
     `family` is 'gemma3' (sliding windows, tied embeddings) or 'llama'; no chat template.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it is done before a bar could be read
     tiny_model(seed, family=family).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
 
