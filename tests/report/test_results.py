@@ -223,14 +223,14 @@ def test_updates_are_one_training_and_the_merges(costs):
 
 
 def test_a_continued_adapters_last_update_is_no_set_up():
-    costs = costs_of(continued={"train/t/de"})
+    costs = costs_of(continued={"train/t/de": ["an earlier one"]})
     for figure in ("trainings", "merged", "with_choosing", "parallel_seconds"):
         assert costs[figure] is None
     assert set(costs["savings"].values()) == {None}
     assert costs["combined"]["machine_seconds"] == 25.0
     assert costs["updates"][0]["amount"]["elapsed_seconds"] == 12.0
     without = [one for one in LEDGER if one.step != "train/t/comb"]
-    assert costs_of(intervals=without, continued={"train/t/de"})["combined"] is None
+    assert costs_of(intervals=without, continued={"train/t/de": []})["combined"] is None
 
 
 def test_elapsed_is_not_machine_time():
@@ -441,6 +441,11 @@ def test_only_work_on_the_present_artifact_stands():
     assert found["tasks"][0]["costs"]["trainings"]["machine_seconds"] == 30.0
     spent = {row["label"]: row["machine_seconds"] for row in found["costs"]["breakdown"]}
     assert spent["superseded"] == 7.0
+    chain = {"train/t/de": ["another version"]}
+    found = results(source(intervals=[*LEDGER, later], current=ids, continued=chain))
+    spent = {row["label"]: row["machine_seconds"] for row in found["costs"]["breakdown"]}
+    assert spent["trainings gone on from"] == 7.0
+    assert "superseded" not in spent
 
 
 def test_the_breakdown_counts_every_second_once(found):

@@ -46,8 +46,21 @@ def gather(project: Project) -> ReportInput:
         intervals=project.intervals(),
         current={step.name: step.id for step in project.steps},
         notes=[*project.inputs.findings, *_lineage(project)],
-        continued={step.name for step in project.steps if PARENT in step.uses},
+        continued={
+            step.name: list(_ancestors(project, step))
+            for step in project.steps
+            if PARENT in step.uses
+        },
     )
+
+
+def _ancestors(project: Project, step: Step) -> Iterator[str]:
+    """The adapters that a continued one stands on, the last first, as far as they are known."""
+    parent: str | None = step.uses[PARENT]
+    while parent:
+        yield parent
+        before = project.store.manifest(parent)
+        parent = before.inputs.get(PARENT) if before else None
 
 
 def _lineage(project: Project) -> Iterator[str]:

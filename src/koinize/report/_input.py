@@ -86,7 +86,8 @@ class ReportInput:
     `created` is UTC in ISO 8601; `intervals` is the whole ledger; `current` names the steps
     whose artifacts the present results stand on, as a mapping each with its artifact's id (then
     work on an earlier version of the same step is told apart); `releases` is in the order of their
-    versions; `continued` names the trainings that went on from an earlier adapter;
+    versions; `continued` maps the trainings that went on from an earlier adapter to the ids of all
+    adapters that they stand on;
     `price` is the project's price now (per_hour, currency, source, date) or None.
     """
 
@@ -100,4 +101,4 @@ class ReportInput:
     current: Mapping[str, str] | Set[str]
     notes: Sequence[str] = ()
     releases: Sequence[ReleaseInput] = ()
-    continued: Set[str] = frozenset()
+    continued: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -41,10 +41,13 @@ def breakdown(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
     ]
     steps = [one for one in done if one.kind not in dict(AROUND)]
     here = [one for one in steps if id(one) in standing]
-    gone = [one for one in steps if id(one) not in standing]
+    ancestors = {one for chain in source.continued.values() for one in chain}
+    gone_on_from = [one for one in steps if one.artifact in ancestors and id(one) not in standing]
+    gone = [one for one in steps if id(one) not in standing and one.artifact not in ancestors]
     rows += [
         _row("", "base model and other", "base", here),
         *beside,
+        _row("", "trainings gone on from", "train", gone_on_from),
         _row("", "superseded", "superseded", gone),
         _row("", "failed", "failed", [one for one in rest if one.status == "failed"]),
         _row("", "interrupted", "failed", [one for one in rest if one.status == "interrupted"]),
