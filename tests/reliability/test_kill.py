@@ -138,38 +138,50 @@ def tiny(real: Arena, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_whole_process_groups_and_single_workers_that_are_killed(
-    real: Arena, tmp_path: Path
-) -> None:
-    """Processes as a user starts them: imports, spawned workers, orphans and all."""
+@pytest.mark.parametrize("how", ["kill", "kill a worker", "interrupt"])
+def test_processes_as_a_user_starts_them(real: Arena, tmp_path: Path, how: str) -> None:
+    """Imports, spawned workers, orphans and all."""
     undisturbed = tiny(real, tmp_path)
     root = Path(shutil.copytree(undisturbed, tmp_path / "disturbed"))
     spec = root / "koinize.yaml"
     spec.write_text(spec.read_text().replace("inline, workers: 1", "local, workers: 2"))
     finish(real, undisturbed)
+    {"kill": killed, "kill a worker": worker_killed, "interrupt": interrupted}[how](root)
+    run = started(root)
+    output = run.communicate()[0]
+    assert run.returncode == 0, output
+    assert leftovers(root) == []
+    assert digests(root) == digests(undisturbed)
+    check_finished(root)
+
+
+def killed(root: Path) -> None:
     draw = random.Random(SEED)
     for _ in range(3):  # torch is not even imported, or the first steps have begun
         run = started(root)
         time.sleep(draw.uniform(0.2, 8.0))
         run.kill()
         run.wait()
+
+
+def worker_killed(root: Path) -> None:
     run = started(root)
     os.kill(worker_at_work(run, root), signal.SIGKILL)
     output = run.communicate()[0]
     assert run.returncode == 1, output
     assert "ended with its worker process" in output
     assert "Traceback" not in output
+
+
+def interrupted(root: Path) -> None:
+    # A job in a shell's background ignores Ctrl-C, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run = started(root)
     worker_at_work(run, root)
     os.killpg(run.pid, signal.SIGINT)
     assert "koinize: stopped; finished steps are kept" in run.communicate()[0]
     assert run.returncode == 130
     assert leftovers(root) == []
-    run = started(root)
-    output = run.communicate()[0]
-    assert run.returncode == 0, output
-    assert digests(root) == digests(undisturbed)
-    check_finished(root)
 
 
 def started(root: Path) -> subprocess.Popen[str]:
