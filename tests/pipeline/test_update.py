@@ -15,7 +15,7 @@ from koinize.pipeline import Project
 from koinize.pipeline import project as projects
 from koinize.pipeline.inputs import example_digest
 from koinize.pipeline.step import PARENT, VERSIONS, Step
-from koinize.pipeline.update import EXAMPLES, select, together
+from koinize.pipeline.update import EXAMPLES, ancestors, select, together
 from koinize.release import garbage
 from koinize.store import Store
 from koinize.tasks import Example
@@ -368,3 +368,15 @@ def test_a_continued_adapter_that_broke_is_built_again_from_the_same_parent(smal
     assert small.steps(store)[TRAIN].uses == {PARENT: parent}
     store.lose(parent)
     assert small.steps(store)[TRAIN].why == "retrained from the base: the last adapter is lost"
+
+
+def test_a_chain_knows_all_that_it_stands_on(small: Small) -> None:
+    small.spec(CONTINUE)
+    store = small.made()
+    first = store.names()[TRAIN]
+    assert list(ancestors(small.steps(store)[TRAIN], store)) == []
+    small.rows("de", "train", [*ROWS, "de train 7"])
+    second = small.made(store).names()[TRAIN]
+    small.rows("de", "train", [*ROWS, "de train 7", "de train 8"])
+    small.made(store)
+    assert list(ancestors(small.steps(store)[TRAIN], store)) == [second, first]

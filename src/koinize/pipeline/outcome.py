@@ -13,6 +13,7 @@ from koinize.pipeline.graph import BASE, COMB, COMB_CONTINUED, INDV, MEAN, disti
 from koinize.pipeline.interference import interference
 from koinize.pipeline.project import Project
 from koinize.pipeline.step import PARENT, Step
+from koinize.pipeline.update import ancestors
 from koinize.pipeline.work import read_result_rows
 from koinize.report import Evaluation, ReportInput, System, SystemKind, TaskInput
 from koinize.store import Artifact
@@ -47,20 +48,11 @@ def gather(project: Project) -> ReportInput:
         current={step.name: step.id for step in project.steps},
         notes=[*project.inputs.findings, *_lineage(project)],
         continued={
-            step.name: list(_ancestors(project, step))
+            step.name: list(ancestors(step, project.store))
             for step in project.steps
             if PARENT in step.uses
         },
     )
-
-
-def _ancestors(project: Project, step: Step) -> Iterator[str]:
-    """The adapters that a continued one stands on, the last first, as far as they are known."""
-    parent: str | None = step.uses[PARENT]
-    while parent:
-        yield parent
-        before = project.store.manifest(parent)
-        parent = before.inputs.get(PARENT) if before else None
 
 
 def _lineage(project: Project) -> Iterator[str]:

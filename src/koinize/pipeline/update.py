@@ -84,6 +84,15 @@ def together(today: Rows, learnt: Rows) -> dict[str, list[str]]:
     }
 
 
+def ancestors(step: Step, store: Store) -> Iterator[str]:
+    """The adapters that a continued one stands on, the last first, as far as they are known."""
+    parent = step.uses.get(PARENT)
+    while parent:
+        yield parent
+        before = store.manifest(parent)
+        parent = before.inputs.get(PARENT) if before else None
+
+
 def read_learnt(artifact: Artifact) -> dict[str, list[str]]:
     """The rows that a training saw; the artifact must have been opened, so that it is verified."""
     learnt: dict[str, list[str]] = json.loads(artifact.path(EXAMPLES).read_bytes())

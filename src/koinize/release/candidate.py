@@ -14,6 +14,7 @@ from koinize.metrics import Metric, ResultRow, metrics
 from koinize.pipeline import Project, Step
 from koinize.pipeline.graph import evaluation_of, labels_of
 from koinize.pipeline.outcome import MARGINS
+from koinize.pipeline.update import ancestors
 from koinize.pipeline.work import read_result_rows
 from koinize.store import Artifact
 
@@ -76,6 +77,7 @@ def candidate(project: Project, task: str) -> Candidate:
         if name in project.spec.margins or name in definition.margins
     )
     behind = _behind(tests.values(), by_id)
+    behind |= {one for step in trainings for one in ancestors(step, project.store)}
     made_of = [*trainings, merge, choice, *tests.values()]
     return Candidate(
         task=task,
