@@ -1,7 +1,7 @@
 """Six monthly updates of changing languages, each through the gate, and what they cost.
 
     python examples/debian/build.py --extra 100
-    python examples/debian/study/study.py work/study
+    python examples/debian/study/study.py examples/debian/work/study
 
 Every month new rows of one language arrive; one adapter is trained, the merge is made again and
 offered for promotion. At the end COMB is trained on all rows, as the price of retraining. Writes
