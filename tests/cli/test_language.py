@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import pytest
 
-from koinize.cli import main
-from koinize.pipeline import project as projects
 from koinize.pipeline.run import locked
+from tests.cli.conftest import Call
 from tests.pipeline.conftest import SPEC, Small
 
-Call = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def small(tmp_path: Path) -> Small:
-    return Small(tmp_path)
-
-
-@pytest.fixture
-def call(small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    monkeypatch.chdir(small.root)
-    monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["koinize", "language", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return run
+def call(call: Call) -> Call:
+    return partial(call, "language")
 
 
 @pytest.fixture

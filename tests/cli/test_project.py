@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
-import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from koinize import __version__, machine
-from koinize.cli import main
 from koinize.cli import project as commands
 from koinize.cli.options import open_project
 from koinize.cli.plan_view import show_plan
@@ -20,29 +16,8 @@ from koinize.ledger import Ledger
 from koinize.pipeline import Missing
 from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
+from tests.cli.conftest import Call
 from tests.pipeline.conftest import SPEC, Small
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Small:
-    return Small(tmp_path)
-
-
-@pytest.fixture
-def call(small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    monkeypatch.chdir(small.root)
-    monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["koinize", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return run
 
 
 def test_version(call: Call) -> None:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from koinize.cli import main
 from koinize.errors import StepError
-from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
 from koinize.pipeline.work import Job
+from tests.cli.conftest import Call
 from tests.pipeline.conftest import Small
 from tests.releasing import finish, prepare, retrain, texts
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -25,21 +20,6 @@ def small(tmp_path: Path) -> Small:
     project = Small(tmp_path)
     prepare(project)
     return project
-
-
-@pytest.fixture
-def call(small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    monkeypatch.chdir(small.root)
-    monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["koinize", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return run
 
 
 def test_nothing_was_run(call: Call) -> None:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from koinize.cli import main
 from koinize.pipeline import Project, work
-from koinize.pipeline import project as projects
 from koinize.pipeline.graph import canonical
 from koinize.pipeline.whatif import Question, changed, inquire
 from koinize.pipeline.work import Job
 from koinize.recipe import MergeSettings
 from koinize.release import garbage
 from koinize.store import Draft, Store
+from tests.cli.conftest import Call
 from tests.pipeline.conftest import Small
 from tests.releasing import ONE_MERGE, answers, finish, prepare
 
-Call = Callable[..., tuple[int, str, str]]
 ROWS = 400
 TWO_MERGES = ONE_MERGE.replace("[knots-ties]", "[knots-ties, ties]")  # the first one is chosen
 
@@ -38,10 +35,8 @@ def small(tmp_path: Path) -> Small:
 
 
 @pytest.fixture
-def call(small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(call: Call, small: Small, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Every merge without de is wrong on 40 of the 400 German rows; the others are right."""
-    monkeypatch.chdir(small.root)
-    monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
 
     def merge(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
         (draft.folder / "adapter_model.safetensors").write_text(" ".join(job.step.uses))
@@ -59,14 +54,7 @@ def call(small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setitem(work.DOERS, "merge", merge)
     monkeypatch.setitem(work.DOERS, "evaluate", evaluate)
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["koinize", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return run
+    return call
 
 
 def test_a_language_left_out(call: Call, small: Small) -> None:
