@@ -177,6 +177,8 @@ def test_one_mistake_after_the_tasks(refused, good, added, message):
         ("[de, en]", "[de, 7]", '4:17 languages[1]: expected text, not 7; write "7"'),
         ("[de, en]", "[de, 'e n']", "4:17 languages[1]: expected a language code such as en or "
             "zh-Hant, not 'e n'"),
+        ("[de, en]", "[de, comb]", "4:1 languages: 'comb' names an adapter of all languages, so no "
+            "language"),
         ("mood:", "mo od:", "6:3 tasks.mo od: expected letters, digits, '.', '_' and '-', a "
             "letter or digit first, not 'mo od'"),
         ("kind: classify, ", "", "6:3 missing key 'kind' in tasks.mood; add 'kind: ...'"),

@@ -35,6 +35,9 @@ VERSION = 1
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LANGUAGE = r"^[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*$"
 CURRENCY = r"^[A-Z]{3}$"
+TAKEN = ("comb", "comb-continued")
+"""What adapters of all languages are called, where each language's own is called by its code."""
+
 PATTERNS = {
     NAME: "letters, digits, '.', '_' and '-', a letter or digit first",
     LANGUAGE: "a language code such as en or zh-Hant",
@@ -194,6 +197,9 @@ Baselines = Annotated[tuple[Baseline, ...], AfterValidator(_with_comb)]
 
 
 def _sorted(languages: tuple[str, ...]) -> tuple[str, ...]:
+    for taken in TAKEN:
+        if taken in languages:
+            raise ValueError(f"'{taken}' names an adapter of all languages, so no language")
     return tuple(sorted(set(languages)))
 
 
