@@ -429,6 +429,7 @@ def test_two_processes_at_once_agree(small: Small) -> None:
     assert len(attempts(small)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "tried", "made"),
     [

@@ -17,6 +17,8 @@ from koinize.errors import InputError, StepError
 from koinize.merge.compose import merge_module
 from koinize.recipe import RECIPES, merge_settings
 
+pytestmark = pytest.mark.slow
+
 every_recipe = pytest.mark.parametrize("recipe", RECIPES.names())
 LANGUAGES = ("de", "en", "fr")
 OUTPUTS, INPUTS, RANK = 560, 640, 6  # above the side at which approximation becomes random

@@ -16,6 +16,8 @@ from koinize.store import Store
 from tests.reliability.arena import Arena
 from tests.reliability.conditions import check_finished, digests, leftovers
 
+pytestmark = pytest.mark.slow
+
 ADAPTER, ROWS, MANIFEST = "adapter_model.safetensors", "rows.jsonl", "manifest.json"
 MERGE, TEST = "merge/mood/ties density 1", "evaluate/mood/BASE/de/test"
 

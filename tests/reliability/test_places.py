@@ -15,6 +15,8 @@ from koinize.store import Store
 from tests.reliability.arena import Arena
 from tests.reliability.conditions import check_finished, digests, leftovers
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 KOINIZE = (
     "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
