@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from koinize.data import read_rows
@@ -36,6 +37,11 @@ def finish(small: Small, wrong: Mapping[str, int] | None = None) -> Project:
     """Make what is missing; per language, so many of the first test rows by key are wrong."""
     project = project_of(small)
     store = project.store
+
+    @cache
+    def said(language: str, split: str) -> str:
+        return answers(project, language, split, wrong or {})
+
     for step in project.steps:
         if step.id in store.ids():
             continue
@@ -45,8 +51,7 @@ def finish(small: Small, wrong: Mapping[str, int] | None = None) -> Project:
                 chosen = labels[0].removesuffix("|adapter")
                 draft.facts.update(chosen=chosen, adapter=step.uses[labels[0]])
             elif step.kind == "evaluate":
-                rows = answers(project, step.languages[0], step.split, wrong or {})
-                (draft.folder / "rows.jsonl").write_text(rows)
+                (draft.folder / "rows.jsonl").write_text(said(step.languages[0], step.split))
             elif step.kind == "merge":
                 (draft.folder / "adapter_config.json").write_text("{}")
                 weights = f"{' '.join(step.uses)} {step.id}"
