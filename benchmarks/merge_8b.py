@@ -35,7 +35,6 @@ from koinize import engine
 from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
 from koinize.engine import merge_adapters
 from koinize.merge.compose import merge_module
-from koinize.merge.linalg import OVERSAMPLING, POWER_ITERATIONS
 from koinize.recipe import merge_settings
 
 SHAPES = {
@@ -230,11 +229,11 @@ def print_floors() -> None:
     stacked = RANK * len(LANGUAGES)
     single, double = (product_rate(kind) for kind in (torch.float32, torch.float64))
     both = 2.0 * entries * RANK * len(LANGUAGES) * 2
-    projection = 2.0 * entries * (RANK + OVERSAMPLING) * (2 * POWER_ITERATIONS + 1)
+    projection = 2.0 * entries * RANK * 4  # two blocks, multiplied from both sides
     basis = float(sides) * stacked**2
     print(f"\nMatrix products: {single / 1e9:.0f} (float32), {double / 1e9:.0f} (float64) GFLOP/s.")
     print(f"Floor of ties: the updates, twice, {both / single:.0f} s;", end=" ")
-    print(f"random projection {projection / single:.0f} s.")
+    print(f"two Krylov blocks {projection / single:.0f} s.")
     print(f"Floor of the Gram matrices of core-ties: {basis / double:.0f} s.")
     print("What is above the floors: thresholds, election, decompositions, memory.")
 

@@ -9,7 +9,7 @@ import torch
 
 from koinize.adapter import Factors
 from koinize.merge.compose import SPACES
-from koinize.merge.linalg import EXACT_SIDE, approximate
+from koinize.merge.approximation import EXACT_SIDE, approximate
 from koinize.merge.select import SMALL, magnitude_threshold, stack_threshold
 from koinize.merge.stack import Stack
 

@@ -71,8 +71,9 @@ def modules_at_once(
 
 def module_bytes(headers: Mapping[str, AdapterHeader], settings: MergeSettings, module: str) -> int:
     """The most bytes of tensors that merging one module holds at a time."""
+    from koinize.merge.approximation import krylov_columns
     from koinize.merge.compose import done_on_factors
-    from koinize.merge.linalg import GRAM_ROWS, OVERSAMPLING
+    from koinize.merge.linalg import GRAM_ROWS
     from koinize.merge.spaces.dense import group_rows
     from koinize.merge.stack import TILE_ELEMENTS
 
@@ -81,7 +82,7 @@ def module_bytes(headers: Mapping[str, AdapterHeader], settings: MergeSettings, 
     tall = 4 * stacked * (outputs + inputs)
     # As read, side by side or moved into the space, and as the result before and after its cast.
     total = 3 * tall + _output_bytes(headers, settings, module)
-    total += 8 * SMALL * stacked**2 + 8 * 2 * GRAM_ROWS * stacked
+    total += 8 * SMALL * stacked**2 + 8 * GRAM_ROWS * stacked
     if done_on_factors(recipe):
         return total
     entries, item = _coordinates(recipe.space, outputs, inputs, ranks)
@@ -89,7 +90,11 @@ def module_bytes(headers: Mapping[str, AdapterHeader], settings: MergeSettings, 
     total += (WHOLE_WITH_MASKS if masked else WHOLE) * item * entries
     tile = max(TILE_ELEMENTS, group_rows(inputs) * inputs)
     total += (3 * len(headers) + 6) * item * min(tile, entries)
-    return total + 4 * 4 * (outputs + inputs) * (stacked + OVERSAMPLING)
+    wanted = settings.of_module(module).rank
+    rank = min(stacked, wanted) if isinstance(wanted, int) else stacked
+    # The space, its newest columns before and after they are made orthonormal, and `like`.
+    columns = krylov_columns(rank, min(outputs, inputs)) + 3 * rank + stacked
+    return total + 4 * (outputs + inputs) * columns
 
 
 def _shape(headers: Mapping[str, AdapterHeader], module: str) -> tuple[int, int, list[int]]:

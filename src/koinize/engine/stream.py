@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from koinize.merge.linalg import Approximation
+    from koinize.merge.approximation import Approximation
 
 T = TypeVar("T")
 

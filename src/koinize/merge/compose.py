@@ -13,8 +13,9 @@ from torch import Tensor
 
 from koinize.adapter import Factors
 from koinize.catalog import Catalog
+from koinize.merge.approximation import Approximation, approximate
 from koinize.merge.combine._linear import Linear
-from koinize.merge.linalg import Approximation, approximate, columns
+from koinize.merge.linalg import columns
 from koinize.merge.spaces._aligned import Aligned, Part
 from koinize.merge.stack import Stack
 from koinize.recipe import MergeSettings, Recipe
@@ -57,7 +58,7 @@ def merge_module(
     if len(merged) == 2:
         return _compressed(module, Factors(A=merged[0], B=merged[1]), settings)
     limit = sum(update.rank for update in factors)
-    small = approximate(merged[0], limit, settings.rank, module)
+    small = approximate(merged[0], limit, settings.rank, module, aligned.like)
     return replace(small, factors=aligned.lift(small.factors))
 
 

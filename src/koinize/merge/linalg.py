@@ -1,4 +1,4 @@
-"""Orthonormal bases of tall factors, and low-rank approximations of matrices.
+"""Orthonormal bases of tall factors, from their Gram matrices.
 
 A tall matrix is never decomposed itself. Its Gram matrix in float64 is, which is as accurate for
 factors that come in float32 or less, and twice as fast as QR.
@@ -6,32 +6,21 @@ factors that come in float32 or less, and twice as fast as QR.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from koinize.adapter import Factors
-from koinize.merge.masks import signs
-
 # Directions weaker than this share of the strongest are rounding noise of float32 inputs.
 NEGLIGIBLE = 1e-6
-# A matrix with a shorter side than this is decomposed exactly, a larger one by random projection.
-EXACT_SIDE = 512
-OVERSAMPLING = 32
-POWER_ITERATIONS = 2
 # A Gram matrix is computed in this many groups of columns, if they are not too narrow to be fast,
 # and from so many rows at a time: a float64 copy of all of them would be fresh memory, which costs
 # as much as a third of the product.
 GRAM_GROUPS = 7
 GRAM_COLUMNS = 48
-GRAM_ROWS = 384
-
-Rank = Literal["full"] | int | float
+GRAM_ROWS = 768
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,51 +35,65 @@ class Basis:
 
     def times(self, small: Tensor) -> Tensor:
         """`[T_1 ... T_N] @ mix @ small` in float32, without forming the basis itself."""
-        mixed = (self.mix @ small.double()).float()
-        parts = torch.split_with_sizes(mixed, [tall.shape[1] for tall in self.talls], dim=0)
-        total = self.talls[0] @ parts[0]
-        for tall, part in zip(self.talls[1:], parts[1:], strict=True):
-            total.addmm_(tall, part)
-        return total
+        return times(self.talls, self.mix @ small.double())
 
 
-@dataclass(frozen=True, slots=True)
-class Approximation:
-    """Factors of a low-rank approximation, and what it lost: squared Frobenius norms."""
-
-    factors: Factors
-    lost: float
-    total: float
-
-    @property
-    def error(self) -> float:
-        """Relative Frobenius error; 0 if nothing was cut."""
-        return math.sqrt(self.lost / self.total) if self.lost > 0.0 else 0.0
+def times(talls: Sequence[Tensor], small: Tensor) -> Tensor:
+    """`[T_1 ... T_N] @ small` in the dtype and the memory order of the T_i."""
+    parts = torch.split_with_sizes(
+        small.to(talls[0].dtype), [tall.shape[1] for tall in talls], dim=0
+    )
+    pairs = list(zip(talls, parts, strict=True))
+    by_rows = _by_rows(talls[0])
+    if not by_rows:
+        pairs = [(part.T, tall.T) for tall, part in pairs]
+    total = pairs[0][0] @ pairs[0][1]
+    for left, right in pairs[1:]:
+        total.addmm_(left, right)
+    return total if by_rows else total.T
 
 
 def gram(*talls: Tensor) -> Tensor:
     """`T' @ T` of T = [T_1 ... T_N] in float64; of its two equal halves only one is computed."""
-    size = sum(tall.shape[1] for tall in talls)
+    count, widths = talls[0].shape[0], [tall.shape[1] for tall in talls]
+    size = sum(widths)
     result = talls[0].new_zeros((size, size), dtype=torch.float64)
     step = max(GRAM_COLUMNS, -(-size // GRAM_GROUPS))
-    for first in range(0, talls[0].shape[0], GRAM_ROWS):
-        double = _side_by_side([tall[first : first + GRAM_ROWS] for tall in talls]).double()
+    strip = _like(talls[0], min(GRAM_ROWS, count), size)
+    for first in range(0, count, GRAM_ROWS):
+        strip = strip[: count - first]
+        for place, tall in zip(columns(strip, widths), talls, strict=True):
+            place.copy_(tall[first : first + GRAM_ROWS])
         for start in range(0, size, step):
             stop = min(start + step, size)
-            result[start:stop, :stop].addmm_(double[:, start:stop].T, double[:, :stop])
+            result[start:stop, :stop].addmm_(strip[:, start:stop].T, strip[:, :stop])
     return result.tril() + result.tril(-1).T
 
 
-def _side_by_side(pieces: Sequence[Tensor]) -> Tensor:
-    """[P_1 ... P_N] in the memory order of the P_i: to turn them around would cost more."""
-    if pieces[0].stride(1) == 1:
-        return torch.cat(list(pieces), dim=1)
-    return torch.cat([piece.T for piece in pieces], dim=0).T
+def _like(tall: Tensor, rows: int, columns: int) -> Tensor:
+    """An empty float64 matrix in the memory order of `tall`: to turn it around would cost more."""
+    if _by_rows(tall):
+        return tall.new_empty((rows, columns), dtype=torch.float64)
+    return tall.new_empty((columns, rows), dtype=torch.float64).T
+
+
+def _by_rows(matrix: Tensor) -> bool:
+    return matrix.stride(1) == 1
+
+
+def eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, smallest first, and vectors of a symmetric matrix; always on the CPU.
+
+    Matrices of a few hundred are too small to fill a GPU, which takes longer for one of them than
+    one core does; and cores take as many at once as there are modules in flight.
+    """
+    values, vectors = torch.linalg.eigh(symmetric.cpu())
+    return values.to(symmetric.device), vectors.to(symmetric.device)
 
 
 def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, largest first, and vectors of a Gram matrix, without its rounding noise."""
-    values, vectors = torch.linalg.eigh(symmetric)
+    values, vectors = eigh(symmetric)
     values, vectors = values.flip(0), vectors.flip(1)
     values = values.clamp_min(0.0)
     count = numerical_rank(values.sqrt())
@@ -98,10 +101,13 @@ def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def root(symmetric: Tensor) -> Tensor:
-    """The symmetric square root of a Gram matrix, which may be singular; float64."""
-    values, vectors = torch.linalg.eigh(symmetric)
-    halved: Tensor = (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
-    return halved
+    """L (float64) with L L' = the given Gram matrix, which may be singular."""
+    lower: Tensor
+    lower, failed = torch.linalg.cholesky_ex(symmetric)
+    if failed:
+        values, vectors = eigh(symmetric)
+        lower = vectors * values.clamp_min(0.0).sqrt()
+    return lower
 
 
 def numerical_rank(singular: Tensor) -> int:
@@ -140,68 +146,3 @@ def blocks_times(blocks: Sequence[Tensor], matrix: Tensor) -> Tensor:
 def reciprocal(values: Tensor) -> Tensor:
     """1 / values, and 0 where a value is 0."""
     return torch.where(values > 0.0, 1.0 / values, torch.zeros_like(values))
-
-
-def approximate(matrix: Tensor, limit: int, rank: Rank, module: str) -> Approximation:
-    """The matrix as `B @ A` of the given rank, and never more than `limit`.
-
-    rank: "full", a number, or the share of the squared Frobenius norm to keep. The best
-    approximation if the shorter side is at most EXACT_SIDE; else by random projection with two
-    power iterations (Halko et al. 2011, arXiv 0909.4061), keyed by the module's name.
-    """
-    side = min(matrix.shape)
-    if rank == "full" and side <= limit:
-        return _whole(matrix)
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    largest = min(limit, side, rank if isinstance(rank, int) else limit)
-    if side <= EXACT_SIDE or largest + OVERSAMPLING >= side:
-        projection, sketch = None, wide
-    else:
-        projection = _range(wide, largest + OVERSAMPLING, module)
-        sketch = projection.T @ wide
-    squares, vectors = torch.linalg.eigh(gram(sketch.T))
-    squares, vectors = squares.flip(0).clamp_min(0.0), vectors.flip(1)
-    total = float(squares.sum()) if projection is None else _square_norm(wide)
-    kept = _choose(squares, total, largest, rank)
-    missed = 0.0 if projection is None else max(0.0, total - float(squares.sum()))
-    lost = missed + float(squares[kept:].sum())
-    roots = squares[:kept].sqrt().sqrt()
-    left = vectors[:, :kept] * roots
-    right = ((vectors[:, :kept] * reciprocal(roots)).T.to(sketch.dtype) @ sketch).float()
-    tall = left.float() if projection is None else projection @ left.float()
-    factors = Factors(B=tall, A=right) if wide is matrix else Factors(B=right.T, A=tall.T)
-    return Approximation(factors, lost, total)
-
-
-def _whole(matrix: Tensor) -> Approximation:
-    """The matrix times an identity on its shorter side."""
-    rows, columns = matrix.shape
-    eye = torch.eye(min(rows, columns), device=matrix.device)
-    matrix = matrix.float()
-    factors = Factors(B=eye, A=matrix) if rows <= columns else Factors(B=matrix, A=eye)
-    return Approximation(factors, 0.0, _square_norm(matrix))
-
-
-def _square_norm(matrix: Tensor) -> float:
-    return float(torch.linalg.vector_norm(matrix, dim=1).double().square().sum())
-
-
-def _choose(squares: Tensor, total: float, largest: int, rank: Rank) -> int:
-    """How many of the descending squared singular values to keep."""
-    if not isinstance(rank, float):
-        return largest
-    reached = squares[:largest].cumsum(0) >= rank * total
-    return int(reached.int().argmax()) + 1 if bool(reached.any()) else largest
-
-
-def _range(wide: Tensor, size: int, module: str) -> Tensor:
-    """Orthonormal columns (rows of `wide` x at most size) that span its strongest directions."""
-    tall = signs(module, wide.shape[0], size).to(wide.device)
-    for _ in range(POWER_ITERATIONS):
-        tall = _orthonormal_columns(wide @ _orthonormal_columns(wide.T @ tall))
-    return tall
-
-
-def _orthonormal_columns(tall: Tensor) -> Tensor:
-    basis = orthonormal(tall)
-    return tall @ basis.mix.float()

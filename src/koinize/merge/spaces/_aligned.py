@@ -34,8 +34,10 @@ class Aligned:
     """Coordinates of N updates of one module: one part, or the two factors (A, B) apart.
 
     lift: factors of a merged X to factors of the merged update. With one part it keeps singular
-    values, so the truncation of X is the truncation of the update.
+    values, so the truncation of X is the truncation of the update. like: a product that a merged X
+    resembles, where X is too large to look for its strongest directions without a hint.
     """
 
     parts: tuple[Part, ...]
     lift: Callable[[Factors], Factors]
+    like: Factors | None = None

@@ -41,7 +41,11 @@ def space(factors: Sequence[Factors]) -> Aligned:
         return torch.cat([(B[k::STRIDE] @ A[:, k::STRIDE]).reshape(-1) for k in remainders])
 
     part = Part(shape, block, group=height, sample=sample)
-    return Aligned((part,), lift=lambda merged: merged)
+    whole_sum = Factors(
+        B=torch.cat([update.B for update in factors], dim=1),
+        A=torch.cat([update.A for update in factors], dim=0),
+    )
+    return Aligned((part,), lift=lambda merged: merged, like=whole_sum)
 
 
 def group_rows(columns: int) -> int:
