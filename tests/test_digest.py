@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koinize.digest import CHUNK_BYTES, digest, digest_unordered, file_digest, short
+from koinize.digest import digest, digest_unordered, file_digest, short
 
 SCALARS = (
     st.none()
@@ -116,7 +116,7 @@ def test_a_bag_has_no_order_but_counts(values, random):
     assert digest_unordered([*values, *values[:1]]) != digest_unordered(values) or not values
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, CHUNK_BYTES + 1])
+@pytest.mark.parametrize("size", [0, 1, 1 << 18, (1 << 18) + 1])
 def test_a_file_has_the_plain_digest_of_its_bytes(tmp_path, size):
     content = bytes(range(256)) * (size // 256 + 1)
     (tmp_path / "file").write_bytes(content[:size])

@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-CHUNK_BYTES = 1 << 20
 _LENGTH = struct.Struct(">Q").pack
 
 
@@ -34,11 +33,8 @@ def digest_unordered(values: Iterable[object]) -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256, as 64 hex digits, of a file's bytes. Raises OSError."""
-    state = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            state.update(chunk)
-    return state.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def short(identity: str) -> str:

@@ -1,8 +1,10 @@
 """What every recipe promises about memory and devices, measured on its tensors."""
 
+import math
 import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from koinize.adapter import AdapterHeader, Factors, ModuleHeader
 from koinize.engine.memory import byte_count, module_bytes, modules_at_once
 from koinize.engine.stream import MergeStream
 from koinize.errors import InputError, StepError
+from koinize.merge import place
 from koinize.merge.compose import merge_module
 from koinize.recipe import RECIPES, merge_settings
 
@@ -104,13 +107,27 @@ def test_a_module_takes_no_more_than_the_plan_says(recipe):
 @every_recipe
 def test_every_tensor_is_made_where_the_factors_are(recipe):
     """With another default device, a tensor that forgets its place would mix the two and fail."""
-    small = updates(20, 30)
-    for settings in variants(recipe):
+    for small, settings in product((updates(20, 30), updates()), variants(recipe)):
         here = merge_module("m", small, settings).factors
         with torch.device("meta"):
             there = merge_module("m", small, settings).factors
         assert torch.equal(here.A, there.A)
         assert torch.equal(here.B, there.B)
+
+
+@every_recipe
+def test_what_is_done_on_a_gpu_gives_the_same(monkeypatch, recipe):
+    """The ways that only a GPU takes, taken by the CPU: the same within the rounding of float32."""
+    for settings in variants(recipe):
+        here = merge_module("m", updates(), settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(place, "on_cpu", lambda _: False)
+            there = merge_module("m", updates(), settings)
+        expected, found = (one.factors.B @ one.factors.A for one in (here, there))
+        # Sums are added up in another order, so a nearly tied vote may turn over: some ten
+        # roundings (2^-24) of the entries, each of which may count for as much as any other.
+        assert float((found - expected).norm() / expected.norm()) <= math.sqrt(10 * 2.0**-24)
+        assert there.error == pytest.approx(here.error, rel=1e-3, abs=1e-4)
 
 
 def test_sizes():

@@ -124,7 +124,7 @@ def merge_adapters(
     place = merge_device(device)
     headers = plan_merge(adapters, chosen)
     limit = None if max_memory is None else byte_count(max_memory)
-    ahead = modules_at_once(headers, chosen, limit, max(1, threads))
+    ahead = modules_at_once(headers, chosen, limit, max(1, threads), place.type == "cpu")
     with ThreadPoolExecutor(max(1, threads), initializer=single_threaded) as pool:
         inputs = dict(zip(headers, pool.map(adapter_digest, headers.values()), strict=True))
         try:

@@ -43,15 +43,17 @@ def modules_at_once(
     settings: MergeSettings,
     limit: int | None,
     threads: int,
+    on_cpu: bool = True,
 ) -> int:
     """How many modules may be in flight: one more than threads, or as many as the limit holds.
 
-    Raises InputError if the largest module alone does not fit, with what it needs.
+    on_cpu: whether cores do the work; a GPU has no tiles, and whole matrices instead. Raises
+    InputError if the largest module alone does not fit, with what it needs.
     """
     if limit is None:
         return threads + 1
     largest, module = max(
-        (module_bytes(headers, settings, name), name)
+        (module_bytes(headers, settings, name, on_cpu), name)
         for name in {name for header in headers.values() for name in header.modules}
     )
     # Beside the modules in flight, one is being written.
@@ -69,12 +71,18 @@ def modules_at_once(
     return min(threads + 1, (limit - written) // largest)
 
 
-def module_bytes(headers: Mapping[str, AdapterHeader], settings: MergeSettings, module: str) -> int:
+def module_bytes(
+    headers: Mapping[str, AdapterHeader],
+    settings: MergeSettings,
+    module: str,
+    on_cpu: bool = True,
+) -> int:
     """The most bytes of tensors that merging one module holds at a time."""
     from koinize.merge.approximation import krylov_columns
     from koinize.merge.compose import done_on_factors
     from koinize.merge.linalg import GRAM_ROWS
     from koinize.merge.spaces.dense import group_rows
+    from koinize.merge.sparsify._trimmed import waiting_bytes
     from koinize.merge.stack import TILE_ELEMENTS
 
     outputs, inputs, ranks = _shape(headers, module)
@@ -87,9 +95,11 @@ def module_bytes(headers: Mapping[str, AdapterHeader], settings: MergeSettings, 
         return total
     entries, item = _coordinates(recipe.space, outputs, inputs, ranks)
     masked = settings.resolve("rescale") == "l1"
-    total += (WHOLE_WITH_MASKS if masked else WHOLE) * item * entries
-    tile = max(TILE_ELEMENTS, group_rows(inputs) * inputs)
-    total += (3 * len(headers) + 6) * item * min(tile, entries)
+    whole = (WHOLE_WITH_MASKS if masked else WHOLE) * item * entries
+    if "trim" in recipe.sparsify:
+        whole = max(whole, item * entries + waiting_bytes(entries, len(headers)))
+    tile = max(TILE_ELEMENTS, group_rows(inputs) * inputs) if on_cpu else entries
+    total += whole + (3 * len(headers) + 6) * item * min(tile, entries)
     wanted = settings.of_module(module).rank
     rank = min(stacked, wanted) if isinstance(wanted, int) else stacked
     # The space, its newest columns before and after they are made orthonormal, and `like`.

@@ -62,7 +62,7 @@ def approximate(
     if side <= EXACT_SIDE or 2 * _block_size(largest) > side:
         space, total = Projection((), (wide.T,)), None
     else:
-        total = _square_norm(wide)
+        total = _square_norm(matrix)
         if like is not None and not upright:
             like = Factors(B=like.A.T, A=like.B.T)
         space = krylov_space(wide, largest, total, _start(wide, largest, module, like))

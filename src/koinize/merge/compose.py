@@ -13,6 +13,7 @@ from torch import Tensor
 
 from koinize.adapter import Factors
 from koinize.catalog import Catalog
+from koinize.merge import place
 from koinize.merge.approximation import Approximation, approximate
 from koinize.merge.combine._linear import Linear
 from koinize.merge.linalg import columns
@@ -49,7 +50,7 @@ def merge_module(
     aligned = SPACES.get(recipe.space)(factors)
     merged = []
     for part in aligned.parts:
-        stack = _stack(module, languages, part)
+        stack = _stack(module, languages, part, factors)
         for name in recipe.sparsify:
             sparsify = _with_options(SPARSIFIERS.get(name), settings, thresholds=thresholds)
             stack = sparsify(stack)
@@ -77,14 +78,18 @@ def entries(
     parts = SPACES.get(settings.composition().space)(factors).parts
 
     def matrices(index: int) -> list[Tensor]:
-        return [_stack(module, languages, part).matrix(index) for part in parts]
+        return [_stack(module, languages, part, factors).matrix(index) for part in parts]
 
     return {language: matrices(index) for index, language in enumerate(languages)}
 
 
-def _stack(module: str, languages: tuple[str, ...], part: Part) -> Stack:
+def _stack(
+    module: str, languages: tuple[str, ...], part: Part, factors: Sequence[Factors]
+) -> Stack:
+    """The part's X_i in tiles for a core, or each in one piece for a GPU."""
     name = f"{module}.{part.name}" if part.name else module
-    return Stack(name, languages, part.shape, part.block, part.dtype, part.group, part.sample)
+    group = part.group if place.on_cpu(factors[0].B) else part.shape[0]
+    return Stack(name, languages, part.shape, part.block, part.dtype, group, part.sample)
 
 
 def _as_read(update: Factors, settings: MergeSettings) -> Factors:
@@ -98,8 +103,8 @@ def _side_by_side(factors: Sequence[Factors], coefficients: Sequence[float]) -> 
     """sum c_i B_i A_i as one product."""
     counts = [update.rank for update in factors]
     B = factors[0].B.new_empty(factors[0].B.shape[0], sum(counts))
-    for place, update, c in zip(columns(B, counts), factors, coefficients, strict=True):
-        torch.mul(update.B, c, out=place)
+    for part, update, c in zip(columns(B, counts), factors, coefficients, strict=True):
+        torch.mul(update.B, c, out=part)
     return Factors(B=B, A=torch.cat([update.A for update in factors], dim=0))
 
 

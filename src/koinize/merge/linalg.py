@@ -13,6 +13,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from koinize.merge import place
+
 # Directions weaker than this share of the strongest are rounding noise of float32 inputs.
 NEGLIGIBLE = 1e-6
 # A Gram matrix is computed in this many groups of columns, if they are not too narrow to be fast,
@@ -54,7 +56,10 @@ def times(talls: Sequence[Tensor], small: Tensor) -> Tensor:
 
 
 def gram(*talls: Tensor) -> Tensor:
-    """`T' @ T` of T = [T_1 ... T_N] in float64; of its two equal halves only one is computed."""
+    """`T' @ T` of T = [T_1 ... T_N] in float64; a core computes one of its two equal halves."""
+    if not place.on_cpu(talls[0]):
+        whole = torch.cat(talls, dim=1).double()
+        return whole.T @ whole
     count, widths = talls[0].shape[0], [tall.shape[1] for tall in talls]
     size = sum(widths)
     result = talls[0].new_zeros((size, size), dtype=torch.float64)
@@ -62,8 +67,8 @@ def gram(*talls: Tensor) -> Tensor:
     strip = _like(talls[0], min(GRAM_ROWS, count), size)
     for first in range(0, count, GRAM_ROWS):
         strip = strip[: count - first]
-        for place, tall in zip(columns(strip, widths), talls, strict=True):
-            place.copy_(tall[first : first + GRAM_ROWS])
+        for part, tall in zip(columns(strip, widths), talls, strict=True):
+            part.copy_(tall[first : first + GRAM_ROWS])
         for start in range(0, size, step):
             stop = min(start + step, size)
             result[start:stop, :stop].addmm_(strip[:, start:stop].T, strip[:, :stop])

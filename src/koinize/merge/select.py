@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from koinize.merge import place
 from koinize.merge.stack import Stack
 
 # Every STRIDE-th entry is sampled to guess a bracket; a prime, so that it walks over all columns.
-STRIDE = 251
-SMALL = PIECE = 1 << 16
+STRIDE = 61
+STANDARD_ERRORS = 6.0  # of the sample, between the guess and each end of the bracket
+SMALL = 1 << 16
+PIECE = 1 << 17  # entries that are compared at a time: they stay in the cache
 
 
 def kept_count(density: float, entries: int) -> int:
@@ -38,7 +41,7 @@ def magnitude_threshold(matrix: Tensor, count: int) -> float:
         found = _sifted([magnitudes], magnitudes[::STRIDE], count, entries)
         if found is not None:
             return found
-    return _largest(magnitudes, count)
+    return largest(magnitudes, count)
 
 
 def stack_threshold(stack: Stack, index: int, count: int) -> float:
@@ -54,7 +57,7 @@ def stack_threshold(stack: Stack, index: int, count: int) -> float:
 
 def _sifted(tiles: Iterable[Tensor], sample: Tensor, count: int, entries: int) -> float | None:
     """The `count`-th largest of the magnitudes in all tiles, or None if the sample misled."""
-    low, high = _bracket(sample, count / entries)
+    low, high = bracket(sample, count / entries)
     above, inside = 0, []
     for tile in tiles:
         larger, between = _sift(tile, low, high)
@@ -62,13 +65,13 @@ def _sifted(tiles: Iterable[Tensor], sample: Tensor, count: int, entries: int) -
         inside.append(between)
     candidates = torch.cat(inside)
     if above < count <= above + len(candidates):
-        return _largest(candidates, count - above)
+        return largest(candidates, count - above)
     return None
 
 
 def _sift(magnitudes: Tensor, low: float, high: float) -> tuple[int, Tensor]:
     """How many lie above `high`, and those in [low, high]; in pieces that stay in the cache."""
-    if magnitudes.device.type != "cpu":
+    if not place.on_cpu(magnitudes):
         larger = magnitudes > high
         return int(larger.sum()), magnitudes[(magnitudes >= low) ^ larger]
     values = magnitudes.numpy()
@@ -81,18 +84,22 @@ def _sift(magnitudes: Tensor, low: float, high: float) -> tuple[int, Tensor]:
     return above, torch.from_numpy(np.concatenate(inside))
 
 
-def _largest(values: Tensor, count: int) -> float:
-    place = len(values) - count
-    if values.device.type != "cpu":
-        return float(values.kthvalue(place + 1).values)
-    return float(np.partition(values.numpy(), place)[place])
+def largest(values: Tensor, count: int) -> float:
+    """The `count`-th largest of the values."""
+    index = len(values) - count
+    if not place.on_cpu(values):
+        return float(values.kthvalue(index + 1).values)
+    return float(np.partition(values.numpy(), index)[index])
 
 
-def _bracket(sample: Tensor, share: float) -> tuple[float, float]:
-    """Magnitudes that hold the threshold between them, six standard errors apart."""
+def bracket(sample: Tensor, share: float) -> tuple[float, float]:
+    """Magnitudes with the threshold in between, as far apart as the sample is unsure of it.
+
+    sample: magnitudes, of which the threshold has about this share above it.
+    """
     size = len(sample)
-    spread = 6.0 * math.sqrt(size * share * (1.0 - share)) + 1.0
-    ordered = np.sort(sample.cpu().numpy())[::-1]
-    first = max(0, int(size * share - spread))
-    last = min(size - 1, int(size * share + spread))
-    return float(ordered[last]), float(ordered[first])
+    spread = STANDARD_ERRORS * math.sqrt(size * share * (1.0 - share)) + 1.0
+    low = max(0, size - 1 - int(size * share + spread))
+    high = min(size - 1, size - 1 - int(size * share - spread))
+    ordered = np.partition(sample.cpu().numpy(), sorted({low, high}))
+    return float(ordered[low]), float(ordered[high])

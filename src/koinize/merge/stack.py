@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+Combine = Callable[[list[Tensor]], Tensor]
+
 # Elementwise work on a tile should stay within a core's share of the cache.
 TILE_ELEMENTS = 1 << 17
 
@@ -18,8 +20,9 @@ class Stack:
 
     `block(i, rows)` gives rows [start, stop) of X_i as a new tensor that the caller may change.
     Tiles have a multiple of `group` rows. `sample(i)` is a fair sample of the entries of X_i, where
-    there is one that costs less than X_i. Nothing else is kept, so a stack of five dense updates
-    takes no memory of its own.
+    there is one that costs less than X_i. `gathered` is a way to gather that costs less than to ask
+    for every block. Nothing else is kept, so a stack of five dense updates takes no memory of its
+    own.
     """
 
     module: str
@@ -29,6 +32,7 @@ class Stack:
     dtype: torch.dtype = torch.float32
     group: int = 1
     sample: Callable[[int], Tensor] | None = None
+    gathered: Callable[[Combine], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.languages)
@@ -56,10 +60,16 @@ class Stack:
         def changed(index: int, rows: slice) -> Tensor:
             return change(index, rows, block(index, rows))
 
-        return replace(self, block=changed, sample=None)
+        return replace(self, block=changed, sample=None, gathered=None)
 
-    def gather(self, combine: Callable[[list[Tensor]], Tensor]) -> Tensor:
-        """One matrix out of N: `combine` gets the N blocks of a tile and gives one."""
+    def gather(self, combine: Combine) -> Tensor:
+        """One matrix out of N: `combine` gets the N blocks of a tile and gives one.
+
+        What it gives for an entry may depend on the N values of that entry alone, because entries
+        may be handed to it in any company. It may change the blocks.
+        """
+        if self.gathered is not None:
+            return self.gathered(combine)
         result: Tensor | None = None
         for rows in self.rows():
             tile = combine([self.block(index, rows) for index in range(len(self))])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
+from koinize.merge import place
 from koinize.merge.select import STRIDE
 from koinize.merge.spaces._aligned import Aligned, Part
 
@@ -19,9 +20,9 @@ GROUP_ELEMENTS = 1 << 18
 
 
 def space(factors: Sequence[Factors]) -> Aligned:
-    """X_i = D_i (outputs x inputs), formed a few rows at a time."""
+    """X_i = D_i (outputs x inputs), formed a few rows at a time; on a GPU, whole."""
     shape = (factors[0].B.shape[0], factors[0].A.shape[1])
-    height = group_rows(shape[1])
+    height = group_rows(shape[1]) if place.on_cpu(factors[0].B) else shape[0]
 
     def block(index: int, rows: slice) -> Tensor:
         B, A = factors[index].B, factors[index].A
@@ -49,5 +50,5 @@ def space(factors: Sequence[Factors]) -> Aligned:
 
 
 def group_rows(columns: int) -> int:
-    """How many rows of an update with so many columns are always computed together."""
+    """How many rows of an update with so many columns a core always computes together."""
     return min(MOST_ROWS, max(FEWEST_ROWS, GROUP_ELEMENTS // columns))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from koinize.merge.select import kept_count, stack_threshold
+from koinize.merge.select import kept_count
+from koinize.merge.sparsify._trimmed import Trimmed, shrink
 from koinize.merge.stack import Stack
 
 
@@ -28,16 +26,6 @@ def sparsify(
     if density >= 1.0:
         return stack
     if thresholds is not None:
-        lowest = [thresholds[language] for language in stack.languages]
-    else:
-        count = kept_count(density, stack.shape[0] * stack.shape[1]) + extra
-        lowest = [stack_threshold(stack, index, count) for index in range(len(stack))]
-
-    def trimmed(index: int, _rows: slice, block: Tensor) -> Tensor:
-        # hardshrink keeps what lies beyond its bound: the next number below the threshold. The
-        # adapter's thresholds are float32, whatever the space works in.
-        kind = np.float32 if thresholds is not None or block.dtype == torch.float32 else np.float64
-        bound = float(np.nextafter(kind(lowest[index]), kind(0.0)))
-        return torch.hardshrink(block, bound, out=block)
-
-    return stack.each(trimmed)
+        return stack.each(lambda i, _rows, block: shrink(block, thresholds[stack.languages[i]]))
+    trimmed = Trimmed(stack, kept_count(density, stack.shape[0] * stack.shape[1]) + extra)
+    return replace(stack.each(trimmed.cut), gathered=trimmed.gather)
