@@ -235,7 +235,8 @@ def test_fuse_refuses_a_base_that_does_not_fit(tmp_path, adapters):
     with pytest.raises(InputError) as caught:
         fuse_adapter(other, base, out=tmp_path / "out")
     assert str(caught.value) == (
-        f"{base} the base has no tensor 'model.layers.0.q_prog.weight'; did you mean '{Q}.weight'?"
+        f"{base} has no tensor 'model.layers.0.q_prog.weight', which the adapter changes; did you "
+        f"mean '{Q}.weight'?"
     )
     with pytest.raises(InputError) as caught:
         fuse_adapter(adapters["en"], tmp_path, out=tmp_path / "out")

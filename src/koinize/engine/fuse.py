@@ -114,7 +114,7 @@ def _target(
     name = next((one for one in names if one in tensors), None)
     if name is None:
         raise InputError(
-            f"the base has no tensor '{names[0]}'",
+            f"has no tensor '{names[0]}', which the adapter changes",
             where=str(base),
             remedy=did_you_mean(names[0], tensors),
         )

@@ -80,7 +80,7 @@ def _sift(magnitudes: Tensor, low: float, high: float) -> tuple[int, Tensor]:
         piece = values[start : start + PIECE]
         beyond = piece > high
         above += int(np.count_nonzero(beyond))
-        inside.append(piece[(piece >= low) ^ beyond])
+        inside.append(piece[np.flatnonzero((piece >= low) ^ beyond)])  # faster than a mask
     return above, torch.from_numpy(np.concatenate(inside))
 
 
