@@ -4,11 +4,11 @@
     git clone https://github.com/apanariello4/core-space-merging && \\
     python benchmarks/reference_parity.py --knots KnOTS --core core-space-merging
 
-(Compared at KnOTS' commit baa35e8 and core-space-merging's 85176fa.) Runs the two repositories' mergers as they are (their `utils`, which loads data sets and CLIP, is
+Runs the two repositories' mergers as they are (their `utils`, which loads data sets and CLIP, is
 replaced by the two look-ups that the mergers need) on small adapters of three modules, prints the
 largest difference to koinize's result relative to the largest entry, and writes the same into
-benchmarks/results/reference_parity.md. The repositories are no part of koinize. Random masks are
-koinize's, put in place of theirs.
+benchmarks/results/reference_parity.md. Compared at KnOTS' commit baa35e8 and at 85176fa of
+core-space-merging, which are no part of koinize. Random masks are koinize's, put in place of theirs.
 """
 
 from __future__ import annotations
