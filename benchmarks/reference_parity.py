@@ -8,7 +8,7 @@ Runs the two repositories' mergers as they are (their `utils`, which loads data 
 replaced by the two look-ups that the mergers need) on small adapters of three modules, prints the
 largest difference to koinize's result relative to the largest entry, and writes the same into
 benchmarks/results/reference_parity.md. Compared at KnOTS' commit baa35e8 and at 85176fa of
-core-space-merging, which are no part of koinize. Random masks are koinize's, put in place of theirs.
+core-space-merging, which are no part of koinize. The random masks are koinize's in both.
 """
 
 from __future__ import annotations
