@@ -181,3 +181,19 @@ def test_the_doctor(call: Call, small: Small) -> None:
     assert err == (
         f"koinize: . 1 of {len(checks)} checks found something broken; mend it as it says above\n"
     )
+
+
+def test_the_doctor_examines_the_project_that_was_named(call: Call, small: Small) -> None:
+    assert call("doctor", "--spec", "typo") == (
+        2,
+        "",
+        "koinize: typo there is no such file; go to a project's folder, or name its koinize.yaml "
+        "with --spec\n",
+    )
+    other = small.root / "other.yaml"
+    other.write_text((small.root / "koinize.yaml").read_text().replace("[en, de]", "[en]"))
+    code, out, _ = call("doctor", "--spec", "other.yaml", "--json")
+    assert code == 0
+    found = {one["what"]: one["detail"] for one in json.loads(out)}
+    assert found["other.yaml"] == "1 languages, tasks: mood"
+    assert "koinize.yaml" not in found

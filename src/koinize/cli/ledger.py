@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from koinize.cli.options import SPEC, AsJson, SpecFile, print_json, spec_file
+from koinize.cli.options import SPEC, AsJson, SpecFile, existing_spec_file, print_json
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -121,18 +121,10 @@ def prices(as_json: AsJson = False) -> None:
 
 def _ledger(spec: Path) -> Ledger:
     """The ledger of the project; its koinize.yaml may be broken, but it has to be there."""
-    from koinize.errors import InputError
     from koinize.ledger import Ledger
     from koinize.pipeline.project import HOME
 
-    file = spec_file(spec)
-    if not file.is_file():
-        raise InputError(
-            "there is no such file",
-            where=str(file),
-            remedy="go to a project's folder, or name its koinize.yaml with --spec",
-        )
-    return Ledger(file.parent / HOME / "ledger.jsonl")
+    return Ledger(existing_spec_file(spec).parent / HOME / "ledger.jsonl")
 
 
 def _table(first: str, lines: Iterable[tuple[str, Sum]]) -> Table:

@@ -34,6 +34,23 @@ def spec_file(spec: Path) -> Path:
     return spec / SPEC_FILE if spec.is_dir() else spec
 
 
+def existing_spec_file(spec: Path) -> Path:
+    """The same, for commands that put up with a broken koinize.yaml, but not with none.
+
+    Raises InputError.
+    """
+    from koinize.errors import InputError
+
+    file = spec_file(spec)
+    if not file.is_file():
+        raise InputError(
+            "there is no such file",
+            where=str(file),
+            remedy="go to a project's folder, or name its koinize.yaml with --spec",
+        )
+    return file
+
+
 def print_json(value: object) -> None:
     """Write one JSON document; what JSON does not know (decimals, paths, dates) becomes text."""
     json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)

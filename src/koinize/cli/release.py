@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from koinize.cli.options import SPEC, AsJson, SpecFile, TaskName, open_project, print_json
+from koinize.cli.options import (
+    SPEC,
+    AsJson,
+    SpecFile,
+    TaskName,
+    existing_spec_file,
+    open_project,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from koinize.pipeline import Plan, Project
@@ -246,10 +254,11 @@ def doctor(
     from koinize.errors import KoinizeError
     from koinize.release import doctor
 
-    root = spec if spec.is_dir() else spec.parent
+    file = existing_spec_file(spec)
+    root = file.parent
     for did in doctor.mend(root) if mend else ():
         typer.echo(did, err=as_json)
-    checks = doctor.examine(root)
+    checks = doctor.examine(root, file.name)
     if as_json:
         print_json([asdict(one) for one in checks])
     else:

@@ -49,13 +49,15 @@ class Check:
     detail: str
 
 
-def examine(root: Path) -> list[Check]:
-    """Every check of the project in this folder; reads every byte of its artifacts.
+def examine(root: Path, spec: str = SPEC_FILE) -> list[Check]:
+    """Every check of the project in this folder, whose koinize.yaml may have another name.
+
+    Reads every byte of its artifacts.
 
     Finds rather than raises: a broken koinize.yaml or ledger is one of the findings.
     """
     home = root / HOME
-    checks = [*_versions(), _devices(), _specification(root), _disk(root)]
+    checks = [*_versions(), _devices(), _specification(root / spec), _disk(root)]
     if not home.is_dir():
         return [*checks, Check(HOME, "note", "nothing was run here yet")]
     kept = (_lock(home), *_ledger(home), *_artifacts(home), *_memory(home), *_releases(home))
@@ -131,13 +133,13 @@ def _devices() -> Check:
     return Check("device", "good", found)
 
 
-def _specification(root: Path) -> Check:
+def _specification(file: Path) -> Check:
     try:
-        spec = load(root / SPEC_FILE)
+        spec = load(file)
     except KoinizeError as error:
-        return Check(SPEC_FILE, "broken", str(error))
+        return Check(file.name, "broken", str(error))
     return Check(
-        SPEC_FILE, "good", f"{len(spec.languages)} languages, tasks: {', '.join(spec.tasks)}"
+        file.name, "good", f"{len(spec.languages)} languages, tasks: {', '.join(spec.tasks)}"
     )
 
 
