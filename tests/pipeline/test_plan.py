@@ -88,6 +88,20 @@ def test_why_names_rows_with_their_number(small: Small, tmp_path: Path) -> None:
     assert "train/mood/en" not in why
 
 
+def test_why_says_that_a_language_is_new_and_that_one_is_gone(small: Small, tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("dev", 2), ("test", 3)):
+        small.rows("sw", split, [f"sw {split} {n}" for n in range(count)])
+    store = Store(tmp_path / "home")
+    patience = SPEC.replace("{epochs: 2}", "{epochs: 2, patience: 1}")
+    small.spec(patience)
+    why = reasons(small, store, patience.replace("[en, de]", "[en, de, sw]"))
+    assert why["train/mood/comb"] == "dev rows sw added, 2 rows; train rows sw added, 5 rows"
+    assert why["train/mood/sw"] == "never done"
+    assert why["merge/mood/ties density 0.5"] == "train/mood/sw added"
+    why = reasons(small, store, patience.replace("[en, de]", "[en, sw]"))
+    assert why["train/mood/comb"] == "dev rows de no longer used; train rows de no longer used"
+
+
 def reasons(small: Small, store: Store, spec: str) -> dict[str, str]:
     """Why, after everything was done with the usual settings, these need something else."""
     for one in small.steps().values():

@@ -131,22 +131,30 @@ class _Reasons:
         return "; ".join(changes) or "koinize computes it differently now"
 
     def _changes(self, label: str, step: Step, before: Artifact) -> list[str]:
+        if label not in step.identity:
+            return [f"{label} no longer used"]
+        if label not in before.inputs:
+            return [self._added(label, step)]
         if label in step.rows:
             old = before.facts.get("rows", {}).get(label)
             differs = old not in (None, step.rows[label])
             return [f"{label} changed" + (f", {step.rows[label] - old:+d} rows" if differs else "")]
         if label in step.uses:
-            upstream = self.labels.get(step.uses[label], label)
             made = "changed" if step.uses[label] in self.present else "is made anew"
-            return [f"{upstream} {made}"]
-        if label not in step.identity:
-            return [f"{label} no longer used"]
-        if label not in before.inputs:
-            return [f"{label} added"]
+            return [f"{self._upstream(label, step)} {made}"]
         said = before.facts.get("settings", {}).get(label)
         return list(_changed_settings(label, said, step.settings.get(label))) or [
             f"{label} changed"
         ]
+
+    def _added(self, label: str, step: Step) -> str:
+        if label in step.rows:
+            return f"{label} added, {step.rows[label]} rows"
+        return f"{self._upstream(label, step) if label in step.uses else label} added"
+
+    def _upstream(self, label: str, step: Step) -> str:
+        """The name of a step that this one uses."""
+        return self.labels.get(step.uses[label], label)
 
 
 def _changed_settings(
