@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from koinize.cli import project as commands
 from koinize.cli.options import open_project
 from koinize.cli.plan_view import show_plan
 from koinize.ledger import Ledger
-from koinize.pipeline import Missing
+from koinize.pipeline import Missing, Step
 from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
 from tests.cli.conftest import Call
@@ -299,6 +300,41 @@ def test_a_reason_is_shown_as_it_is(
     missing = Missing(project.steps[0], why, 1.0)
     show_plan(replace(project.plan(), missing=(missing,)), project)
     assert f"base  {why}" in capsys.readouterr().out
+
+
+def step(name: str, split: str = "") -> Step:
+    kind, task, *_ = name.split("/")
+    return Step(kind=kind, name=name, inputs={}, task=task, split=split)
+
+
+def test_a_long_plan_has_a_line_for_all_steps_that_are_missing_alike(
+    call: Call, small: Small, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    languages = ("de", "en", "ja", "zh")
+    missing = [
+        *(Missing(step(f"train/t/{one}"), "never done", 1.0) for one in ("en", "comb")),
+        Missing(step("train/t/de"), "train rows de changed, +1 rows", 2.0),
+    ]
+    for number, language in enumerate(languages * 2):  # a new system and an old one in turn
+        for system, why in (("new", "never done"), ("old", f"merge/t/{number} is made anew")):
+            name = f"evaluate/t/{system}{number}/{language}/test"
+            missing.append(Missing(step(name, split="test"), why, 0.25))
+    missing += [Missing(step(f"merge/t/{one}"), "train/t/de is made anew", 1.0) for one in range(6)]
+    project = open_project(small.root)
+    show_plan(replace(project.plan(), missing=tuple(missing)), project)
+    table = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [re.split(r"  +", line) for line in table[1:7]] == [
+        ["train/t/en", "never done", "1.0 s"],
+        ["train/t/comb", "never done", "1.0 s"],
+        ["train/t/de", "train rows de changed, +1 rows", "2.0 s"],
+        ["evaluate/t/... test, 8 steps", "never done", "2.0 s"],
+        ["evaluate/t/... test, 8 steps", "what they read or use changed", "2.0 s"],
+        ["merge/t/..., 6 steps", "train/t/de is made anew", "6.0 s"],
+    ]
+    assert table[7].startswith("25 of ")
+    show_plan(replace(project.plan(), missing=tuple(missing[:24])), project)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 24 + 3
 
 
 def test_a_report_for_machines_where_nothing_can_be_written(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from koinize.pipeline import Missing, Plan, Project
 from koinize.pipeline.estimate import Estimate, Schedule
+from koinize.pipeline.plan import GONE, NEVER, NEWER
 
 ROWS_BEFORE_GROUPING = 24
 
@@ -171,22 +171,28 @@ def _money(value: float) -> str:
     return f"{value:.6f}"
 
 
-def _lines(missing: Iterable[Missing]) -> Iterable[tuple[str, str, float]]:
-    """A line a step; a long run of evaluations of one task and split becomes one line."""
-    listed = list(missing)
-    if len(listed) <= ROWS_BEFORE_GROUPING:
-        yield from ((one.step.name, one.why, one.seconds) for one in listed)
-        return
-    for (kind, task, split, why), group in groupby(listed, _alike):
-        some = list(group)
-        seconds = sum(one.seconds for one in some)
-        if kind != "evaluate" or len(some) == 1:
-            yield from ((one.step.name, one.why, one.seconds) for one in some)
-        else:
-            yield f"evaluate/{task}/... {split}, {len(some)} steps", why, seconds
+def _lines(missing: Sequence[Missing]) -> Iterator[tuple[str, str, float]]:
+    """A line a step; in a long plan, a line for all steps of a kind that are missing alike."""
+    groups: dict[tuple[str, ...], list[Missing]] = {}
+    for one in missing:
+        alike = _alike(one) if len(missing) > ROWS_BEFORE_GROUPING else (one.step.name,)
+        groups.setdefault(alike, []).append(one)
+    for some in groups.values():
+        step, whys = some[0].step, {one.why for one in some}
+        several = (
+            f"{'/'.join(step.name.split('/')[:2])}/... {step.split}".rstrip()
+            + f", {len(some)} steps"
+        )
+        yield (
+            step.name if len(some) == 1 else several,
+            whys.pop() if len(whys) == 1 else "what they read or use changed",
+            sum(one.seconds for one in some),
+        )
 
 
-def _alike(one: Missing) -> tuple[str, str, str, str]:
-    why = one.why if one.step.kind != "evaluate" else "systems or rows changed"
-    never = one.step.kind == "evaluate" and one.why == "never done"
-    return one.step.kind, one.step.task, one.step.split, "never done" if never else why
+def _alike(one: Missing) -> tuple[str, ...]:
+    """Equal for the steps that may share a line. A training has its own: it is what costs."""
+    step = one.step
+    if step.kind == "train":
+        return (step.name,)
+    return step.kind, step.task, step.split, one.why if one.why in (NEVER, GONE, NEWER) else ""

@@ -15,6 +15,8 @@ from koinize.pipeline.step import Step
 from koinize.store import Artifact, Store
 
 SHOWN_CHANGES = 3
+NEVER, GONE, NEWER = "never done", "its artifact is gone", "koinize computes it differently now"
+"""The reasons that name nothing."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,10 @@ class _Reasons:
         if step.why:
             return step.why
         if last == step.id:
-            return "its artifact is gone"
+            return GONE
         before = self.store.manifest(last) if last else None
         if before is None:
-            return "never done"
+            return NEVER
         changes = [
             change
             for label in sorted({*before.inputs, *step.identity})
@@ -128,7 +130,7 @@ class _Reasons:
         if len(changes) > SHOWN_CHANGES:
             more = len(changes) - SHOWN_CHANGES + 1
             changes[SHOWN_CHANGES - 1 :] = [f"{more} more inputs changed"]
-        return "; ".join(changes) or "koinize computes it differently now"
+        return "; ".join(changes) or NEWER
 
     def _changes(self, label: str, step: Step, before: Artifact) -> list[str]:
         if label not in step.identity:
