@@ -40,6 +40,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.ends: list[tuple[str, str]] = []
+        self.seconds: dict[str, float] = {}
 
     def planned(self, todo: Plan) -> None: ...
 
@@ -49,6 +50,7 @@ class Recorder:
 
     def ended(self, step: Step, seconds: float, error: str) -> None:
         self.ends.append((step.name, error))
+        self.seconds[step.name] = seconds
 
 
 def fake(trouble: Callable[[Step], None]) -> Callable[[Job], dict[str, object]]:
@@ -187,11 +189,13 @@ def working(seconds: float, load: float = 0.0) -> Callable[[Job], dict[str, obje
     return perform
 
 
-def run_with(small: Small, monkeypatch: pytest.MonkeyPatch, perform: object) -> None:
+def run_with(small: Small, monkeypatch: pytest.MonkeyPatch, perform: object) -> Recorder:
     monkeypatch.setattr(running, "perform", perform)
     home = small.root / ".koinize"
     spec = load(small.root / "koinize.yaml")
-    running.run(absent(small)[:6], spec, small.root, home, Recorder())
+    recorder = Recorder()
+    running.run(absent(small)[:6], spec, small.root, home, recorder)
+    return recorder
 
 
 def test_the_intervals_of_a_run_are_its_wall_time_on_the_whole_machine(
@@ -211,13 +215,14 @@ def test_the_intervals_of_a_run_are_its_wall_time_on_the_whole_machine(
 def test_loading_the_model_is_an_interval_of_its_own_and_no_part_of_the_step(
     small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_with(small, monkeypatch, working(0.01, load=0.006))
+    recorder = run_with(small, monkeypatch, working(0.01, load=0.006))
     [loading] = [one for one in everything(small) if one.kind == LOAD]
     step = next(one for one in intervals(small) if one.artifact == loading.artifact)
     assert (loading.step, loading.status, loading.seconds) == ("load", "done", Decimal("0.006"))
     assert loading.end == step.begin
     assert (loading.share, loading.device) == (step.share, step.device)
     assert step.seconds >= Decimal("0.004")
+    assert recorder.seconds == {one.step: float(one.seconds) for one in intervals(small)}
 
 
 def test_a_load_is_never_longer_than_its_step(

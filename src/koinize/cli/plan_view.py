@@ -178,16 +178,12 @@ def _lines(missing: Sequence[Missing]) -> Iterator[tuple[str, str, float]]:
         alike = _alike(one) if len(missing) > ROWS_BEFORE_GROUPING else (one.step.name,)
         groups.setdefault(alike, []).append(one)
     for some in groups.values():
-        step, whys = some[0].step, {one.why for one in some}
-        several = (
-            f"{'/'.join(step.name.split('/')[:2])}/... {step.split}".rstrip()
-            + f", {len(some)} steps"
-        )
-        yield (
-            step.name if len(some) == 1 else several,
-            whys.pop() if len(whys) == 1 else "what they read or use changed",
-            sum(one.seconds for one in some),
-        )
+        name, whys = some[0].step.name, {one.why for one in some}
+        if len(some) > 1:
+            kind, task, *_ = name.split("/")
+            name = f"{kind}/{task}/... {some[0].step.split}".rstrip() + f", {len(some)} steps"
+        why = whys.pop() if len(whys) == 1 else "what they read or use changed"
+        yield name, why, sum(one.seconds for one in some)
 
 
 def _alike(one: Missing) -> tuple[str, ...]:

@@ -48,7 +48,10 @@ class Watcher(Protocol):
         """It did `done` of `total` parts of it."""
 
     def ended(self, step: Step, seconds: float, error: str) -> None:
-        """It is over; an empty error means that its artifact is committed."""
+        """It is over after so many seconds, loading the model before it not among them.
+
+        An empty error means that its artifact is committed.
+        """
 
 
 @dataclass
@@ -314,7 +317,7 @@ class _Run:
             self._record_start(one, name, LOAD, LOAD)
             energy = self._energy(loading)
             self.ledger.end(name, status="done", seconds=load, energy=energy, at=end)
-        self.watcher.ended(one.step, float(whole), error)
+        self.watcher.ended(one.step, float(whole - load), error)
 
     def _show(self, one: _Running) -> None:
         try:
