@@ -373,6 +373,30 @@ def test_a_killed_run_is_closed_by_its_own_clock(path, clocks):
     assert (rest.kind, rest.seconds, rest.machine_seconds) == ("idle", 5, 1)
 
 
+@pytest.mark.parametrize("written", [0, 1, 2], ids=["no", "the start of its", "the whole"])
+def test_work_that_was_kept_is_done_and_so_is_the_loading_before_it(path, written):
+    """Killed with the artifact there and no, some or all lines about loading the model for it."""
+    ledger = Ledger(path)
+    start(ledger, "de", at=Decimal(2))
+    load = {"step": "load", "kind": "load", "at": Decimal(2)}
+    if written:
+        start(ledger, "de-load", **load)
+    if written == 2:
+        ledger.end("de-load", status="done", seconds=3, at=Decimal(5))
+    facts = {"seconds": 4, "load_seconds": 3, "tokens": 7, "units": 9}
+    kept = {"train": facts, "load": {"seconds": 3}}
+    Ledger(path).close_abandoned(Heartbeat(0.0, "r1", Decimal(8)), lambda one: kept[one.kind])
+    de, loading, rest = Ledger(path).intervals()
+    assert (de.status, de.seconds, de.tokens, de.units) == ("done", 4, 7, 9)
+    assert (loading.kind, loading.status, loading.seconds) == ("load", "done", 3)
+    assert (loading.artifact, loading.share, loading.price) == (de.artifact, de.share, PRICE)
+    assert loading.end == de.begin
+    # From 2 s to 2 + 3 + 4 s, later than the heartbeat, half of the machine was held.
+    assert (rest.kind, rest.seconds) == ("idle", 9)
+    assert round(rest.machine_seconds, 6) == Decimal("5.5")
+    assert Ledger(path).verify().records == 6
+
+
 def test_a_heartbeat_of_another_run_tells_no_more_than_its_time(path):
     start(Ledger(path), "de")
     began = Ledger(path).intervals()[0].started.timestamp()

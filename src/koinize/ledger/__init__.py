@@ -161,6 +161,27 @@ class Ledger:
             }
         )
 
+    def loaded(
+        self,
+        interval: str,
+        seconds: Decimal,
+        *,
+        run: str,
+        artifact: str,
+        device: str,
+        share: str,
+        price: Mapping[str, str],
+        at: Decimal,
+        energy: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record what a worker took to load the model for the work of `interval`.
+
+        `at` is when it began, in seconds since its run did.
+        """
+        name, what = _load_of(interval), {"step": LOAD, "kind": LOAD, "artifact": artifact}
+        self.start(name, run=run, **what, device=device, share=share, price=price, at=at)
+        self.end(name, status="done", seconds=seconds, energy=energy, at=at + seconds)
+
     @contextmanager
     def recording(
         self,
@@ -235,7 +256,8 @@ class Ledger:
         """Close what a killed run left open, as interrupted at the last heartbeat.
 
         A bare number is that heartbeat's Unix time. Where `kept` has the seconds, tokens and units
-        of what the work made, it was only killed before it could say so here: that one is done.
+        of what the work made, it was only killed before it could say so here: that one is done,
+        and so is the loading of the model before it, where `kept` has its `load_seconds`.
         A run that did not live to record its idle time gets it, too, where its heartbeat says how
         far it was.
         """
@@ -243,11 +265,10 @@ class Ledger:
         history = self._history()
         closed = [one for one in history.intervals if one.status == "open"]
         for interval in closed:
-            origin = history.origins.get(interval.run)
             if (facts := kept(interval)) is None:
-                self._abandon(interval, last, origin)
+                self._abandon(interval, last, history.origins.get(interval.run))
             else:
-                self._complete(interval, facts, origin)
+                self._complete(interval, facts, history)
         if last and last.at is not None and last.run in history.origins:
             self._close_killed(last.run, last.at)
         return closed
@@ -267,16 +288,31 @@ class Ledger:
         seconds = max(Decimal(0), seconds)
         self.end(one.id, status="interrupted", seconds=seconds, error=said, at=at)
 
-    def _complete(self, one: Interval, facts: Mapping[str, Any], origin: Decimal | None) -> None:
+    def _complete(self, one: Interval, facts: Mapping[str, Any], history: _History) -> None:
         """Close one interval by what its work measured."""
         seconds = Decimal(str(facts["seconds"]))
+        load = Decimal(str(facts.get("load_seconds", 0)))
+        origin = history.origins.get(one.run)
+        began = None if origin is None else one.begin - origin
+        recorded = any(other.id == _load_of(one.id) for other in history.intervals)
+        if load and began is not None and not recorded:
+            self.loaded(
+                one.id,
+                load,
+                run=one.run,
+                artifact=one.artifact,
+                device=one.device,
+                share=str(one.share),
+                price=one.price,
+                at=began,
+            )
         self.end(
             one.id,
             status="done",
             seconds=seconds,
             tokens=facts.get("tokens", 0),
             units=facts.get("units", 0),
-            at=None if origin is None else one.begin - origin + seconds,
+            at=None if began is None else began + load + seconds,
         )
 
     def _close_killed(self, run: str, at: Decimal) -> None:
@@ -315,6 +351,11 @@ class Ledger:
     def setbacks(self) -> list[Setback]:
         """Where the wall clock went backwards. Durations do not depend on it, dates do."""
         return self._chain.setbacks()
+
+
+def _load_of(interval: str) -> str:
+    """The id of the interval in which the model was loaded for that one."""
+    return f"{interval}-{LOAD}"
 
 
 def _unix(record: Mapping[str, Any]) -> Decimal:

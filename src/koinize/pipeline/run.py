@@ -236,7 +236,7 @@ class _Run:
         interval = f"{self.name}-{short(step.id)}"
         job = Job(step, self.spec, self.root, self.home, self.executor.threads)
         one = _Running(step, missing.why, interval, self.ledger.at(self.name), job)
-        self._record_start(one, interval, step.kind, step.name)
+        self.ledger.start(interval, step=step.name, kind=step.kind, why=one.why, **self._place(one))
         self._hold(interval, self._share)
         self.watcher.started(step)
         self.open[interval] = one
@@ -247,19 +247,16 @@ class _Run:
         """What one worker holds of the machine; all of them together hold no more than all."""
         return (1 / Decimal(self.executor.workers)).quantize(MILLIONTH, ROUND_DOWN)
 
-    def _record_start(self, one: _Running, interval: str, kind: str, step: str) -> None:
-        self.ledger.start(
-            interval,
-            run=self.name,
-            step=step,
-            kind=kind,
-            artifact=one.step.id,
-            device=machine.device(),
-            share=f"{self._share.normalize():f}",
-            price=self.price,
-            at=one.began,
-            why=one.why if kind == one.step.kind else "",
-        )
+    def _place(self, one: _Running) -> dict[str, Any]:
+        """What the intervals of a step and of loading its model have in common."""
+        return {
+            "run": self.name,
+            "artifact": one.step.id,
+            "device": machine.device(),
+            "share": f"{self._share.normalize():f}",
+            "price": self.price,
+            "at": one.began,
+        }
 
     def _hold(self, name: str, share: Decimal) -> None:
         if self.meter:
@@ -302,6 +299,9 @@ class _Run:
         load = min(whole, Decimal(str(facts.get("load_seconds", 0))).quantize(MILLISECOND))
         loading = None if joules is None else joules * load / whole if whole else Decimal(0)
         del self.open[one.interval]
+        if load:  # before the end of the step, without which nobody would miss it
+            energy = self._energy(loading)
+            self.ledger.loaded(one.interval, load, energy=energy, **self._place(one))
         self.ledger.end(
             one.interval,
             status=status,
@@ -312,11 +312,6 @@ class _Run:
             error=error,
             at=now,
         )
-        if load:
-            name, end = f"{one.interval}-load", one.began + load
-            self._record_start(one, name, LOAD, LOAD)
-            energy = self._energy(loading)
-            self.ledger.end(name, status="done", seconds=load, energy=energy, at=end)
         self.watcher.ended(one.step, float(whole - load), error)
 
     def _show(self, one: _Running) -> None:
