@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from koinize import release
 from koinize.errors import StepError
 from koinize.pipeline import run as running
 from koinize.pipeline.work import Job
+from koinize.release import Garbage
 from tests.cli.conftest import Call
 from tests.pipeline.conftest import Small
 from tests.releasing import finish, prepare, retrain, texts
@@ -154,9 +156,12 @@ def test_two_tasks_have_to_be_told_apart(call: Call, small: Small) -> None:
     )
 
 
+LISTED = "could be removed with --delete; --json names each"
+
+
 def test_garbage_goes_only_when_told(call: Call, small: Small) -> None:
     finish(small)
-    assert call("gc") == (0, "0 artifacts, 0.000 MB, could be removed with --delete\n", "")
+    assert call("gc") == (0, f"0 artifacts, 0.000 MB, {LISTED}\n", "")
     retrain(small, "de", 6)
     finish(small)
     found = json.loads(call("gc", "--dry-run", "--json")[1])
@@ -166,6 +171,20 @@ def test_garbage_goes_only_when_told(call: Call, small: Small) -> None:
     assert code == 0
     assert out.splitlines()[-1].endswith("MB, removed")
     assert json.loads(call("gc", "--json")[1])["artifacts"] == []
+
+
+def test_garbage_is_counted_by_kind(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"train/t/de": 9_000_000, "evaluate/t/x/de/dev": 2_000, "train/t/en": 500_000}
+    some = [Garbage(64 * "a", name, size) for name, size in sizes.items()]
+    some.append(Garbage(64 * "b", "broken", 1_000))
+    monkeypatch.setattr(release, "garbage", lambda _: some)
+    assert call("gc")[1].splitlines() == [
+        "kind        artifacts      size",
+        "train               2  9.500 MB",
+        "evaluate            1  0.002 MB",
+        "broken              1  0.001 MB",
+        f"4 artifacts, 9.503 MB, {LISTED}",
+    ]
 
 
 def test_the_doctor(call: Call, small: Small) -> None:

@@ -102,7 +102,7 @@ def test_garbage_is_weighed_and_what_left_the_project_goes(fake: Arena, finished
     assert ended.code == 0, ended.output
     home = finished / ".koinize"
     size = folder_bytes(home / "artifacts")
-    shown = fake.koinize("gc", cwd=finished).output
+    shown = fake.koinize("gc", "--json", cwd=finished).output
     assert "train/mood/de" in shown
     assert folder_bytes(home / "artifacts") == size
     removed = fake.koinize("gc", "--delete", cwd=finished)

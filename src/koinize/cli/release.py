@@ -237,9 +237,15 @@ def gc(
         print_json({"deleted": delete, "bytes": size, "artifacts": listed})
         return
     if found:
-        rows = [[one.name, one.id[:12], f"{one.bytes / 1e6:.3f} MB"] for one in found]
-        typer.echo("\n".join(aligned(["artifact", "id", "size"], rows)))
-    did = "removed" if delete else "could be removed with --delete"
+        kinds: dict[str, list[int]] = {}
+        for one in found:
+            kinds.setdefault(one.kind, []).append(one.bytes)
+        rows = [
+            [kind, "", str(len(sizes)), f"{sum(sizes) / 1e6:.3f} MB"]
+            for kind, sizes in kinds.items()
+        ]
+        typer.echo("\n".join(aligned(["kind", "", "artifacts", "size"], rows)))
+    did = "removed" if delete else "could be removed with --delete; --json names each"
     typer.echo(f"{len(found)} artifacts, {size / 1e6:.3f} MB, {did}")
 
 

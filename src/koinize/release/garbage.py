@@ -20,6 +20,11 @@ class Garbage:
     name: str
     bytes: int
 
+    @property
+    def kind(self) -> str:
+        """`train` of `train/mood/de`, `whatif` of what answered a question; "broken" is one too."""
+        return self.name.partition("/")[0]
+
 
 def garbage(project: Project) -> list[Garbage]:
     """What could go, the largest first. Nothing is touched.
