@@ -18,6 +18,7 @@ from koinize.ledger import Ledger
 from koinize.pipeline import Plan, Project, work
 from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
+from koinize.record import read_record, write_record
 from koinize.release import Attempt, Attempts, Releases, anchor, promote, rollback
 from koinize.release.attempts import Trial
 from koinize.release.candidate import candidate
@@ -166,6 +167,18 @@ def test_an_edited_or_shortened_record_is_found(small: Small) -> None:
     assert str(error.value) == message
 
 
+def test_a_record_without_margins_is_read(small: Small) -> None:
+    """That of an older koinize, which kept none."""
+    promote(finish(small), "mood", "production")
+    assert try_again(small, 5)
+    path = releases(small).attempts
+    record = read_record(path)
+    assert record is not None
+    assert record["attempts"][0].pop("margins") == {"accuracy": 2.0}
+    write_record(path, record)
+    assert [one.margins for one in attempts(small)] == [{}]
+
+
 def test_where_nothing_could_be_compared_nothing_is_spent(small: Small) -> None:
     promote(finish(small), "mood", "production")
     small.rows("de", "test", texts("de", TEST_ROWS))
@@ -217,7 +230,9 @@ def test_a_metric_that_is_only_shown_has_no_say(small: Small) -> None:
     shown = {(one.language, one.metric): one for one in done.judgement.comparisons}
     assert shown["de", "recall"].verdict.verdict == "worse"
     assert [one.metric for one in done.judgement.gated] == ["accuracy", "accuracy"]
-    assert attempts(small)[0].p_value == shown["de", "accuracy"].verdict.p_value
+    [tried] = attempts(small)
+    assert tried.p_value == shown["de", "accuracy"].verdict.p_value
+    assert tried.margins == {"accuracy": 40}
 
 
 # Drift

@@ -66,6 +66,7 @@ def test_from_the_first_release_to_a_rollback(call: Call, small: Small) -> None:
     assert [(one["trial"], one["passed"], one["budget_left"]) for one in told["attempts"]] == [
         (1, True, 0.025)
     ]
+    assert told["attempts"][0]["margins"] == {"accuracy": 2.0}
     code, out, _ = call("diff", "v1", "2")
     assert code == 0
     assert "the adapter is another one" in out

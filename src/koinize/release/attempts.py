@@ -8,8 +8,8 @@ Decision 007 has the reasons.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,9 @@ class Trial:
 class Attempt:
     """One candidate (an adapter's id) against the release in use, which held `reference`.
 
-    `identity` is the digest of what was compared; `p_value` the largest of all gated comparisons.
+    `identity` is the digest of what was compared; `p_value` the largest of all gated comparisons;
+    `margins` has, by the metrics that decided, the points that a language might lose. It is empty
+    where an older koinize kept none.
     """
 
     utc: str
@@ -48,6 +50,7 @@ class Attempt:
     level: float
     p_value: float
     passed: bool
+    margins: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def budget_left(self) -> float:

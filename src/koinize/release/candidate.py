@@ -48,6 +48,11 @@ class Candidate:
         """Digest of the adapter and the evaluations: equal for what is the same candidate."""
         return digest([self.task, self.adapter.id, sorted(self.artifacts.values())])
 
+    @property
+    def gated_margins(self) -> dict[str, float]:
+        """The points that a language may lose, by the metrics that the gate asks."""
+        return {name: self.margins[name] for name in self.gated}
+
 
 def candidate(project: Project, task: str) -> Candidate:
     """The candidate that the project's store holds now; every artifact read is verified.

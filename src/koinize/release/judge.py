@@ -188,8 +188,8 @@ def comparison_identity(ours: Candidate, theirs: Reference, pairs: Mapping[str, 
         ]
         for language, pair in pairs.items()
     }
-    margins = {name: ours.margins[name] for name in ours.gated}
-    return digest([ours.adapter.id, theirs.release.record["adapter"], margins, answers])
+    reference = theirs.release.record["adapter"]
+    return digest([ours.adapter.id, reference, ours.gated_margins, answers])
 
 
 def judge(

@@ -168,6 +168,7 @@ class _Test:
                     level=trial.level,
                     p_value=found.p_value,
                     passed=found.passes,
+                    margins=self.ours.gated_margins,
                 )
             )
         return found
