@@ -13,15 +13,14 @@ from pathlib import Path
 
 from koinize.ledger import Interval, Ledger, by_run
 from koinize.pipeline.estimate import Rates, together
-from koinize.pipeline.experience import learn
+from koinize.pipeline.experience import learn, subject
 from koinize.pipeline.step import VERSIONS
 
 
 def predict(past: list[Interval], done: list[Interval]) -> str:
     """One line: what these steps took, and what the past says of them."""
     rates = Rates(learn(past), done[0].device)
-    tasks = [one.step.partition("/")[2].partition("/")[0] for one in done]
-    known = [rates.of(one.kind, task) for one, task in zip(done, tasks, strict=True)]
+    known = [rates.of(one.kind, subject(one.kind, one.step)) for one in done]
     parts = [(rate, rate.seconds(one.units)) for rate, one in zip(known, done, strict=True)]
     found, took = together(parts), float(sum(one.seconds for one in done))
     verdict = "held" if found.low <= took <= found.high else "missed"

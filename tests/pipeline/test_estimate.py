@@ -10,6 +10,7 @@ import pytest
 from koinize.ledger import LOAD
 from koinize.pipeline.estimate import (
     GUESS,
+    OTHER_RECIPE,
     OTHER_TASK,
     PRIOR_DRIFT,
     PRIOR_SCATTER,
@@ -116,6 +117,32 @@ def test_rates_belong_to_a_task_and_a_machine() -> None:
     assert (elsewhere.per_unit, elsewhere.learnt) == (7.0, True)
     assert elsewhere.drift > GUESS
     assert (guess.drift, guess.learnt) == (GUESS, False)
+
+
+def test_the_rate_of_a_merge_belongs_to_its_recipe() -> None:
+    device = interval("x", "1", 1).device
+    merges = [
+        interval("merge", "2", 1, step="merge/topic/mean scale 2"),
+        interval("merge", "4", 1, step="merge/summary/mean"),
+        interval("merge", "300", 1, step="merge/topic/ties density 0.5"),
+        interval("merge", "0.5", 1, step="merge/topic/iso", device="another"),
+    ]
+    rates = Rates(learn(merges), device)
+
+    def rate(name: str) -> Rate:
+        return rates.step(step(name, "merge"))
+
+    assert rate("merge/new/mean").per_unit == 3.0  # whatever the task
+    assert rate("merge/topic/ties density 0.1 scale 2").per_unit == 300.0
+    # Of a recipe that was never run, nor on any machine: as the others, within a factor of 10.
+    for name in ("merge/topic/sum", "merge/topic/iso", "merge/topic/ties density 0.5 space knots"):
+        assert rate(name).per_unit == pytest.approx(306 / 3)
+        assert rate(name).error > OTHER_RECIPE > rate("merge/topic/mean").error
+        assert rate(name).learnt
+    # Where this machine made no merge at all, another's of the same recipe comes first.
+    there = Rates(learn(merges), "new").step(step("merge/topic/iso", "merge"))
+    assert (there.per_unit, there.drift > GUESS) == (0.5, True)
+    assert there.error < OTHER_RECIPE
 
 
 def test_a_first_guess_may_be_off_tenfold() -> None:

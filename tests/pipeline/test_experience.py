@@ -9,7 +9,7 @@ import pytest
 from koinize import machine
 from koinize.errors import KoinizeError
 from koinize.ledger import IDLE, LOAD, PROVISION, Ledger
-from koinize.pipeline.experience import Experience, Tally, learn, recall
+from koinize.pipeline.experience import Experience, Tally, learn, recall, subject
 from tests.pipeline.ledgers import interval
 
 
@@ -63,6 +63,25 @@ def test_what_is_no_step_stays_apart() -> None:
 def test_scoring_to_answer_a_question_teaches_about_its_task() -> None:
     asked = interval("evaluate", "10", 100, step="whatif/evaluate/mood/ties, without de/en/dev")
     assert list(learn([asked]).tallies) == [(machine.device(), "evaluate", "mood")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("train", "train/mood/de", "mood"),
+        ("evaluate", "evaluate/mood/only a/b/de/test", "mood"),
+        ("merge", "merge/mood/ties density 0.5 scale 2", "ties"),
+        ("merge", "merge/mood/ties density 0.5 space knots", "ties knots"),
+        ("merge", "merge/mood/ties density 1 space core dialect peft", "ties core peft"),
+        ("merge", "whatif/merge/mood/ties density 1 space knots, without de", "ties knots"),
+        ("merge", "whatif/merge/mood/mean, without de", "mean"),
+        ("gate", "gate/mood", "mood"),
+        ("base", "base", ""),
+        (LOAD, "load", ""),
+    ],
+)
+def test_what_a_rate_is_learnt_apart_for(kind: str, name: str, expected: str) -> None:
+    assert subject(kind, name) == expected
 
 
 def test_the_last_comb_is_remembered_step_by_step() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from koinize.ledger import LOAD
-from koinize.pipeline.experience import Experience, Tally
+from koinize.pipeline.experience import MERGE, Experience, Tally, subject
 from koinize.pipeline.step import Step
 
 NORMAL_95 = 1.96
@@ -30,8 +30,9 @@ FIRST_GUESS = {
 USES_MODEL = frozenset({"train", "evaluate"})
 
 # Relative standard deviations. A rate from another machine is as good as a first guess: within a
-# factor of 10 of the truth 19 times out of 20; one from another task is within a factor of 3.
-GUESS = math.log(10) / NORMAL_95
+# factor of 10 of the truth 19 times out of 20, and so is one from other recipes of a merge; one
+# from another task is within a factor of 3.
+GUESS = OTHER_RECIPE = math.log(10) / NORMAL_95
 OTHER_TASK = math.log(3) / NORMAL_95
 # What single steps and whole runs are taken to stray by before anything is known, and how many
 # steps or runs that counts for.
@@ -74,8 +75,10 @@ Part = tuple[Rate, float]
 """Seconds, and the rate that they were predicted by."""
 
 
-def rate_of(tally: Tally, *, other_task: bool = False, other_machine: bool = False) -> Rate:
+def rate_of(tally: Tally, *, other: float = 0.0, other_machine: bool = False) -> Rate:
     """The ratio of the sums, its standard error, and the scatter of steps and runs around it.
+
+    `other` is the relative standard deviation that a rate of other work has besides.
 
     A ratio estimator (Cochran, Sampling Techniques, 1977, chapter 6) whose two scatters begin at
     what is assumed of them before anything is known.
@@ -89,7 +92,7 @@ def rate_of(tally: Tally, *, other_task: bool = False, other_machine: bool = Fal
     return Rate(
         per_unit,
         drift=math.sqrt(drift + other_machine * GUESS**2),
-        error=math.sqrt(error + other_task * OTHER_TASK**2),
+        error=math.sqrt(error + other**2),
         scatter=math.sqrt(scatter),
     )
 
@@ -127,12 +130,11 @@ class Rates:
 
     def __init__(self, experience: Experience, device: str) -> None:
         self.experience, self.device = experience, device
-        self._of_kind = cache(self._over_tasks)
         self.of = cache(self._of)
 
     def step(self, step: Step) -> Rate:
         """The rate of a step of the graph."""
-        return self.of(step.kind, step.task)
+        return self.of(step.kind, subject(step.kind, step.name))
 
     @cached_property
     def load(self) -> Rate | None:
@@ -140,23 +142,30 @@ class Rates:
         rate = self.of(LOAD, "")
         return rate if rate.learnt else None
 
-    def _of(self, kind: str, task: str) -> Rate:
-        if tally := self.experience.tallies.get((self.device, kind, task)):
+    def _of(self, kind: str, about: str) -> Rate:
+        """The rate of this very work; else of others of its kind; else of another machine's."""
+        other = OTHER_RECIPE if kind == MERGE else OTHER_TASK
+        if tally := self._known(kind, self.device, about):
             return rate_of(tally)
-        return self._of_kind(kind)
-
-    def _over_tasks(self, kind: str) -> Rate:
-        here, anywhere = Tally(), Tally()
-        for (device, other, _), tally in self.experience.tallies.items():
-            if other == kind:
-                anywhere += tally
-                here += tally if device == self.device else Tally()
-        if here.count:
-            return rate_of(here, other_task=True)
-        if anywhere.count:
-            return rate_of(anywhere, other_machine=True)
+        if tally := self._known(kind, self.device):
+            return rate_of(tally, other=other)
+        if tally := self._known(kind, about=about):
+            return rate_of(tally, other_machine=True)
+        if tally := self._known(kind):
+            return rate_of(tally, other=other, other_machine=True)
         guess = FIRST_GUESS.get(kind, 1.0)
         return Rate(guess, drift=GUESS, error=0.0, scatter=PRIOR_SCATTER, learnt=False)
+
+    def _known(
+        self, kind: str, device: str | None = None, about: str | None = None
+    ) -> Tally | None:
+        """All work of a kind, on any machine and about anything unless that is named."""
+        found = [
+            tally
+            for sort, tally in self.experience.tallies.items()
+            if sort[1] == kind and device in (None, sort[0]) and about in (None, sort[2])
+        ]
+        return sum(found, Tally()) if found else None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field
+from itertools import pairwise
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from koinize.pipeline.graph import COMB
 from koinize.pipeline.step import WHATIF
 from koinize.record import read_record, write_record
 
-FORMAT = 1
+FORMAT = 2
+MERGE = "merge"
 Sort = tuple[str, str, str]
-"""Device, kind and task; the task is empty where there is none."""
+"""Device, kind and, by `subject`, what a rate of that kind is learnt apart for."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,23 @@ class Experience:
     unfinished: int = 0
 
 
+def subject(kind: str, step: str) -> str:
+    """What tells the rates of one kind of work apart, by the name of a step.
+
+    `topic` of `evaluate/topic/...`, since prompts and answers are as long as the task has them. Of
+    `merge/topic/ties density 0.5 space knots` it is `ties knots`: a merge reads adapters and no
+    row, and recipes, spaces and dialects differ a hundredfold. Loading a model is the same always.
+    """
+    parts = step.removeprefix(WHATIF).split("/", 2)
+    if kind == LOAD or len(parts) < 2:
+        return ""
+    if kind != MERGE or len(parts) < 3:
+        return parts[1]
+    words = parts[2].replace(",", "").split()
+    chosen = (value for name, value in pairwise(words) if name in ("space", "dialect"))
+    return " ".join([words[0], *chosen])
+
+
 def learn(intervals: Iterable[Interval]) -> Experience:
     """Sum up a ledger. What failed or was interrupted teaches nothing about a finished step."""
     runs: dict[tuple[Sort, str], list[tuple[float, int]]] = {}
@@ -84,7 +103,9 @@ def learn(intervals: Iterable[Interval]) -> Experience:
         if one.status != "done":
             continue
         work = float(one.seconds), max(1, one.units)
-        runs.setdefault(((one.device, one.kind, _task(one)), one.run), []).append(work)
+        runs.setdefault(((one.device, one.kind, subject(one.kind, one.step)), one.run), []).append(
+            work
+        )
         if one.step.endswith("/comb") or f"/{COMB}/" in one.step:
             combined[one.step] = Tally.of_run([work])
     tallies: dict[Sort, Tally] = {}
@@ -110,12 +131,6 @@ def recall(ledger: Ledger, memory: Path) -> Experience:
     return experience
 
 
-def _task(interval: Interval) -> str:
-    """`topic` of `evaluate/topic/...`; loading a model is the same for every task."""
-    parts = interval.step.removeprefix(WHATIF).split("/")
-    return parts[1] if len(parts) > 1 and interval.kind != LOAD else ""
-
-
 def _stamp(path: Path) -> list[int] | None:
     try:
         status = path.stat()
@@ -134,7 +149,7 @@ def _to_plain(experience: Experience) -> dict[str, Any]:
 
 def _from_plain(known: Mapping[str, Any]) -> Experience:
     return Experience(
-        {(device, kind, task): Tally(**sums) for device, kind, task, sums in known["tallies"]},
+        {tuple(sort): Tally(**sums) for *sort, sums in known["tallies"]},
         {step: Tally(**sums) for step, sums in known["combined"].items()},
         known["unfinished"],
     )
