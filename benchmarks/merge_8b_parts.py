@@ -48,7 +48,7 @@ PARTS: list[tuple[Any, str, str]] = [
     (approximation, "krylov_space", "low-rank approximation"),
     (approximation, "gram", "low-rank approximation"),
     (approximation, "times", "low-rank approximation"),
-    (approximation, "_square_norm", "low-rank approximation"),
+    (approximation, "square_norm", "low-rank approximation"),
     (_trimmed, "stack_threshold", "thresholds"),
     (_trimmed, "bracket", "thresholds"),
     (_trimmed.Waiting, "look", "thresholds"),

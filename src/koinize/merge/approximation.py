@@ -22,8 +22,16 @@ MOST_BLOCKS = 6
 TOLERANCE = 0.01
 # How often the first block is multiplied by the product that the matrix is said to be like.
 START_ITERATIONS = 3
-# Squared norms are right to about this share, so that no error below it can be told from none.
-ROUNDING = 1e-10
+# How much of the first block is left to chance, lest a hint hide a direction that it knows not of.
+CHANCE = 0.1
+# What a float32 product leaves of a direction that is known already, relative to the strongest one.
+NOISE = 1e-5
+# A remainder below this share of the squared norm is computed, because the difference of two
+# numbers that are nearly equal says nothing; and below this other share it is rounding.
+SMALL_REST, NO_REST = 1e-4, 1e-13
+
+NORM_ELEMENTS = 1 << 16
+TINY = float(torch.finfo(torch.float32).tiny)
 
 Rank = Literal["full"] | int | float
 
@@ -60,17 +68,15 @@ def approximate(
     wide = matrix if upright else matrix.T
     largest = min(limit, side, rank if isinstance(rank, int) else limit)
     if side <= EXACT_SIDE or 2 * _block_size(largest) > side:
-        space, total = Projection((), (wide.T,)), None
+        space = Projection((), (wide.T,), 0.0)
     else:
-        total = _square_norm(matrix)
         if like is not None and not upright:
             like = Factors(B=like.A.T, A=like.B.T)
-        space = krylov_space(wide, largest, total, _start(wide, largest, module, like))
+        space = krylov_space(wide, largest, _start(wide, largest, module, like))
     squares, vectors = space.decomposition()
-    found = float(squares.sum())
-    total = found if total is None else total
+    total = space.rest + float(squares.sum())
     kept = _choose(squares, total, largest, rank)
-    lost = max(0.0, total - found) + float(squares[kept:].sum())
+    lost = space.rest + float(squares[kept:].sum())
     roots = squares[:kept].sqrt().sqrt()
     short = vectors[:, :kept] * roots
     long = times(space.rows, vectors[:, :kept] * reciprocal(roots)).float()
@@ -85,11 +91,14 @@ def _whole(matrix: Tensor) -> Approximation:
     eye = torch.eye(min(rows, columns), device=matrix.device)
     matrix = matrix.float()
     factors = Factors(B=eye, A=matrix) if rows <= columns else Factors(B=matrix, A=eye)
-    return Approximation(factors, 0.0, _square_norm(matrix))
+    return Approximation(factors, 0.0, square_norm(matrix))
 
 
-def _square_norm(matrix: Tensor) -> float:
-    return float(torch.linalg.vector_norm(matrix, dim=1).double().square().sum())
+def square_norm(matrix: Tensor) -> float:
+    """The squared Frobenius norm in float64, row by row in memory order, without a copy of all."""
+    rows = matrix if matrix.stride(1) == 1 else matrix.T
+    pieces = torch.split(rows, max(1, NORM_ELEMENTS // max(1, rows.shape[1])))
+    return float(sum(piece.double().square_().sum() for piece in pieces))
 
 
 def _choose(squares: Tensor, total: float, largest: int, rank: Rank) -> int:
@@ -104,11 +113,12 @@ def _choose(squares: Tensor, total: float, largest: int, rank: Rank) -> int:
 class Projection:
     """A matrix M seen in an orthonormal basis Q = [U_1 ... U_k]: the U_j, and the M' U_j.
 
-    Without a basis it is M itself.
+    Without a basis it is M itself. rest: the squared norm of what lies outside, M - Q Q' M.
     """
 
     basis: tuple[Tensor, ...]
     rows: tuple[Tensor, ...]
+    rest: float
 
     def decomposition(self) -> tuple[Tensor, Tensor]:
         """Squared singular values of Q' M, largest first, and its left singular vectors."""
@@ -116,27 +126,61 @@ class Projection:
         return squares.flip(0).clamp_min(0.0), vectors.flip(1)
 
 
-def krylov_space(wide: Tensor, size: int, total: float, start: Tensor) -> Projection:
+class Rest:
+    """M - Q Q' M, which is M itself until so little is left that it has to be computed."""
+
+    def __init__(self, wide: Tensor) -> None:
+        self._matrix, self._norm = wide, square_norm(wide)
+        self._known = 0.0  # the squared norm of the blocks that are still part of the matrix
+        self._blocks: list[tuple[Tensor, Tensor]] = []
+
+    def times(self, directions: Tensor) -> Tensor:
+        """M times these columns, or less by what lies in the basis."""
+        return self._matrix @ directions
+
+    def take(self, block: Tensor) -> Tensor:
+        """`M' U` of a new block U of the basis."""
+        row = self._matrix.T @ block
+        self._blocks.append((block, row))
+        self._known += square_norm(row)
+        return row
+
+    def square_norm(self) -> float:
+        """The squared norm of what is left, to about float32's rounding of M."""
+        left = self._norm - self._known
+        if left >= SMALL_REST * self._norm:
+            return left
+        for block, row in self._blocks:
+            self._matrix = torch.addmm(self._matrix, block, row.T, alpha=-1.0)
+        self._norm, self._known, self._blocks = square_norm(self._matrix), 0.0, []
+        return self._norm
+
+
+def krylov_space(wide: Tensor, size: int, start: Tensor) -> Projection:
     """The directions M V, M M' (M V), ... of M = `wide`, from the columns of V = `start`.
 
     Block Lanczos bidiagonalisation with full reorthogonalisation (Golub, Luk and Overton 1981;
     Musco and Musco 2015, arXiv 1504.05477, for how close it comes). A block is added as long as the
     last one lowered the error of the best approximation of rank `size` by more than TOLERANCE of
     it: errors fall geometrically, so what is left to gain is less than what the last block gained.
-    total: the squared norm of M.
     """
-    space, before = Projection((), ()), math.inf
-    directions = start
+    rest, space, directions = Rest(wide), Projection((), (), 0.0), start
+    total, before = rest.square_norm(), math.inf
+    strongest = 0.0
     while True:
-        block = _orthonormal_columns(_apart(wide @ directions, space.basis))
-        space = Projection((*space.basis, block), (*space.rows, wide.T @ block))
-        squares, _ = space.decomposition()
-        lost = total - float(squares[:size].sum())
-        found = sum(part.shape[1] for part in space.basis)
-        full = found + block.shape[1] > wide.shape[0] or len(space.basis) == MOST_BLOCKS
-        if full or lost <= ROUNDING * total or before <= lost * (1.0 + TOLERANCE) ** 2:
+        block, strength = _new_directions(rest.times(directions), space.basis, strongest)
+        strongest = max(strongest, strength)
+        if not block.shape[1]:
             return space
-        before, directions = lost, _orthonormal_columns(space.rows[-1])
+        basis, rows = (*space.basis, block), (*space.rows, rest.take(block))
+        space = Projection(basis, rows, rest.square_norm())
+        squares, _ = space.decomposition()
+        lost = space.rest + float(squares[size:].sum())
+        found = sum(part.shape[1] for part in basis)
+        full = found + block.shape[1] > wide.shape[0] or len(basis) == MOST_BLOCKS
+        if full or lost <= NO_REST * total or before <= lost * (1.0 + TOLERANCE) ** 2:
+            return space
+        before, directions = lost, _orthonormal_columns(rows[-1])
 
 
 def _start(wide: Tensor, size: int, module: str, like: Factors | None) -> Tensor:
@@ -144,11 +188,14 @@ def _start(wide: Tensor, size: int, module: str, like: Factors | None) -> Tensor
     drawn = signs(module, wide.shape[1], _block_size(size)).to(wide.device)
     if like is None:
         return _orthonormal_columns(drawn)
+    B, A = (factor / factor.abs().max().clamp_min(TINY) for factor in (like.B, like.A))
     turned = drawn
     for _ in range(START_ITERATIONS):
-        turned = like.A.T @ (like.B.T @ (like.B @ (like.A @ turned)))
-        turned = _orthonormal_columns(turned)
-    return torch.cat([turned, drawn[:, turned.shape[1] :]], dim=1)
+        turned = _orthonormal_columns(A.T @ (B.T @ (B @ (A @ turned))))
+    drawn /= math.sqrt(len(drawn))
+    drawn[:, : turned.shape[1]] *= CHANCE
+    drawn[:, : turned.shape[1]] += turned
+    return _orthonormal_columns(drawn)
 
 
 def krylov_columns(size: int, side: int) -> int:
@@ -160,12 +207,25 @@ def _block_size(size: int) -> int:
     return max(size, NARROWEST_BLOCK)
 
 
-def _apart(columns: Tensor, basis: tuple[Tensor, ...]) -> Tensor:
-    """The columns without what lies in the space of the basis; twice, because once rounds."""
+def _new_directions(
+    columns: Tensor, basis: tuple[Tensor, ...], strongest: float
+) -> tuple[Tensor, float]:
+    """Orthonormal columns that the basis lacks, without noise; and the strength of the first.
+
+    In float64, and twice, so that what is left of a known direction is noise and seen as such: made
+    a unit vector it would be counted again.
+    """
+    columns = columns.double()
     for _ in range(2):
         for block in basis:
-            columns = columns.addmm(block, block.T @ columns, alpha=-1.0)
-    return columns
+            columns = columns - block.double() @ (block.double().T @ columns)
+    squares, vectors = eigh(gram(columns))
+    strengths, vectors = squares.flip(0).clamp_min(0.0).sqrt(), vectors.flip(1)
+    strength = float(strengths[0])
+    new = strengths > NOISE * max(strongest, strength)
+    if not basis:
+        new[0] = True  # of a matrix of zeros, any direction: rank 0 is no adapter
+    return (columns @ vectors[:, new] * reciprocal(strengths[new])).float(), strength
 
 
 def _orthonormal_columns(tall: Tensor) -> Tensor:
