@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import koinize
 from koinize.digest import digest
 from koinize.errors import KoinizeError
 from koinize.store import Store, temporary_folder, write_atomically
@@ -87,6 +89,48 @@ def test_what_was_committed_comes_back(files, facts):
         assert artifact.inputs == {"rows de": "0a"}
         assert Store(root).ids() == {ID}
         assert not list((root / "tmp").iterdir())
+
+
+def test_only_what_was_verified_leads_to_its_files(tmp_path):
+    build(tmp_path)
+    store = Store(tmp_path)
+    recorded, opened = store.manifest(ID), store.open(ID)
+    assert {**vars(recorded), "folder": tmp_path / "artifacts" / ID} == vars(opened)
+    assert not hasattr(recorded, "folder")
+    assert not hasattr(recorded, "path")
+
+
+SOURCE = Path(koinize.__file__).parent
+KNOW_THE_FOLDERS = {"store.py", "release/garbage.py"}
+"""The second one weighs what nobody refers to, broken artifacts too, and reads none."""
+
+
+def goes_to_artifacts(source: str) -> bool:
+    """Whether a module joins this folder to a path, or has it inside a text."""
+    return re.search(r'/ "artifacts"|artifacts/', source) is not None
+
+
+def test_everybody_else_has_the_files_of_artifacts_from_the_store():
+    found = {
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        if goes_to_artifacts(path.read_text(encoding="utf-8"))
+    }
+    assert found == KNOW_THE_FOLDERS, "read through Store.open, which checks every byte"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ('home / "artifacts" / id', True),
+        ('home.glob("artifacts/*/rows.jsonl")', True),
+        ('f"{home}/artifacts/{id}"', True),
+        ('record["artifacts"]', False),
+        ('"3 artifacts"', False),
+    ],
+)
+def test_a_way_around_the_store_is_found(source, expected):
+    assert goes_to_artifacts(source) is expected
 
 
 def test_an_empty_store(tmp_path):

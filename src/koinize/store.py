@@ -36,18 +36,26 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """A committed artifact: `inputs` maps what it was made from to digests; `facts` is measured."""
+class Manifest:
+    """What is recorded of an artifact: `inputs` maps what it was made from to digests; `facts` is
+    measured. It leads to no file, since nobody has looked whether they are whole.
+    """
 
     id: str
     name: str
-    folder: Path
     inputs: Mapping[str, str]
     facts: Mapping[str, Any]
     files: Mapping[str, Mapping[str, Any]]
 
+
+@dataclass(frozen=True)
+class Artifact(Manifest):
+    """An artifact that `Store.open` has verified, byte by byte."""
+
+    folder: Path
+
     def path(self, file: str = "") -> Path:
-        """The folder, or one file in it. Only `Store.open` vouches for the bytes."""
+        """The folder, or one file in it."""
         return self.folder / file if file else self.folder
 
 
@@ -72,18 +80,21 @@ class Store:
         entries = os.scandir(folder) if folder.is_dir() else ()
         return {entry.name for entry in entries if IDENTITY.fullmatch(entry.name)}
 
-    def manifest(self, artifact_id: str) -> Artifact | None:
+    def manifest(self, artifact_id: str) -> Manifest | None:
         """What is recorded of an artifact, its files unread; None when there is none.
 
         Raises BrokenError when what is recorded is broken.
         """
-        folder = self.root / "artifacts" / artifact_id
+        folder = self._folder(artifact_id)
         if not folder.exists():
             return None
         return self._recorded(artifact_id, folder / MANIFEST)
 
-    def _recorded(self, artifact_id: str, file: Path) -> Artifact:
-        folder = self.root / "artifacts" / artifact_id
+    def _folder(self, artifact_id: str) -> Path:
+        return self.root / "artifacts" / artifact_id
+
+    def _recorded(self, artifact_id: str, file: Path) -> Manifest:
+        folder = self._folder(artifact_id)
         try:
             record = json.loads(file.read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -96,13 +107,8 @@ class Store:
             raise _broken(folder, f"its format is {record['format']}, not {FORMAT}")
         if record["id"] != artifact_id:
             raise _broken(folder, f"its {MANIFEST} is that of {short(record['id'])}")
-        return Artifact(
-            record["id"],
-            record["name"],
-            folder,
-            record["inputs"],
-            record["facts"],
-            record["files"],
+        return Manifest(
+            record["id"], record["name"], record["inputs"], record["facts"], record["files"]
         )
 
     def open(self, artifact_id: str) -> Artifact:
@@ -113,15 +119,16 @@ class Store:
         """
         if artifact_id in self._verified:
             return self._verified[artifact_id]
-        artifact = self.manifest(artifact_id)
-        if artifact is None:
+        recorded = self.manifest(artifact_id)
+        if recorded is None:
             raise KoinizeError(
                 f"artifact {short(artifact_id)} is not in the store",
                 where=str(self.root / "artifacts"),
                 remedy="run again: it will be built",
             )
+        artifact = Artifact(**vars(recorded), folder=self._folder(artifact_id))
         for name, entry in artifact.files.items():
-            path = artifact.folder / name
+            path = artifact.path(name)
             if not path.is_file() or file_digest(path) != entry["sha256"]:
                 raise _broken(artifact.folder, f"its file {name} is missing or has changed")
         self._verified[artifact_id] = artifact
@@ -160,7 +167,7 @@ class Store:
         as_read = json.loads(json.dumps(record))  # the digest is of what a reader will find
         record["digest"] = digest(as_read)
         write_atomically(draft.folder / MANIFEST, json.dumps(record, indent=1, ensure_ascii=False))
-        target = self.root / "artifacts" / artifact_id
+        target = self._folder(artifact_id)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.folder.chmod(0o755)  # mkdtemp makes folders that nobody else can read
         try:
@@ -194,11 +201,12 @@ class Store:
         return names if isinstance(names, dict) else None
 
     def _newest(self) -> dict[str, str]:
-        found: list[tuple[int, Artifact]] = []
+        found: list[tuple[int, Manifest]] = []
         for artifact_id in self.ids():
             with suppress(KoinizeError, FileNotFoundError):
-                if artifact := self.manifest(artifact_id):
-                    found.append((artifact.path(MANIFEST).stat().st_mtime_ns, artifact))
+                if recorded := self.manifest(artifact_id):
+                    written = self._folder(artifact_id) / MANIFEST
+                    found.append((written.stat().st_mtime_ns, recorded))
         return {one.name: one.id for _, one in sorted(found, key=lambda pair: pair[0])}
 
     def point(self, names: Mapping[str, str]) -> None:
@@ -226,7 +234,7 @@ class Store:
         moved = temporary / artifact_id
         _remove(moved)
         with suppress(FileNotFoundError):
-            (self.root / "artifacts" / artifact_id).rename(moved)
+            self._folder(artifact_id).rename(moved)
         _remove(moved)
 
     def lose(self, artifact_id: str) -> None:
@@ -238,11 +246,11 @@ class Store:
         with suppress(KoinizeError, OSError):  # a manifest that is broken, too; a full disk
             if self.manifest(artifact_id) is not None:
                 self._lost(artifact_id).parent.mkdir(parents=True, exist_ok=True)
-                manifest = self.root / "artifacts" / artifact_id / MANIFEST
+                manifest = self._folder(artifact_id) / MANIFEST
                 write_atomically(self._lost(artifact_id), manifest.read_text(encoding="utf-8"))
         self.discard(artifact_id)
 
-    def lost(self, artifact_id: str) -> Artifact | None:
+    def lost(self, artifact_id: str) -> Manifest | None:
         """What is remembered of a broken artifact that was removed and is not built again yet."""
         try:
             return self._recorded(artifact_id, self._lost(artifact_id))

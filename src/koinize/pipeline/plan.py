@@ -12,7 +12,7 @@ from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
 from koinize.pipeline.experience import Experience
 from koinize.pipeline.retrain import Comparison, compare
 from koinize.pipeline.step import Step
-from koinize.store import Artifact, Store
+from koinize.store import Manifest, Store
 
 SHOWN_CHANGES = 3
 NEVER, GONE, NEWER = "never done", "its artifact is gone", "koinize computes it differently now"
@@ -132,7 +132,7 @@ class _Reasons:
             changes[SHOWN_CHANGES - 1 :] = [f"{more} more inputs changed"]
         return "; ".join(changes) or NEWER
 
-    def _changes(self, label: str, step: Step, before: Artifact) -> list[str]:
+    def _changes(self, label: str, step: Step, before: Manifest) -> list[str]:
         if label not in step.identity:
             return [f"{label} no longer used"]
         if label not in before.inputs:

@@ -18,7 +18,7 @@ from koinize.pipeline.inputs import Inputs, example_bytes, example_digest, examp
 from koinize.pipeline.step import PARENT, Step
 from koinize.settings import UpdateSpec
 from koinize.spec import Spec
-from koinize.store import Artifact, Store
+from koinize.store import Artifact, Manifest, Store
 from koinize.tasks import Example
 
 EXAMPLES = "examples.json"
@@ -94,7 +94,7 @@ def ancestors(step: Step, store: Store) -> Iterator[str]:
 
 
 def read_learnt(artifact: Artifact) -> dict[str, list[str]]:
-    """The rows that a training saw; the artifact must have been opened, so that it is verified."""
+    """The rows that a training saw."""
     learnt: dict[str, list[str]] = json.loads(artifact.path(EXAMPLES).read_bytes())
     return learnt
 
@@ -159,25 +159,25 @@ class History:
             return fresh
         return self._same(fresh, last) or self._updated(fresh, self._parents(last))
 
-    def _current(self, name: str) -> Artifact | None:
+    def _current(self, name: str) -> Manifest | None:
         return self.store.manifest(self._names[name]) if name in self._names else None
 
-    def _last(self, name: str) -> Artifact | None:
+    def _last(self, name: str) -> Manifest | None:
         """What was current, also if it broke since and was removed."""
         return self._known(self._names.get(name))
 
-    def _parents(self, last: Artifact | None) -> list[Artifact]:
+    def _parents(self, last: Manifest | None) -> list[Manifest]:
         """What an update can go on from: the last adapter, or where that broke, its own parent."""
         while last is not None and last.id not in self._present:
             last = self._known(last.inputs.get(PARENT))
         return [last] if last else []
 
-    def _known(self, artifact_id: str | None) -> Artifact | None:
+    def _known(self, artifact_id: str | None) -> Manifest | None:
         if artifact_id is None:
             return None
         return self.store.manifest(artifact_id) or self.store.lost(artifact_id)
 
-    def _same(self, fresh: Step, last: Artifact) -> Step | None:
+    def _same(self, fresh: Step, last: Manifest) -> Step | None:
         """The step that made `last`, if that was on today's rows, however it was made."""
         if _basis(last.inputs) != _basis(fresh.inputs):
             return None
@@ -186,7 +186,7 @@ class History:
         step = _made(fresh, last)
         return step if step.id == last.id else None
 
-    def _updated(self, fresh: Step, parents: Sequence[Artifact]) -> Step:
+    def _updated(self, fresh: Step, parents: Sequence[Manifest]) -> Step:
         """Trained on from the parent that knows most of today's rows, or from the base."""
         if fresh.id in self._present:
             return fresh
@@ -212,7 +212,7 @@ class History:
         found = examples_of(task, self.root, language, "train", expected)
         return [(example_digest(one), example_bytes(one)) for one in found]
 
-    def _selected(self, sizes: Mapping[str, list[tuple[str, int]]], parent: Artifact) -> Selection:
+    def _selected(self, sizes: Mapping[str, list[tuple[str, int]]], parent: Manifest) -> Selection:
         today = {language: [row for row, _ in some] for language, some in sizes.items()}
         learnt = read_learnt(self.store.open(parent.id))
         seed, replay = self.spec.training.seed, self.update.replay
@@ -221,7 +221,7 @@ class History:
     def _continued(
         self,
         fresh: Step,
-        parent: Artifact,
+        parent: Manifest,
         selection: Selection,
         sizes: Mapping[str, list[tuple[str, int]]],
     ) -> Step:
@@ -249,7 +249,7 @@ class History:
         )
 
 
-def _made(fresh: Step, last: Artifact) -> Step:
+def _made(fresh: Step, last: Manifest) -> Step:
     """The step that made `last`."""
     inputs = {label: one for label, one in last.inputs.items() if label != PARENT}
     uses = {PARENT: last.inputs[PARENT]} if PARENT in last.inputs else {}
@@ -264,7 +264,7 @@ def _train_rows(inputs: Mapping[str, str]) -> dict[str, str]:
     return {label: one for label, one in inputs.items() if label.startswith("train rows ")}
 
 
-def _obstacle(fresh: Step, last: Artifact) -> str:
+def _obstacle(fresh: Step, last: Manifest) -> str:
     """Why this adapter cannot be trained on; empty when it can."""
     if "training" not in last.inputs:
         return "the last adapter was trained elsewhere"
@@ -290,7 +290,7 @@ def _unlearnable(selection: Selection, update: UpdateSpec) -> str:
     return "" if any(selection.new.values()) else f"{gone}, and none is new"
 
 
-def _said(parent: Artifact, selection: Selection, share: float) -> str:
+def _said(parent: Manifest, selection: Selection, share: float) -> str:
     new, replayed = (sum(map(len, rows.values())) for rows in (selection.new, selection.replayed))
     text = (
         f"{new} new {'row' if new == 1 else 'rows'}: continued from {short(parent.id)} with "
