@@ -9,6 +9,7 @@ from pathlib import Path
 
 from koinize.data import read_rows
 from koinize.pipeline import Project
+from koinize.release import Releases
 from koinize.store import Store
 from tests.pipeline.conftest import SPEC, Small
 
@@ -19,10 +20,13 @@ ONE_MERGE = SPEC.replace("[paper]", "[knots-ties]").replace(
 )
 
 
-def prepare(small: Small) -> None:
+def prepared(root: Path) -> Small:
+    """A project of one merge, with test rows enough to show that a language is not worse."""
+    small = Small(root)
     small.spec(ONE_MERGE)
     for language in ("de", "en"):
         small.rows(language, "test", texts(language))
+    return small
 
 
 def texts(language: str, start: int = 0) -> list[str]:
@@ -81,6 +85,10 @@ def answers(project: Project, language: str, split: str, wrong: Mapping[str, int
 def retrain(small: Small, language: str, rows: int) -> None:
     """Other training rows: a new adapter of this language, and so a new merge."""
     small.rows(language, "train", [f"{language} more {n}" for n in range(rows)])
+
+
+def releases(project: Small | Project) -> Releases:
+    return Releases(project.root / ".koinize", "mood")
 
 
 def artifact_folder(root: Path, name: str) -> Path:

@@ -19,7 +19,7 @@ from koinize.pipeline import Plan, Project, work
 from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
 from koinize.record import read_record, write_record
-from koinize.release import Attempt, Attempts, Releases, anchor, promote, rollback
+from koinize.release import Attempt, Attempts, anchor, promote, rollback
 from koinize.release.attempts import Trial
 from koinize.release.candidate import candidate
 from koinize.release.judge import Comparison, Judgement, Lost
@@ -32,8 +32,9 @@ from tests.releasing import (
     Quiet,
     answers,
     finish,
-    prepare,
+    prepared,
     project_of,
+    releases,
     retrain,
     texts,
 )
@@ -42,9 +43,7 @@ from tests.releasing import (
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
     monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
-    project = Small(tmp_path)
-    prepare(project)
-    return project
+    return prepared(tmp_path)
 
 
 @pytest.fixture
@@ -65,12 +64,8 @@ def rows_wrong(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return wrong
 
 
-def releases(small: Small) -> Releases:
-    return Releases(small.root / ".koinize", "mood")
-
-
-def attempts(small: Small) -> tuple[Attempt, ...]:
-    return Attempts(releases(small).attempts).all()
+def attempts(project: Small | Project) -> tuple[Attempt, ...]:
+    return Attempts(releases(project).attempts).all()
 
 
 def try_again(small: Small, rows: int, wrong: Mapping[str, int] | None = None) -> bool:
@@ -319,16 +314,12 @@ def test_what_was_scored_is_not_scored_again(grown: Project, rows_wrong: dict[st
     assert len(seen) == 1
     [name] = [name for name in grown.store.names() if "/v1/" in name]
     assert name == "evaluate/mood/v1/de/test"
-    assert len(attempts_of(grown)) == 1
+    assert len(attempts(grown)) == 1
 
 
 def rollback_or_none(project: Project) -> None:
-    if Releases(project.home, "mood").channel("production").current == 2:
+    if releases(project).channel("production").current == 2:
         rollback(project, "mood", "production")
-
-
-def attempts_of(project: Project) -> tuple[Attempt, ...]:
-    return Attempts(Releases(project.home, "mood").attempts).all()
 
 
 def test_nothing_is_scored_where_nothing_is_new(small: Small) -> None:
@@ -360,8 +351,8 @@ def test_a_refused_estimate_changes_nothing(grown: Project) -> None:
 
     with pytest.raises(InputError, match="too dear"):
         promote(grown, "mood", "production", Quiet(), refuse)
-    assert Releases(grown.home, "mood").channel("production").current == 1
-    assert attempts_of(grown) == ()
+    assert releases(grown).channel("production").current == 1
+    assert attempts(grown) == ()
 
 
 def test_a_failed_scoring_is_a_failed_step(grown: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,11 +363,11 @@ def test_a_failed_scoring_is_a_failed_step(grown: Project, monkeypatch: pytest.M
     with pytest.raises(StepError) as error:
         promote(grown, "mood", "production", Quiet())
     assert str(error.value) == "evaluate/mood/v1/de/test no memory"
-    assert Releases(grown.home, "mood").channel("production").current == 1
+    assert releases(grown).channel("production").current == 1
 
 
 def test_a_merge_that_the_store_lost_is_scored_from_the_release(grown: Project) -> None:
-    record = Releases(grown.home, "mood").open(1).record
+    record = releases(grown).open(1).record
     grown.store.discard(record["adapter"])
     seen: list[Plan] = []
     assert promote(grown, "mood", "production", Quiet(), seen.append).switched

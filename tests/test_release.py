@@ -30,19 +30,22 @@ from koinize.release import (
 )
 from koinize.store import Store
 from tests.pipeline.conftest import Small
-from tests.releasing import TEST_ROWS, answers, artifact_folder, finish, prepare, retrain, texts
+from tests.releasing import (
+    TEST_ROWS,
+    answers,
+    artifact_folder,
+    finish,
+    prepared,
+    releases,
+    retrain,
+    texts,
+)
 
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
     monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
-    project = Small(tmp_path)
-    prepare(project)
-    return project
-
-
-def releases(small: Small) -> Releases:
-    return Releases(small.root / ".koinize", "mood")
+    return prepared(tmp_path)
 
 
 def current(small: Small, channel: str = "production") -> int | None:

@@ -14,14 +14,12 @@ from koinize.pipeline.work import Job
 from koinize.release import Garbage
 from tests.cli.conftest import Call
 from tests.pipeline.conftest import Small
-from tests.releasing import finish, prepare, retrain, texts
+from tests.releasing import finish, prepared, retrain, texts
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Small:
-    project = Small(tmp_path)
-    prepare(project)
-    return project
+    return prepared(tmp_path)
 
 
 def test_nothing_was_run(call: Call) -> None:

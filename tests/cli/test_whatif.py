@@ -18,7 +18,7 @@ from koinize.release import garbage
 from koinize.store import Draft, Store
 from tests.cli.conftest import Call
 from tests.pipeline.conftest import Small
-from tests.releasing import ONE_MERGE, answers, finish, prepare
+from tests.releasing import ONE_MERGE, answers, finish, prepared
 
 ROWS = 400
 TWO_MERGES = ONE_MERGE.replace("[knots-ties]", "[knots-ties, ties]")  # the first one is chosen
@@ -26,8 +26,7 @@ TWO_MERGES = ONE_MERGE.replace("[knots-ties]", "[knots-ties, ties]")  # the firs
 
 @pytest.fixture
 def small(tmp_path: Path) -> Small:
-    project = Small(tmp_path)
-    prepare(project)
+    project = prepared(tmp_path)
     project.spec(TWO_MERGES)
     for language in ("de", "en"):
         project.rows(language, "dev", [f"{language} dev {n}" for n in range(ROWS)])

@@ -13,6 +13,7 @@ from koinize.ledger import Ledger
 from koinize.pipeline.run import locked
 from koinize.release.doctor import examine, mend
 from koinize.store import Store
+from tests.releasing import artifact_folder
 from tests.reliability.arena import Arena
 from tests.reliability.conditions import check_finished, digests, leftovers
 
@@ -30,11 +31,6 @@ def flip(path: Path) -> None:
 
 def empty(path: Path) -> None:
     path.write_bytes(b"")
-
-
-def folder_of(root: Path, name: str) -> Path:
-    store = Store(root / ".koinize")
-    return root / ".koinize" / "artifacts" / store.names()[name]
 
 
 def broken(root: Path) -> dict[str, str]:
@@ -69,7 +65,7 @@ def test_the_doctor_mends_one_artifact_and_the_run_makes_only_that(
     what: str,
 ) -> None:
     expected, before = digests(finished), runs(finished)
-    folder = folder_of(finished, name)
+    folder = artifact_folder(finished, name)
     harm(folder / file)
     said = f"artifact {folder.name[:12]} is broken: {what}"
     advice = "run `koinize doctor --mend`, then `koinize run`: just that is built again"
@@ -91,7 +87,10 @@ def test_a_run_with_something_to_do_mends_by_itself_and_says_so(
     expected, before = digests(finished), runs(finished)
     store = Store(finished / ".koinize")
     store.discard(store.names()[TEST])
-    adapter, rows = folder_of(finished, "train/mood/de"), folder_of(finished, "select/mood")
+    adapter, rows = (
+        artifact_folder(finished, "train/mood/de"),
+        artifact_folder(finished, "select/mood"),
+    )
     flip(adapter / ADAPTER)
     empty(rows / MANIFEST)
     said = {
@@ -233,7 +232,7 @@ def test_what_was_half_built_goes(finished: Path) -> None:
 def test_what_the_doctor_did_is_told_to_people_and_kept_from_machines(
     fake: Arena, finished: Path
 ) -> None:
-    folder = folder_of(finished, MERGE)
+    folder = artifact_folder(finished, MERGE)
     flip(folder / ADAPTER)
     ended = fake.koinize("doctor", "--mend", "--json", cwd=finished)
     assert ended.code == 0, ended.output
