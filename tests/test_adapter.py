@@ -1,5 +1,6 @@
 """Reading and writing PEFT folders: what is accepted, what is refused and in which words."""
 
+import hashlib
 import json
 import math
 import struct
@@ -344,12 +345,16 @@ def shapes(rank):
     return [ModuleShape(name, outputs=6, inputs=4, rank=rank) for name in (V, Q)]
 
 
+def card(files):
+    return "".join(f"{name} {identity}\n" for name, identity in files.items())
+
+
 def write(out, modules, like, *, announced=3, dtype="float32"):
     with AdapterWriter(out, shapes(announced), dtype=dtype) as writer:
         for name in sorted(modules):
             B, A = modules[name]
             writer.write(name, Factors(B=B, A=A))
-        writer.finish([like], card="# A card\n")
+        writer.finish([like], card=card)
     return out
 
 
@@ -367,7 +372,10 @@ def test_a_written_adapter_is_read_back(tmp_path):
     with open_adapter(out) as adapter:
         assert torch.equal(adapter.factors(Q).B, modules[Q][0])
     assert torch.equal(load_file(out / "adapter_model.safetensors")[B_Q], modules[Q][0])
-    assert (out / "README.md").read_text() == "# A card\n"
+    files = ("adapter_config.json", "adapter_model.safetensors")
+    assert (out / "README.md").read_text() == card(
+        {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in files}
+    )
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["rank_pattern"] == config["alpha_pattern"] == {V: 2}
 

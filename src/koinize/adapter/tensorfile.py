@@ -161,6 +161,13 @@ class TensorWriter:
         for piece in pieces:
             self._file.write(piece)
 
+    def finish(self) -> None:
+        """Fill in the header and close the file, which is then as it will stay."""
+        if not self._file.closed:
+            self._file.seek(LENGTH_BYTES)
+            self._file.write(self._header(self._shapes).ljust(self._length))
+            self._file.close()
+
     def _begin(self, name: str, shape: tuple[int, ...]) -> None:
         if name != next(self._names, None):
             raise ValueError(f"tensor '{name}' was not announced here")
@@ -188,10 +195,9 @@ class TensorWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._file as file:
-            if kind is None:
-                file.seek(LENGTH_BYTES)
-                file.write(self._header(self._shapes).ljust(self._length))
+        if kind is None:
+            self.finish()
+        self._file.close()
 
 
 def _bytes_dtype() -> torch.dtype:

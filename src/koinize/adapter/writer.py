@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from koinize.adapter.factors import Adapter, Factors
 from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE, AdapterHeader
 from koinize.adapter.tensorfile import TensorSpec, TensorWriter
+from koinize.digest import file_digest
 from koinize.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,13 +86,23 @@ class AdapterWriter:
             )
         return cast
 
-    def finish(self, like: Iterable[AdapterHeader], *, card: str | None = None) -> None:
-        """Write `adapter_config.json` for the base that the inputs `like` share, and README.md."""
+    def finish(
+        self,
+        like: Iterable[AdapterHeader],
+        *,
+        card: Callable[[Mapping[str, str]], str] | None = None,
+    ) -> None:
+        """Write `adapter_config.json` for the base that the inputs `like` share, and README.md.
+
+        `card` makes the text of README.md from the digests of the other two files, by their names.
+        """
+        self._tensors.finish()
         config = peft_config(list(like), self._ranks)
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (self._folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
         if card is not None:
-            (self._folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
+            files = {name: file_digest(self._folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+            (self._folder / "README.md").write_text(card(files), encoding="utf-8", newline="\n")
 
     def __enter__(self) -> AdapterWriter:
         return self

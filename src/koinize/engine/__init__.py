@@ -139,7 +139,10 @@ def merge_adapters(
                 if place.type != "cpu":
                     notes += (f"Computed on {place.type}: other bytes than on a CPU.",)
                 report = MergeReport(Path(out), chosen, modules, inputs, notes)
-                writer.finish(headers.values(), card=_card(report, headers, card or {}))
+                writer.finish(
+                    headers.values(),
+                    card=lambda files: _card(report, headers, card or {}, files),
+                )
         except OSError as error:
             raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
     return replace(report, seconds=time.monotonic() - started)
@@ -156,7 +159,10 @@ def adapter_digest(header: AdapterHeader) -> str:
 
 
 def _card(
-    report: MergeReport, headers: Mapping[str, AdapterHeader], more: Mapping[str, object]
+    report: MergeReport,
+    headers: Mapping[str, AdapterHeader],
+    more: Mapping[str, object],
+    files: Mapping[str, str],
 ) -> str:
     front = {
         "base_model": next(iter(headers.values())).base_model,
@@ -183,6 +189,7 @@ def _card(
             *report.notes,
         ],
         errors=[(module.name, module.rank, module.error) for module in report.modules],
+        files=files,
     )
 
 

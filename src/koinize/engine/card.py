@@ -7,6 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
+
+# The tables that `koinize verify` reads again, by their first line.
+INPUTS = "| language | weight | adapter (SHA-256) |"
+FILES = "| file | SHA-256 |"
+ERRORS = "| module | rank | error |"
+
+
+def table_rows(card: str, header: str) -> dict[str, str]:
+    """The lines of one of a card's tables, by their first column; empty if it has no such table."""
+    _, _, rest = card.partition(f"\n{header}\n")
+    rows = takewhile(lambda line: line.startswith("|"), rest.splitlines()[1:])
+    return {row.split("|")[1].strip(): row for row in rows}
 
 
 def render_card(
@@ -18,10 +31,12 @@ def render_card(
     inputs: Iterable[tuple[str, float, str]],
     outcome: Sequence[str],
     errors: Iterable[tuple[str, int, float]],
+    files: Mapping[str, str],
 ) -> str:
     """README.md with YAML front matter.
 
-    inputs: (language, weight, digest); errors: (module, rank, relative Frobenius error).
+    inputs: (language, weight, digest); errors: (module, rank, relative Frobenius error); files:
+    the digests of the folder's other files, by name.
     """
     lines = [
         "---",
@@ -34,9 +49,13 @@ def render_card(
         "",
         *(f"- {line}" for line in outcome),
         "",
-        "| language | weight | adapter (SHA-256) |",
+        INPUTS,
         "|---|---|---|",
         *(f"| {language} | {weight:g} | `{digest}` |" for language, weight, digest in inputs),
+        "",
+        FILES,
+        "|---|---|",
+        *(f"| {name} | `{digest}` |" for name, digest in files.items()),
         "",
         "Settings:",
         "",
@@ -46,7 +65,7 @@ def render_card(
         "",
         "<details><summary>Rank and relative error of every module</summary>",
         "",
-        "| module | rank | error |",
+        ERRORS,
         "|---|---|---|",
         *(f"| {module} | {rank} | {error:.6f} |" for module, rank, error in errors),
         "",
