@@ -88,6 +88,23 @@ def test_a_refusal_is_exit_code_3_and_json_still_has_the_table(call: Call, small
     assert call("promote")[:2] == (3, "")
 
 
+def test_ctrl_c_while_the_release_in_use_is_scored_is_exit_code_130(
+    call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(job: Job) -> dict[str, object]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "perform", interrupted)
+    finish(small)
+    call("promote")
+    retrain(small, "de", 6)
+    small.rows("de", "test", [*texts("de"), "one more"])
+    finish(small)
+    code, _, err = call("promote")
+    said = "koinize: stopped; finished steps are kept, run again to go on\n"
+    assert (code, err) == (130, said)
+
+
 def test_new_test_rows_are_announced_scored_or_left_out(
     call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,7 +255,7 @@ def test_ctrl_c_is_exit_code_130(call: Call, small: Small, monkeypatch: pytest.M
     finish(small)
     monkeypatch.setitem(work.DOERS, "merge", stop)
     code, _, err = call("whatif", "--without", "de")
-    assert (code, err) == (130, "koinize: stopped; finished steps are kept, ask again to go on\n")
+    assert (code, err) == (130, "koinize: stopped; finished steps are kept, run again to go on\n")
 
 
 def test_settings_name_nobody_who_is_left_out() -> None:

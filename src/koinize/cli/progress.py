@@ -19,19 +19,24 @@ from rich.progress import (
 )
 
 from koinize.cli.plan_view import duration
+from koinize.errors import Interrupted
 from koinize.pipeline import Plan, Step, Watcher
 
 
 @contextmanager
 def watching(*, quiet: bool) -> Iterator[Watcher]:
-    """The watcher that suits where the output goes."""
-    if quiet:
-        yield Silent()
-    elif sys.stdout.isatty():
-        with Live() as live:
-            yield live
-    else:
-        yield Lines()
+    """The watcher that suits where the output goes. Ctrl-C meanwhile raises Interrupted."""
+    try:
+        if quiet:
+            yield Silent()
+        elif sys.stdout.isatty():
+            with Live() as live:
+                yield live
+        else:
+            yield Lines()
+    except KeyboardInterrupt:
+        remedy = "finished steps are kept, run again to go on"
+        raise Interrupted("stopped", remedy=remedy) from None
 
 
 class Silent:

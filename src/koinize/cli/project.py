@@ -84,16 +84,12 @@ def run(
     """Do what is missing: train, merge, choose on dev, test once, report."""
     from koinize.cli.limits import Limits
     from koinize.cli.progress import watching
-    from koinize.errors import Interrupted, StepError
+    from koinize.errors import StepError
 
     limits = Limits.read(max_cost, max_time)
     project = open_project(spec, retrain_comb=retrain_comb)
-    try:
-        with watching(quiet=as_json) as watcher:
-            todo, outcome = project.run(watcher, limits.check)
-    except KeyboardInterrupt:
-        remedy = "finished steps are kept, run again to go on"
-        raise Interrupted("stopped", remedy=remedy) from None
+    with watching(quiet=as_json) as watcher:
+        todo, outcome = project.run(watcher, limits.check)
     if outcome.failed:
         lines = [*outcome.failed.values(), f"{len(outcome.skipped)} steps wait for them"]
         raise StepError("\n".join(lines))

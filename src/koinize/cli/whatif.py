@@ -94,7 +94,7 @@ def _run(inquiry: Inquiry, *, quiet: bool) -> Plan:
     """Say what it will take, and do what is missing."""
     from koinize.cli.plan_view import estimate
     from koinize.cli.progress import watching
-    from koinize.errors import Interrupted, StepError
+    from koinize.errors import StepError
 
     def announce(todo: Plan) -> None:
         if not quiet:
@@ -103,12 +103,8 @@ def _run(inquiry: Inquiry, *, quiet: bool) -> Plan:
     todo = inquiry.project.plan()
     if not todo.missing:
         return todo
-    try:
-        with watching(quiet=quiet) as watcher:
-            todo, outcome = inquiry.project.run(watcher, announce)
-    except KeyboardInterrupt:
-        remedy = "finished steps are kept, ask again to go on"
-        raise Interrupted("stopped", remedy=remedy) from None
+    with watching(quiet=quiet) as watcher:
+        todo, outcome = inquiry.project.run(watcher, announce)
     if outcome.failed:
         raise StepError("\n".join(outcome.failed.values()))
     return todo
