@@ -295,6 +295,21 @@ def test_a_killed_run_gets_its_end_and_its_idle_time_from_the_next_one(
     assert (home / "ledger.jsonl").read_bytes() == before, "once is enough"
 
 
+def test_a_run_killed_after_it_kept_an_artifact_has_the_loading_before_it(
+    small: Small, go: Callable
+) -> None:
+    home, step = small.root / ".koinize", small.steps()["train/mood/de"]
+    what = {"run": "r", "kind": "train", "artifact": step.id, "device": "d", "price": {}}
+    Ledger(home / "ledger.jsonl").start("i", **what, step=step.name, share="1", at=Decimal(1))
+    with Store(home).building(step.id, step.name, step.identity) as draft:
+        draft.facts.update(seconds=2.5, load_seconds=0.75)
+    go()
+    train, loading = [one for one in everything(small) if one.run == "r"]
+    assert (train.kind, train.status, train.seconds) == ("train", "done", Decimal("2.5"))
+    assert (loading.kind, loading.status, loading.seconds) == (LOAD, "done", Decimal("0.75"))
+    assert (loading.artifact, loading.end) == (step.id, train.begin)
+
+
 def test_a_gate_that_was_killed_is_not_taken_for_the_merge_that_it_judged(
     small: Small, go: Callable
 ) -> None:
