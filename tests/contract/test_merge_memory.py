@@ -17,7 +17,8 @@ from koinize.engine.memory import byte_count, module_bytes, modules_at_once
 from koinize.engine.stream import MergeStream
 from koinize.errors import InputError, StepError
 from koinize.merge import place
-from koinize.merge.compose import merge_module
+from koinize.merge.compose import merge_module, stacks
+from koinize.merge.scope import lower_counts, upper_counts
 from koinize.recipe import RECIPES, merge_settings
 
 pytestmark = pytest.mark.slow
@@ -102,6 +103,44 @@ def test_a_module_takes_no_more_than_the_plan_says(recipe):
         arrays = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert inputs + live.peak + arrays <= module_bytes(headers(), settings, "m"), settings
+
+
+@pytest.mark.parametrize("recipe", ["ties", "knots-ties", "core-ties"])
+@pytest.mark.parametrize("languages", [3, 20])
+def test_thresholds_over_the_whole_adapter_take_no_more_either(recipe, languages):
+    given = {f"l{n:02}": update for n, update in enumerate(list(updates().values()) * 7)}
+    given = dict(list(given.items())[:languages])
+    settings = configured(recipe, scope="adapter")
+    one = next(iter(headers().values()))
+    inputs = sum(4 * (one.A.numel() + one.B.numel()) for one in given.values())
+    groups = dict.fromkeys(given, 0x3F80)
+    stacks("m", given, settings)
+    for count, more in ((upper_counts, ()), (lower_counts, (groups,))):
+        with Live() as live:
+            count(stacks("m", given, settings), given, *more)
+        assert inputs + live.peak <= module_bytes(dict.fromkeys(given, one), settings, "m")
+
+
+@pytest.mark.parametrize("recipe", ["ties", "dare-ties", "knots-ties", "core-ties"])
+@pytest.mark.parametrize("kind", ["equal magnitudes", "zeros beside others"])
+def test_twenty_awkward_languages_take_no_more_than_the_plan_says(recipe, kind):
+    signs = updates()["de"]
+    signs = Factors(B=signs.B[:, :1].sign(), A=signs.A[:1].sign())
+    awkward = Factors(B=signs.B * (kind == "equal magnitudes"), A=signs.A)
+    plain = [Factors(B=one.B[:, :1], A=one.A[:1]) for one in updates().values()]
+    given = {f"l{n:02}": awkward if n % 2 else plain[n % 3] for n in range(20)}
+    module = ModuleHeader("m", 1, INPUTS, OUTPUTS, 1.0, None, None)
+    header = AdapterHeader(Path("x"), "base", None, None, False, None, {"m": module}, ())
+    inputs = sum(4 * (one.A.numel() + one.B.numel()) for one in given.values())
+    settings = configured(recipe)
+    with Live():
+        merge_module("m", given, settings)
+    tracemalloc.start()
+    with Live() as live:
+        merge_module("m", given, settings)
+    arrays = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert inputs + live.peak + arrays <= module_bytes(dict.fromkeys(given, header), settings, "m")
 
 
 @every_recipe

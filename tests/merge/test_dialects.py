@@ -206,6 +206,23 @@ def test_trimming_over_the_whole_adapter(tmp_path, save_adapter, make_modules, o
             assert_close((found.B @ found.A).double().numpy(), wanted)
 
 
+def test_an_adapter_is_trimmed_over_the_modules_that_it_has(tmp_path, save_adapter, make_modules):
+    """Alone or beside one with more modules, it keeps the same entries."""
+    modules = make_modules(0)
+    name = min(modules)
+    few = save_adapter("few", {name: modules[name]})
+    more = save_adapter("more", make_modules(1))
+    options = {"recipe": "ties", "density": 0.4, "scope": "adapter", "rank": 2}
+    alone = merge_adapters({"de": few}, out=tmp_path / "alone", **options).out
+    both = {"de": few, "en": more}
+    beside = merge_adapters(both, out=tmp_path / "beside", weights={"en": 0.0}, **options).out
+    from koinize.adapter import open_adapter
+
+    with open_adapter(alone) as one, open_adapter(beside) as other:
+        wanted, found = one.factors(name), other.factors(name)
+        assert_close((found.B @ found.A).double().numpy(), (wanted.B @ wanted.A).double().numpy())
+
+
 def test_refusals():
     with pytest.raises(InputError) as caught:
         merge_settings(recipe="core-ties", dialect="peft")

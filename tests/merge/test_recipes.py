@@ -157,3 +157,28 @@ def test_the_masks_of_two_factors_are_drawn_apart():
     merged = merge_module("m", {"de": Factors(ones, ones)}, settings).factors
     alike = ((merged.A == 0) == (merged.B == 0)).double().mean()
     assert abs(alike - 0.5) < 6 * 0.5 / 64
+
+
+@pytest.mark.parametrize("density", [1.0, 0.4])
+@pytest.mark.parametrize("recipe", sorted(set(RECIPES.names()) - {"mean", "dare-linear", "sce"}))
+def test_a_language_without_the_module_changes_nothing(recipe, density):
+    """Its update is 0, so it takes no part. (A mean counts it, and so does SCE's variance.)"""
+    options = {"density": density, "seed": 11}
+    used = {key: options[key] for key in RECIPES.get(recipe).options if key in options}
+    settings = merge_settings(recipe=recipe, **used)
+    factors = updates()
+    nothing = Factors(torch.zeros(OUTPUTS, 0), torch.zeros(0, INPUTS))
+    without = product(merge_module("m", factors, settings).factors)
+    beside = product(merge_module("m", {**factors, "ja": nothing}, settings).factors)
+    assert np.abs(beside - without).max() <= CLOSE * np.abs(without).max()
+
+
+@pytest.mark.parametrize("recipe", RECIPES.names())
+def test_a_negative_weight_makes_nothing_explode(recipe):
+    """No entry is larger than all adapters' together (an isotropic merge: in norm)."""
+    used = {key: 11 for key in RECIPES.get(recipe).options if key == "seed"}
+    settings = merge_settings(recipe=recipe, weights={"de": 1.0, "en": -0.5, "fr": 1.0}, **used)
+    factors = updates()
+    merged = product(merge_module("m", factors, settings).factors)
+    whole = sum(np.linalg.norm(delta) for delta in deltas(factors))
+    assert np.linalg.norm(merged) <= 2 * whole

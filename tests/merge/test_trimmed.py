@@ -10,7 +10,7 @@ from koinize.merge.combine.elect import combine as elect
 from koinize.merge.combine.mean import combine as mean
 from koinize.merge.select import SMALL, magnitude_threshold
 from koinize.merge.sparsify import _trimmed
-from koinize.merge.sparsify._trimmed import shrink
+from koinize.merge.sparsify._trimmed import Waiting, shrink
 from koinize.merge.sparsify.trim import sparsify
 from koinize.merge.stack import Stack
 
@@ -103,3 +103,31 @@ def test_a_block_by_itself_is_trimmed_at_the_exact_threshold():
         kept = shrink(x.clone(), magnitude_threshold(x.clone(), count))
         assert int(kept.count_nonzero()) == count
         assert torch.equal(trimmed.block(index, slice(5, 40)), kept[5:40])
+
+
+def test_no_zero_waits():
+    """Neither an adapter that leaves the module alone, nor one that is nearly all zeros."""
+    nothing, little = torch.zeros(30, 40), torch.zeros(30, 40)
+    little[3, 4:7] = torch.tensor([1.0, -2.0, 3.0])
+    waiting = Waiting([(0.0, 0.0), (0.0, 2.5)])
+    waiting.look(0, [nothing, little])
+    assert waiting.places().tolist() == [124, 125]  # the 3 lies above its bracket
+    assert waiting.thresholds(600) == [0.0, 0.0]
+    assert waiting.thresholds(2) == [0.0, 2.0]
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 1.0])
+def test_equal_magnitudes_do_not_pile_up(monkeypatch, magnitude):
+    """Where all of an adapter's entries tie they are not set aside one by one."""
+    X = entries("normal")
+    X[1] = magnitude * X[1].sign()
+    kept = []
+    look = Waiting.look
+    monkeypatch.setattr(
+        Waiting, "look", lambda self, *given: (kept.append(self), look(self, *given))
+    )
+    count = int(0.5 * ROWS * COLUMNS)
+    monkeypatch.setattr("koinize.merge.stack.TILE_ELEMENTS", 5000)
+    merged = COMBINES["elect"](sparsify(stack_of(X, "fair"), density=0.5))
+    assert torch.equal(merged, in_two_passes(X, count, COMBINES["elect"]))
+    assert kept[0].number < 0.8 * ROWS * COLUMNS

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
+from koinize.adapter.writer import overflow
 from koinize.engine.plan import saved_conflict
 from koinize.errors import StepError
 from koinize.recipe import MergeSettings
@@ -106,7 +107,10 @@ class MergeStream:
         yield from self._each(work)
 
     def _each(self, work: Callable[[str], T]) -> Iterator[tuple[str, T]]:
-        """(module, work(module)) in order. Raises StepError where a device's memory is full."""
+        """(module, work(module)) in order.
+
+        Raises StepError where a device's memory is full, InputError where numbers overflow.
+        """
         import torch
 
         def fitting(module: str) -> T:
@@ -117,6 +121,8 @@ class MergeStream:
                     f"the memory of device '{self._device}' is too small for module '{module}'",
                     remedy="use device cpu, or a max-memory that keeps fewer modules in flight",
                 ) from error
+            except torch.linalg.LinAlgError as error:  # of numbers that are not finite
+                raise overflow(module) from error
 
         yield from in_order(self._pool, fitting, self.modules, self._ahead)
 
@@ -138,12 +144,15 @@ class MergeStream:
         if not trims or settings.resolve("scope") != "adapter":
             return None
         from koinize.merge import scope
-        from koinize.merge.compose import entries
+        from koinize.merge.compose import stacks
 
         def counted(count: Callable[..., dict[str, Tensor]], *more: object) -> dict[str, Tensor]:
             def work(module: str) -> dict[str, Tensor]:
+                updates = self._updates(module)
+                # An adapter that leaves the module alone has no entries there.
+                present = [one for one, update in updates.items() if update.rank]
                 local = settings.of_module(module)
-                counts = count(entries(module, self._updates(module), local), *more)
+                counts = count(stacks(module, updates, local), present, *more)
                 return {language: one.cpu() for language, one in counts.items()}
 
             return scope.added(counts for _, counts in self._each(work))

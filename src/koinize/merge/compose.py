@@ -69,18 +69,12 @@ def done_on_factors(recipe: Recipe) -> bool:
     return linear and not recipe.sparsify and recipe.space != "factor"
 
 
-def entries(
-    module: str, updates: Mapping[str, Factors], settings: MergeSettings
-) -> dict[str, list[Tensor]]:
-    """All X_i of a module by language, as trimming over the whole adapter has to see them."""
+def stacks(module: str, updates: Mapping[str, Factors], settings: MergeSettings) -> list[Stack]:
+    """The X_i of a module, in one part or two, as trimming over a whole adapter sees them."""
     languages = tuple(sorted(updates))
     factors = [_as_read(updates[language], settings) for language in languages]
     parts = SPACES.get(settings.composition().space)(factors).parts
-
-    def matrices(index: int) -> list[Tensor]:
-        return [_stack(module, languages, part, factors).matrix(index) for part in parts]
-
-    return {language: matrices(index) for index, language in enumerate(languages)}
+    return [_stack(module, languages, part, factors) for part in parts]
 
 
 def _stack(

@@ -8,35 +8,34 @@ that group. Nothing but counts is kept between modules.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from koinize.merge.select import kept_count
+from koinize.merge.stack import Stack
 
 HALF = 1 << 16
 
 Counts = Mapping[str, Tensor]  # language -> HALF counts, int64
 
 
-def upper_counts(entries: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+def upper_counts(stacks: Sequence[Stack], languages: Iterable[str]) -> dict[str, Tensor]:
     """How many magnitudes of a module fall into each group, by language."""
-    return {
-        language: _count(torch.cat([_bits(matrix) for matrix in matrices]) >> 16)
-        for language, matrices in entries.items()
-    }
+    return {one: _count(stacks, one, lambda bits: bits >> 16) for one in languages}
 
 
 def lower_counts(
-    entries: Mapping[str, list[Tensor]], groups: Mapping[str, int]
+    stacks: Sequence[Stack], languages: Iterable[str], groups: Mapping[str, int]
 ) -> dict[str, Tensor]:
     """Inside each language's group, how many magnitudes have each value of the lower bits."""
-    counts = {}
-    for language, matrices in entries.items():
-        bits = torch.cat([_bits(matrix) for matrix in matrices])
-        counts[language] = _count(bits[(bits >> 16) == groups[language]] & (HALF - 1))
-    return counts
+
+    def lower(bits: Tensor, group: int) -> Tensor:
+        return bits[(bits >> 16) == group] & (HALF - 1)
+
+    return {one: _count(stacks, one, partial(lower, group=groups[one])) for one in languages}
 
 
 def added(all_counts: Iterable[Counts]) -> dict[str, Tensor]:
@@ -69,12 +68,15 @@ def thresholds(groups: Mapping[str, tuple[int, int]], counts: Counts) -> dict[st
     return found
 
 
-def _bits(matrix: Tensor) -> Tensor:
-    return matrix.float().abs().reshape(-1).view(torch.int32)
-
-
-def _count(values: Tensor) -> Tensor:
-    return torch.bincount(values, minlength=HALF)
+def _count(stacks: Sequence[Stack], language: str, values: Callable[[Tensor], Tensor]) -> Tensor:
+    """How often each of the values of a language's magnitudes' bits occurs, tile by tile."""
+    total: Tensor | None = None
+    for stack in stacks:
+        for block in stack.blocks(stack.languages.index(language)):
+            bits = block.float().abs().reshape(-1).view(torch.int32)
+            counts = torch.bincount(values(bits), minlength=HALF)
+            total = counts if total is None else total.add_(counts)
+    return torch.zeros(HALF, dtype=torch.int64) if total is None else total
 
 
 def _descend(counts: Tensor, wanted: int) -> tuple[int, int]:

@@ -18,7 +18,8 @@ def combine(stack: Stack, weights: Sequence[float], *, density: float) -> Tensor
 
     The int(density m) entries of largest variance stay, of the m whose variance is not 0. Each
     adapter then counts with its share of the remaining squares, times w_i; of those, the ones whose
-    sign is that of the sum are averaged. Wan et al. 2024, arXiv 2408.07990.
+    sign is that of the sum are averaged, by the magnitudes of these weights. Wan et al. 2024, arXiv
+    2408.07990.
     """
     lowest = _lowest_variance(stack, density)
     energies = _energies(stack, lowest)
@@ -35,7 +36,7 @@ def combine(stack: Stack, weights: Sequence[float], *, density: float) -> Tensor
         for block, share in zip(blocks, shares, strict=True):
             agrees = (block.sign() == elected).to(block.dtype)
             result.add_(block.mul_(agrees), alpha=share)
-            divisor.add_(agrees, alpha=share)
+            divisor.add_(agrees, alpha=abs(share))
         return result.div_(divisor.clamp_min_(SMALLEST_DIVISOR))
 
     return stack.gather(erase)

@@ -21,10 +21,14 @@ def combine(stack: Stack, weights: Sequence[float], *, density: float) -> Tensor
     left, values, right = [], [], []
     for index, weight in enumerate(weights):
         U, S, Vt = torch.linalg.svd(stack.matrix(index), full_matrices=False)
+        if not weight or not S[0]:
+            continue  # it has no directions, and any that stood for them would change the others'
         kept = max(1, kept_count(density, numerical_rank(S)))
         left.append(U[:, :kept])
         values.append(weight * S[:kept])
         right.append(Vt[:kept].T)
+    if not values:
+        return torch.zeros_like(stack.matrix(0))
     U, V = _decorrelated(torch.cat(left, dim=1)), _decorrelated(torch.cat(right, dim=1))
     merged: Tensor = (U * torch.cat(values)) @ V.T
     return merged

@@ -23,6 +23,8 @@ from koinize.merge.select import (
 )
 from koinize.merge.stack import Combine, Stack
 
+SMALLEST = float(np.nextafter(np.float32(0.0), np.float32(1.0)))
+
 
 class Trimmed:
     """Each X_i of a stack with its `count` entries of largest magnitude, and those that tie."""
@@ -44,7 +46,8 @@ class Trimmed:
 
         A sample brackets the threshold of each X_i. An entry of which some language's magnitude
         lies inside its bracket waits, with its N values, until the pass is over and the exact
-        thresholds are known. If a sample misled, everything is done again in two passes. So is it
+        thresholds are known. If a sample misled, or too many entries are nearly equal in magnitude,
+        everything is done again in two passes. So is it
         on a GPU, where to compute an entry costs less than to set it aside.
         """
         gathered = self._in_one_pass(combine)
@@ -59,10 +62,13 @@ class Trimmed:
         if not place.on_cpu(samples[0]):
             return None
         waiting = Waiting([bracket(sample, self._count / entries) for sample in samples])
+        most = most_waiting(entries, len(stack))
         result = samples[0].new_empty(stack.shape, dtype=stack.dtype)
         for rows in stack.rows():
             blocks = [stack.block(index, rows) for index in range(len(stack))]
             waiting.look(rows.start * stack.shape[1], blocks)
+            if waiting.number > most:
+                return None
             result[rows] = combine(_shrunk(blocks, waiting.upper))
         thresholds = waiting.thresholds(self._count)
         if thresholds is None:
@@ -76,7 +82,10 @@ class Waiting:
     """Entries of N matrices that cannot be trimmed before the exact thresholds are known."""
 
     def __init__(self, brackets: Sequence[tuple[float, float]]) -> None:
-        self._lower, self.upper = zip(*brackets, strict=True)
+        # Whether a 0 is trimmed makes no difference, so that no 0 has to wait.
+        self._lower = [max(low, SMALLEST) for low, _ in brackets]
+        self.upper = [high for _, high in brackets]
+        self.number = 0
         self._above = [0] * len(brackets)
         self._places: list[NDArray[np.int64]] = []
         self._values: list[list[NDArray[np.float32]]] = [[] for _ in brackets]
@@ -88,6 +97,7 @@ class Waiting:
             pieces = [values[first : first + PIECE] for values in flat]
             places = np.flatnonzero(self._undecided(pieces))
             self._places.append(places + (start + first))
+            self.number += len(places)
             for kept, piece in zip(self._values, pieces, strict=True):
                 kept.append(piece[places])
 
@@ -107,9 +117,12 @@ class Waiting:
             magnitudes = np.abs(np.concatenate(self._values[index]))
             inside = magnitudes[(magnitudes >= low) & (magnitudes <= self.upper[index])]
             wanted = count - self._above[index]
-            if not 0 < wanted <= len(inside):
+            if low == SMALLEST and wanted > len(inside):
+                found.append(0.0)  # there are not so many that are not 0
+            elif 0 < wanted <= len(inside):
+                found.append(largest(torch.from_numpy(inside), wanted))
+            else:
                 return None
-            found.append(largest(torch.from_numpy(inside), wanted))
         return found
 
     def places(self) -> Tensor:
@@ -121,11 +134,15 @@ class Waiting:
         return [torch.from_numpy(np.concatenate(kept)) for kept in self._values]
 
 
+def most_waiting(entries: int, languages: int) -> int:
+    """How many entries may wait: some more than the brackets of smooth samples hold together."""
+    share = 2 * STANDARD_ERRORS * 0.5 * math.sqrt(STRIDE / entries)  # inside one bracket
+    return int(min(1.0, 1.25 * languages * share) * entries)
+
+
 def waiting_bytes(entries: int, languages: int) -> int:
-    """About the most memory that waiting entries take, in pieces and then side by side."""
-    share = 2 * STANDARD_ERRORS * 0.5 * math.sqrt(STRIDE / entries)  # inside one bracket, at most
-    waiting = int(min(1.0, languages * share) * entries)
-    return 2 * waiting * (8 + 4 * languages)
+    """The most memory that waiting entries take, in pieces and then side by side."""
+    return 2 * most_waiting(entries, languages) * (8 + 4 * languages)
 
 
 def shrink(block: Tensor, threshold: float) -> Tensor:
