@@ -156,9 +156,13 @@ def test_card_and_config(tmp_path, adapters):
     assert config["init_lora_weights"] is True
 
 
-def test_a_stated_error_is_the_measured_one(tmp_path, adapters):
-    full = merge_adapters(adapters, recipe="knots-ties", density=0.5, out=tmp_path / "full")
-    cut = merge_adapters(adapters, recipe="knots-ties", density=0.5, rank=3, out=tmp_path / "cut")
+@pytest.mark.parametrize("only_some", [False, True])
+@pytest.mark.parametrize("recipe", ["mean", "knots-ties"])
+def test_a_stated_error_is_the_measured_one(tmp_path, adapters, recipe, only_some):
+    """Over all modules, whether all of them were cut or one."""
+    lower = {"overrides": {min(SHAPES): {"rank": 3}}} if only_some else {"rank": 3}
+    full = merge_adapters(adapters, recipe=recipe, out=tmp_path / "full")
+    cut = merge_adapters(adapters, recipe=recipe, out=tmp_path / "cut", **lower)
     lost = total = 0.0
     for module in SHAPES:
         whole = delta(full.out, module)
@@ -348,7 +352,7 @@ def test_whole_modules_that_conflict_are_refused(tmp_path, adapters):
         return (
             f"{adapters[language]} the whole module's tensor '{HEAD}' differs between '{language}' "
             "and 'en', and a merge of updates says nothing about it; expected modules_to_save that "
-            "are equal, byte for byte, in all adapters"
+            "are equal, byte for byte, in all adapters; train the adapters without modules_to_save"
         )
 
     head[4, 6] = 1.0 + 2**-20  # another value, seen in the bytes alone
@@ -368,6 +372,8 @@ def test_whole_modules_that_conflict_are_refused(tmp_path, adapters):
 
 def test_one_adapter_without_the_whole_module_conflicts(tmp_path, adapters):
     with_head(adapters["fr"], torch.ones(2, 2))
-    assert f"tensor '{HEAD}' differs between 'fr' and 'en'" in refusal(
-        adapters, recipe="mean", out=tmp_path / "out"
+    assert refusal(adapters, recipe="mean", out=tmp_path / "out") == (
+        f"{adapters['en']} 'fr' carries the whole module's tensor '{HEAD}', 'en' lacks it; expected "
+        "modules_to_save that are equal, byte for byte, in all adapters; merge adapters that were "
+        "trained with the same modules_to_save"
     )

@@ -98,10 +98,12 @@ class MergeStream:
         from koinize.merge.compose import merge_module
 
         cuts = self._thresholds()
+        # Where no module is cut, the error over all is 0 whatever their norms are.
+        some_cut = any(self._settings.of_module(one).rank != "full" for one in self.modules)
 
         def work(module: str) -> Approximation:
-            settings = self._settings.of_module(module)
-            merged = merge_module(module, self._updates(module), settings, cuts)
+            settings, updates = self._settings.of_module(module), self._updates(module)
+            merged = merge_module(module, updates, settings, cuts, norm=some_cut)
             return replace(merged, factors=merged.factors.to("cpu"))
 
         yield from self._each(work)
@@ -121,7 +123,8 @@ class MergeStream:
                     f"the memory of device '{self._device}' is too small for module '{module}'",
                     remedy="use device cpu, or a max-memory that keeps fewer modules in flight",
                 ) from error
-            except torch.linalg.LinAlgError as error:  # of numbers that are not finite
+            # Of numbers that are not finite.
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
                 raise overflow(module) from error
 
         yield from in_order(self._pool, fitting, self.modules, self._ahead)

@@ -16,7 +16,7 @@ from koinize.catalog import Catalog
 from koinize.merge import place
 from koinize.merge.approximation import Approximation, approximate
 from koinize.merge.combine._linear import Linear
-from koinize.merge.linalg import columns
+from koinize.merge.linalg import columns, gram
 from koinize.merge.spaces._aligned import Aligned, Part
 from koinize.merge.stack import Stack
 from koinize.recipe import MergeSettings, Recipe
@@ -31,13 +31,16 @@ def merge_module(
     updates: Mapping[str, Factors],
     settings: MergeSettings,
     thresholds: Mapping[str, float] | None = None,
+    *,
+    norm: bool = True,
 ) -> Approximation:
     """Merge the updates of one module, by language, as the settings say.
 
     All updates have the same outputs and inputs; their ranks may differ, and a language that does
     not adapt this module takes part with rank 0. "full" rank is the exact result, except where the
     space is dense: there it is at most the sum of the ranks, as everywhere. thresholds: by
-    language, the magnitude at which trimming over the whole adapter cuts.
+    language, the magnitude at which trimming over the whole adapter cuts. norm: whether the merge's
+    norm is wanted also where nothing is cut; it may cost more than the merge.
     """
     languages = tuple(sorted(updates))
     factors = [_as_read(updates[language], settings) for language in languages]
@@ -46,7 +49,7 @@ def merge_module(
     combine = COMBINES.get(recipe.combine)
     if isinstance(combine, Linear) and done_on_factors(recipe):
         coefficients = [settings.scale * share for share in combine.coefficients(weights)]
-        return _compressed(module, _side_by_side(factors, coefficients), settings)
+        return _compressed(module, _side_by_side(factors, coefficients), settings, norm)
     aligned = SPACES.get(recipe.space)(factors)
     merged = []
     for part in aligned.parts:
@@ -57,7 +60,7 @@ def merge_module(
         merged.append(_with_options(combine, settings)(stack, part.weights(weights)))
     merged[-1].mul_(settings.scale)
     if len(merged) == 2:
-        return _compressed(module, Factors(A=merged[0], B=merged[1]), settings)
+        return _compressed(module, Factors(A=merged[0], B=merged[1]), settings, norm)
     limit = sum(update.rank for update in factors)
     small = approximate(merged[0], limit, settings.rank, module, aligned.like)
     return replace(small, factors=aligned.lift(small.factors))
@@ -102,10 +105,13 @@ def _side_by_side(factors: Sequence[Factors], coefficients: Sequence[float]) -> 
     return Factors(B=B, A=torch.cat([update.A for update in factors], dim=0))
 
 
-def _compressed(module: str, product: Factors, settings: MergeSettings) -> Approximation:
+def _compressed(
+    module: str, product: Factors, settings: MergeSettings, norm: bool
+) -> Approximation:
     """A merge that is a product already: as it is, or its best approximation of lower rank."""
     if settings.rank == "full":
-        return Approximation(product, lost=0.0, total=0.0)
+        total = float((gram(product.B) * gram(product.A.T)).sum()) if norm else 0.0
+        return Approximation(product, lost=0.0, total=max(0.0, total))
     aligned = SPACES.get("core")([product])
     (part,) = aligned.parts
     middle = part.block(0, slice(0, part.shape[0]))
