@@ -9,50 +9,21 @@ import numpy as np
 import pytest
 import torch
 import typer
-from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from koinize.adapter import open_adapter
 from koinize.cli import merge as commands
 from koinize.cli import modules_progress
 from koinize.cli.modules_progress import counting_modules
 from koinize.engine import merge_adapters
-from koinize.engine.fuse import fuse_adapter
 from koinize.engine.inspect import inspect_adapters
 from koinize.engine.resize import resize_adapter
-from koinize.engine.verify import verify_adapter
 from koinize.errors import GateError, InputError
-
-Q, V = "model.layers.0.q_proj", "model.layers.1.v_proj"
-SHAPES = {Q: (12, 10), V: (6, 14)}
-
-
-def save(folder, seed, shapes=SHAPES, **config):
-    folder.mkdir()
-    random = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for name, (outputs, inputs) in shapes.items():
-        tensors[f"base_model.model.{name}.lora_A.weight"] = torch.randn(3, inputs, generator=random)
-        tensors[f"base_model.model.{name}.lora_B.weight"] = torch.randn(
-            outputs, 3, generator=random
-        )
-    save_file(tensors, folder / "adapter_model.safetensors")
-    stated = {"peft_type": "LORA", "base_model_name_or_path": "example/base", "r": 3}
-    (folder / "adapter_config.json").write_text(
-        json.dumps({**stated, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"], **config})
-    )
-    return folder
+from tests.peft_folders import SHAPES, Q, V, base_model, deltas, merged, save
 
 
 @pytest.fixture
 def adapters(tmp_path):
     return {name: save(tmp_path / name, seed) for seed, name in enumerate(("en", "fr", "ja"))}
-
-
-def deltas(folder):
-    with open_adapter(folder) as adapter:
-        read = {name: adapter.factors(name) for name in adapter.header.modules}
-    return {name: (one.B.double() @ one.A.double()).numpy() for name, one in read.items()}
 
 
 # --- inspect
@@ -160,115 +131,6 @@ def test_inspect_adapters_with_different_modules(tmp_path, adapters):
     assert (alone.norms[0], alone.cosine[0][1], alone.column_overlap[0][1]) == (0.0, 0.0, 0.0)
 
 
-# --- fuse
-
-
-def base_model(folder, dtype=torch.float32, shards=1, turned=False):
-    folder.mkdir()
-    random = torch.Generator().manual_seed(9)
-    tensors = {
-        f"{name}.weight": torch.randn(*(shape[::-1] if turned else shape), generator=random)
-        for name, shape in SHAPES.items()
-    }
-    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    tensors["model.norm.weight"] = torch.ones(10, dtype=dtype)
-    (folder / "config.json").write_text("{}")
-    (folder / "pytorch_model.bin").write_bytes(b"never copied")
-    if shards == 1:
-        save_file(tensors, folder / "model.safetensors")
-    else:
-        where = {}
-        for number, (name, tensor) in enumerate(tensors.items()):
-            file = f"model-{number + 1:05d}-of-00003.safetensors"
-            save_file({name: tensor}, folder / file)
-            where[name] = file
-        index = {"metadata": {}, "weight_map": where}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return folder, tensors
-
-
-def loaded(folder):
-    return {k: v for path in folder.glob("*.safetensors") for k, v in load_file(path).items()}
-
-
-@pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_fuse_rounds_the_exact_sum_once(tmp_path, adapters, dtype, shards):
-    base, tensors = base_model(tmp_path / "base", dtype, shards)
-    report = fuse_adapter(adapters["en"], base, out=tmp_path / "out")
-    found, lost, total = loaded(report.out), 0.0, 0.0
-    for name, delta in deltas(adapters["en"]).items():
-        exact = tensors[f"{name}.weight"].double().numpy() + delta
-        written = found[f"{name}.weight"]
-        assert written.dtype == dtype
-        # One rounding to the dtype, and three float32 products before it.
-        step = torch.finfo(dtype).eps / 2 + 8 * 2**-24
-        assert (np.abs(written.double().numpy() - exact) <= step * np.abs(exact).max()).all()
-        lost += ((written.double().numpy() - exact) ** 2).sum()
-        total += (delta**2).sum()
-    assert torch.equal(found["model.norm.weight"], tensors["model.norm.weight"])
-    if dtype == torch.bfloat16:
-        assert report.loss == pytest.approx(math.sqrt(lost / total), rel=1e-3)
-    names = {path.name for path in report.out.iterdir()}
-    assert "config.json" in names
-    assert "pytorch_model.bin" not in names
-
-
-def test_fuse_turns_the_update_for_conv1d(tmp_path):
-    adapter = save(tmp_path / "en", 0, fan_in_fan_out=True)
-    base, tensors = base_model(tmp_path / "base", turned=True)
-    out = fuse_adapter(adapter, base, out=tmp_path / "out").out
-    wanted = tensors[f"{Q}.weight"].double().numpy() + deltas(adapter)[Q].T
-    assert loaded(out)[f"{Q}.weight"].numpy() == pytest.approx(wanted, abs=1e-5)
-
-
-def test_fuse_refuses_a_base_that_does_not_fit(tmp_path, adapters):
-    base, _ = base_model(tmp_path / "base", turned=True)
-    before = set(tmp_path.iterdir())
-    with pytest.raises(InputError) as caught:
-        fuse_adapter(adapters["en"], base, out=tmp_path / "out")
-    assert str(caught.value) == (
-        f"{base}/model.safetensors tensor '{Q}.weight' is F32 [10, 12]; expected [12, 10] in F32, "
-        "BF16, F16, as the adapter has it"
-    )
-    other = save(tmp_path / "odd", 1, shapes={"model.layers.0.q_prog": (12, 10)})
-    with pytest.raises(InputError) as caught:
-        fuse_adapter(other, base, out=tmp_path / "out")
-    assert str(caught.value) == (
-        f"{base} has no tensor 'model.layers.0.q_prog.weight', which the adapter changes; did you "
-        f"mean '{Q}.weight'?"
-    )
-    with pytest.raises(InputError) as caught:
-        fuse_adapter(adapters["en"], tmp_path, out=tmp_path / "out")
-    assert str(caught.value) == (
-        f"{tmp_path} does not hold its safetensors files; expected the folder of a base model"
-    )
-    assert set(tmp_path.iterdir()) == before | {other}
-
-
-def test_fuse_refuses_whole_modules(tmp_path, adapters):
-    path = adapters["en"] / "adapter_model.safetensors"
-    save_file({**load_file(path), "base_model.model.lm_head.weight": torch.ones(2, 2)}, path)
-    config = json.loads((adapters["en"] / "adapter_config.json").read_text())
-    config["modules_to_save"] = ["lm_head"]
-    (adapters["en"] / "adapter_config.json").write_text(json.dumps(config))
-    base, _ = base_model(tmp_path / "base")
-    with pytest.raises(InputError) as caught:
-        fuse_adapter(adapters["en"], base, out=tmp_path / "out")
-    assert str(caught.value) == (
-        f"{adapters['en']} holds the whole modules lm_head, which are no update; expected LoRA "
-        "factors alone; merge it into the base with PEFT"
-    )
-
-
-def test_an_index_cannot_point_outside(tmp_path, adapters):
-    base, _ = base_model(tmp_path / "base", shards=3)
-    index = {"weight_map": {"a": "../en/adapter_model.safetensors"}}
-    (base / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match="does not hold its safetensors files"):
-        fuse_adapter(adapters["en"], base, out=tmp_path / "out")
-
-
 # --- resize
 
 
@@ -281,51 +143,6 @@ def test_resize_is_the_best_approximation(tmp_path, adapters):
         lost, total = lost + (S[2:] ** 2).sum(), total + (S**2).sum()
     assert report.rank == 2
     assert report.error == pytest.approx(math.sqrt(lost / total), abs=1e-6)
-
-
-# --- verify
-
-
-def merged(tmp_path, adapters, **options):
-    options = {"recipe": "knots-ties", "density": 0.5, "rank": 3, "weights": {"fr": 2.0}, **options}
-    return merge_adapters(adapters, out=tmp_path / "merged", **options).out
-
-
-def test_verify_repeats_the_merge(tmp_path, adapters):
-    out = merged(tmp_path, adapters, overrides={"v_proj": {"density": 0.9}})
-    assert verify_adapter(out).checked == ("2 modules: shapes and finite values",)
-    found = verify_adapter(out, adapters)
-    assert found.checked == (
-        "2 modules: shapes and finite values",
-        "3 input digests",
-        "the merge, done again",
-    )
-    assert found.mismatches == ()
-
-
-def test_verify_finds_a_changed_byte_and_a_changed_input(tmp_path, adapters):
-    out = merged(tmp_path, adapters)
-    path = out / "adapter_model.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    assert verify_adapter(out, adapters).mismatches == (
-        "adapter_model.safetensors differs from what the settings in the card give",
-    )
-    other = save(tmp_path / "other", 7)
-    (mismatch,) = verify_adapter(out, {**adapters, "fr": other}).mismatches
-    assert mismatch.startswith("the card does not name 'fr' with digest ")
-
-
-def test_verify_needs_a_card(tmp_path, adapters):
-    out = merged(tmp_path, adapters)
-    card = out / "README.md"
-    card.write_text(card.read_text().replace("```json", "```"))
-    with pytest.raises(InputError) as caught:
-        verify_adapter(out, adapters)
-    assert str(caught.value) == (
-        f"{card} has no settings to merge again with; expected a card that koinize wrote"
-    )
 
 
 # --- the command line
@@ -447,8 +264,8 @@ def test_the_other_commands(tmp_path, adapters, run):
     )
     out = merged(tmp_path, adapters)
     assert run("verify", out, *given(adapters)) == (
-        "holds: 2 modules: shapes and finite values\nholds: 3 input digests\n"
-        "holds: the merge, done again\n"
+        "holds: 2 modules: shapes and finite values\nholds: 2 file digests\n"
+        "holds: 3 input digests\nholds: the merge, done again\n"
     )
     swapped = {**adapters, "en": adapters["fr"], "fr": adapters["en"]}
     with pytest.raises(GateError, match="the card does not name 'en' with digest "):
@@ -481,6 +298,7 @@ def test_every_command_speaks_json(tmp_path, adapters, run):
     assert json.loads(run("verify", out, *given(adapters), "--json")) == {
         "checked": [
             "2 modules: shapes and finite values",
+            "2 file digests",
             "3 input digests",
             "the merge, done again",
         ],

@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
-# The tables that `koinize verify` reads again, by their first line.
+# What `koinize verify` reads again: tables, by their first line.
 INPUTS = "| language | weight | adapter (SHA-256) |"
 FILES = "| file | SHA-256 |"
 ERRORS = "| module | rank | error |"
+# How the lines begin that state what the merge came to.
+OUTCOMES = ("- Modules: ", "- Lost by the change of rank: ")
 
 
 def table_rows(card: str, header: str) -> dict[str, str]:

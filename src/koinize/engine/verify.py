@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from koinize.adapter import open_adapter, read_header
+from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE
 from koinize.digest import file_digest
 from koinize.engine import adapter_digest, merge_adapters
-from koinize.errors import InputError
+from koinize.engine.card import ERRORS, FILES, INPUTS, OUTCOMES, table_rows
+from koinize.errors import InputError, StepError
 from koinize.recipe import merge_settings
 
 CARD_FILE = "README.md"
@@ -31,11 +33,11 @@ def verify_adapter(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
-    """Reload an adapter: header, shapes and finiteness of every tensor.
+    """Reload an adapter: header, shapes and finiteness of every tensor, digests as in its card.
 
     With its inputs, by language, also their digests against the card, and the merge itself: it is
-    repeated with the card's settings, and must give the same bytes (and so the stated error).
-    Raises InputError if the adapter cannot be read at all.
+    repeated with the card's settings, and must give the same bytes, weights, ranks and errors.
+    Raises InputError if the adapter or its card cannot be read at all.
     """
     folder = Path(folder)
     header = read_header(folder)
@@ -46,24 +48,42 @@ def verify_adapter(
             for _ in adapter.saved(name):
                 pass  # reading it is the check
     checked = [f"{len(header.modules)} modules: shapes and finite values"]
+    card, mismatches = _read_card(folder), []
+    if stated := table_rows(card, FILES):
+        mismatches += [
+            f"{name} does not have the digest that the card states"
+            for name in (CONFIG_FILE, WEIGHTS_FILE)
+            if f"`{file_digest(folder / name)}`" not in stated.get(name, "")
+        ]
+        checked.append("2 file digests")
     if not adapters:
-        return Verification(tuple(checked), ())
-    card = (folder / CARD_FILE).read_text(encoding="utf-8") if _has_card(folder) else ""
-    mismatches = []
-    for language, path in sorted(adapters.items()):
-        identity = adapter_digest(read_header(path))
-        rows = [line for line in card.splitlines() if line.startswith(f"| {language} |")]
-        if not any(identity in row for row in rows):
-            mismatches.append(f"the card does not name '{language}' with digest {identity}")
+        return Verification(tuple(checked), tuple(mismatches))
+    unnamed = _unnamed_inputs(adapters, card)
     checked.append(f"{len(adapters)} input digests")
-    if not mismatches:
+    if not unnamed:
         mismatches += _repeated(folder, adapters, card, progress)
         checked.append("the merge, done again")
-    return Verification(tuple(checked), tuple(mismatches))
+    return Verification(tuple(checked), (*mismatches, *unnamed))
 
 
-def _has_card(folder: Path) -> bool:
-    return (folder / CARD_FILE).is_file()
+def _read_card(folder: Path) -> str:
+    path = folder / CARD_FILE
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except UnicodeDecodeError:
+        raise InputError(
+            "is not UTF-8 text", where=str(path), expected="a card that koinize wrote"
+        ) from None
+
+
+def _unnamed_inputs(adapters: Mapping[str, Path | str], card: str) -> list[str]:
+    stated = table_rows(card, INPUTS)
+    found = {name: adapter_digest(read_header(path)) for name, path in sorted(adapters.items())}
+    return [
+        f"the card does not name '{language}' with digest {identity}"
+        for language, identity in found.items()
+        if f"`{identity}`" not in stated.get(language, "")
+    ]
 
 
 def _repeated(
@@ -72,21 +92,24 @@ def _repeated(
     card: str,
     progress: Callable[[int, int], None] | None,
 ) -> list[str]:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".verify.") as work:
-        settings = merge_settings(**_stated_settings(folder, card))
-        again = merge_adapters(adapters, settings, out=Path(work) / "again", progress=progress)
-        return [
-            f"{path.name} differs from what the settings in the card give"
-            for path in sorted(again.out.iterdir())
-            if path.name != CARD_FILE and file_digest(path) != file_digest(folder / path.name)
-        ] + _error_mismatch(card, again.error)
+    settings = merge_settings(**_stated_settings(folder, card))
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".verify.") as work:
+            again = merge_adapters(adapters, settings, out=Path(work) / "again", progress=progress)
+            return [
+                f"{name} differs from what the settings in the card give"
+                for name in (CONFIG_FILE, WEIGHTS_FILE)
+                if file_digest(again.out / name) != file_digest(folder / name)
+            ] + _misstated(card, _read_card(again.out))
+    except OSError as error:
+        raise StepError(f"cannot be checked: {error.strerror}", where=str(folder)) from error
 
 
 def _stated_settings(folder: Path, card: str) -> dict[str, object]:
     _, fence, rest = card.partition("```json\n")
     try:
         settings = json.loads(rest.partition("```")[0])
-    except ValueError:
+    except (ValueError, RecursionError):
         settings = None
     if not fence or not isinstance(settings, dict):
         raise InputError(
@@ -97,6 +120,22 @@ def _stated_settings(folder: Path, card: str) -> dict[str, object]:
     return settings
 
 
-def _error_mismatch(card: str, error: float) -> list[str]:
-    stated = f"Lost by the change of rank: {error:.3%} of the Frobenius norm."
-    return [] if stated in card else [f"the card does not state the measured error {error:.3%}"]
+def _misstated(card: str, repeated: str) -> list[str]:
+    """Where a card differs from that of the merge done again; its reader may have added to it."""
+    lines = set(card.splitlines())
+    found = [
+        f"the card does not state: {line.removeprefix('- ')}"
+        for line in repeated.splitlines()
+        if line.startswith(OUTCOMES) and line not in lines
+    ]
+    for header in (INPUTS, ERRORS):
+        stated, rows = table_rows(card, header), table_rows(repeated, header)
+        wrong = sorted(name for name in {**stated, **rows} if stated.get(name) != rows.get(name))
+        if wrong:  # one says it; the others would only repeat it
+            name = wrong[0]
+            found.append(
+                f"the card states {stated.get(name, 'nothing')} where the merge gives "
+                f"{rows.get(name, f'nothing for {name}')}"
+                + (f", the first of {len(wrong)} rows that differ" if wrong[1:] else "")
+            )
+    return found

@@ -1,0 +1,68 @@
+"""Small PEFT folders and base models on disk, for the tests of the engine's commands."""
+
+import json
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from koinize.adapter import open_adapter
+from koinize.engine import merge_adapters
+
+Q, V = "model.layers.0.q_proj", "model.layers.1.v_proj"
+SHAPES = {Q: (12, 10), V: (6, 14)}
+
+
+def save(folder, seed, shapes=SHAPES, **config):
+    folder.mkdir()
+    random = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, (outputs, inputs) in shapes.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = torch.randn(3, inputs, generator=random)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = torch.randn(
+            outputs, 3, generator=random
+        )
+    save_file(tensors, folder / "adapter_model.safetensors")
+    stated = {"peft_type": "LORA", "base_model_name_or_path": "example/base", "r": 3}
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**stated, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"], **config})
+    )
+    return folder
+
+
+def deltas(folder):
+    with open_adapter(folder) as adapter:
+        read = {name: adapter.factors(name) for name in adapter.header.modules}
+    return {name: (one.B.double() @ one.A.double()).numpy() for name, one in read.items()}
+
+
+def base_model(folder, dtype=torch.float32, shards=1, turned=False):
+    folder.mkdir()
+    random = torch.Generator().manual_seed(9)
+    tensors = {
+        f"{name}.weight": torch.randn(*(shape[::-1] if turned else shape), generator=random)
+        for name, shape in SHAPES.items()
+    }
+    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    tensors["model.norm.weight"] = torch.ones(10, dtype=dtype)
+    (folder / "config.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"never copied")
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors")
+    else:
+        where = {}
+        for number, (name, tensor) in enumerate(tensors.items()):
+            file = f"model-{number + 1:05d}-of-00003.safetensors"
+            save_file({name: tensor}, folder / file)
+            where[name] = file
+        index = {"metadata": {}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder, tensors
+
+
+def loaded(folder):
+    return {k: v for path in folder.glob("*.safetensors") for k, v in load_file(path).items()}
+
+
+def merged(tmp_path, adapters, **options):
+    options = {"recipe": "knots-ties", "density": 0.5, "rank": 3, "weights": {"fr": 2.0}, **options}
+    return merge_adapters(adapters, out=tmp_path / "merged", **options).out
