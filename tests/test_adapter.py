@@ -100,17 +100,25 @@ def test_an_unaligned_file_is_read(tmp_path):
         assert torch.equal(adapter.factors(V).A, factors()[V][1])
 
 
+WITHOUT = "train the adapter again without it"
 REFUSED_CONFIGS = [
-    ({"peft_type": "IA3"}, "peft_type is 'IA3'; expected 'LORA'"),
+    (
+        {"peft_type": "IA3"},
+        "peft_type is 'IA3'; expected 'LORA'; train a LoRA adapter in its place",
+    ),
     (
         {"use_dora": True},
-        "use_dora is set: DoRA rescales the base weights' columns, which no sum of B A can express",
+        "use_dora is set: DoRA rescales the base weights' columns, which no sum of B A can "
+        "express; train the adapter again without it",
     ),
-    ({"lora_bias": True}, "lora_bias is set: a bias on B is no part of B A"),
+    ({"lora_bias": True}, f"lora_bias is set: a bias on B is no part of B A; {WITHOUT}"),
     (
         {"bias": "all"},
-        "bias is 'all': biases were trained beside the LoRA factors; expected 'none'",
+        "bias is 'all': biases were trained beside the LoRA factors; expected 'none'; train the "
+        "adapter again with it",
     ),
+    ({"use_rslora": "yes"}, "use_rslora is 'yes'; expected true or false"),
+    ({"fan_in_fan_out": 1}, "fan_in_fan_out is 1; expected true or false"),
     (
         {"modules_to_save": ["lm_head"]},
         "modules_to_save names 'lm_head', and adapter_model.safetensors has no tensor of it; save "
@@ -122,12 +130,12 @@ REFUSED_CONFIGS = [
     ),
     (
         {"target_parameters": ["experts"]},
-        "target_parameters is set: LoRA on bare parameters is not supported",
+        f"target_parameters is set: LoRA on bare parameters is not supported; {WITHOUT}",
     ),
     (
         {"trainable_token_indices": [1]},
         "trainable_token_indices is set: rows of the embedding were trained beside the LoRA "
-        "factors",
+        f"factors; {WITHOUT}",
     ),
     (
         {"use_next_idea": True},
@@ -155,16 +163,28 @@ def test_refused_configs(tmp_path, config, message):
 REFUSED_TENSORS = [
     (
         "base_model.model.m.lora_magnitude_vector.weight",
-        "belongs to DoRA: DoRA rescales the base weights' columns, which no sum of B A can express",
+        "belongs to DoRA: DoRA rescales the base weights' columns, which no sum of B A can "
+        "express; train the adapter again without it",
     ),
     (
         "base_model.model.embed_tokens.lora_embedding_A",
-        "is LoRA on an embedding, which is not supported",
+        f"is LoRA on an embedding, which is not supported; {WITHOUT}",
     ),
-    ("base_model.model.m.lora_B.bias", "is a bias, which is no part of B A"),
+    ("base_model.model.m.lora_B.bias", f"is a bias, which is no part of B A; {WITHOUT}"),
     (
         "base_model.model.lm_head.weight",
-        "is a whole module, not a LoRA factor: whole modules were trained beside the LoRA factors",
+        "is a whole module, not a LoRA factor: whole modules were trained beside the LoRA factors; "
+        "name the module in modules_to_save if it was trained, or save without it",
+    ),
+    (
+        "base_model.model.lm_head.base_layer.weight",
+        "is the base model's own, which PEFT saves beside an adapted embedding or lm_head; "
+        "save the adapter again with save_embedding_layers=False",
+    ),
+    (
+        "base_model.model.embed_tokens.base_layer.weight",
+        "is the base model's own, which PEFT saves beside an adapted embedding or lm_head; "
+        "save the adapter again with save_embedding_layers=False",
     ),
     ("base_model.model.m.lora_C.weight", "has a name that PEFT does not give to a LoRA factor"),
 ]
@@ -195,7 +215,7 @@ def test_whole_modules_are_read_with_their_names(tmp_path):
     other = save(tmp_path / "fr", extra=extra, modules_to_save=["lm_head"])
     assert refusal(other) == (
         "FOLDER/adapter_model.safetensors tensor 'base_model.model.model.score.out.bias' is a bias,"
-        " which is no part of B A"
+        " which is no part of B A; train the adapter again without it"
     )
     whole = {"base_model.model.lm_head.weight": torch.ones(3, 2, dtype=torch.int8)}
     other = save(tmp_path / "ja", extra=whole, modules_to_save=["lm_head"])

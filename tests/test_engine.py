@@ -373,7 +373,7 @@ def test_whole_modules_that_conflict_are_refused(tmp_path, adapters):
 def test_one_adapter_without_the_whole_module_conflicts(tmp_path, adapters):
     with_head(adapters["fr"], torch.ones(2, 2))
     assert refusal(adapters, recipe="mean", out=tmp_path / "out") == (
-        f"{adapters['en']} 'fr' carries the whole module's tensor '{HEAD}', 'en' lacks it; expected "
-        "modules_to_save that are equal, byte for byte, in all adapters; merge adapters that were "
-        "trained with the same modules_to_save"
+        f"{adapters['en']} 'fr' carries the whole module's tensor '{HEAD}', 'en' lacks it; "
+        "expected modules_to_save that are equal, byte for byte, in all adapters; merge adapters "
+        "that were trained with the same modules_to_save"
     )

@@ -94,6 +94,7 @@ def to_bin(folder):
 
 
 BROKEN = "is not a usable safetensors file"
+WITHOUT = "train the adapter again without it"
 MEND = "copy or save the adapter again"
 # What is done to adapter en, and what is said.
 ADAPTERS = {
@@ -181,40 +182,41 @@ ADAPTERS = {
     "DoRA": (
         lambda en: configured(en, use_dora=True),
         f"en/{CONFIG} use_dora is set: DoRA rescales the base weights' columns, which no sum of "
-        "B A can express",
+        f"B A can express; {WITHOUT}",
     ),
     "a bias on B": (
         lambda en: configured(en, lora_bias=True),
-        f"en/{CONFIG} lora_bias is set: a bias on B is no part of B A",
+        f"en/{CONFIG} lora_bias is set: a bias on B is no part of B A; {WITHOUT}",
     ),
     "biases": (
         lambda en: configured(en, bias="lora_only"),
         f"en/{CONFIG} bias is 'lora_only': biases were trained beside the LoRA factors; expected "
-        "'none'",
+        "'none'; train the adapter again with it",
     ),
     "bare parameters": (
         lambda en: configured(en, target_parameters=["experts.down"]),
-        f"en/{CONFIG} target_parameters is set: LoRA on bare parameters is not supported",
+        f"en/{CONFIG} target_parameters is set: LoRA on bare parameters is not supported; "
+        f"{WITHOUT}",
     ),
     "an adapted embedding": (
         lambda en: rewritten(
             en, lambda t: {**t, "base_model.model.embed.lora_embedding_A": torch.ones(3, 5)}
         ),
         f"en/{WEIGHTS} tensor 'base_model.model.embed.lora_embedding_A' is LoRA on an embedding, "
-        "which is not supported",
+        f"which is not supported; {WITHOUT}",
     ),
     "a whole module in one adapter": (
         lambda en: (
             rewritten(en, lambda t: {**t, "base_model.model.lm_head.weight": torch.ones(2, 2)}),
             configured(en, modules_to_save=["lm_head"]),
         ),
-        "en the whole module's tensor 'base_model.model.lm_head.weight' differs between 'en' and "
-        "'de', and a merge of updates says nothing about it; expected modules_to_save that are "
-        "equal, byte for byte, in all adapters",
+        "de 'en' carries the whole module's tensor 'base_model.model.lm_head.weight', 'de' lacks "
+        "it; expected modules_to_save that are equal, byte for byte, in all adapters; merge "
+        "adapters that were trained with the same modules_to_save",
     ),
     "another method": (
         lambda en: configured(en, peft_type="IA3"),
-        f"en/{CONFIG} peft_type is 'IA3'; expected 'LORA'",
+        f"en/{CONFIG} peft_type is 'IA3'; expected 'LORA'; train a LoRA adapter in its place",
     ),
     "a rank that the tensors do not have": (
         lambda en: configured(en, r=4),
@@ -425,7 +427,7 @@ def test_the_other_commands_refuse_the_same(work, command):
     before = sorted(work.rglob("*"))
     assert failure([command, *more]) == (
         f"en/{CONFIG} use_dora is set: DoRA rescales the base weights' columns, which no sum of B "
-        "A can express"
+        f"A can express; {WITHOUT}"
     )
     assert sorted(work.rglob("*")) == before
 

@@ -49,6 +49,8 @@ LOCAL_OPTIONS = frozenset(
 
 # What only sparsifying reads; at density 1 every sparsifier is idle, so these mean nothing there.
 OF_SPARSIFYING = frozenset({"density", "scope", "rescale", "seed", "epsilon", "outliers", "extra"})
+# A factor in front of an update. Beyond it the squares that every norm is made of leave float32.
+LARGEST_FACTOR = 1e15
 # Combinations that are the same in all coordinates.
 LINEAR = frozenset({"mean", "sum"})
 
@@ -71,7 +73,8 @@ class MergeSettings(Frozen):
     outliers: share of the largest entries that breadcrumbs removes.
     dialect: whose reading of the papers to follow; options given here still win.
     overrides: module pattern -> options that differ there, such as {"layers.[0-7].*":
-        {"density": 0.3}}; a pattern is a glob over the end of the module's dotted name.
+        {"density": 0.3}}; a pattern is a glob over the end of the module's dotted name. Weights
+        there change the languages that they name; the others keep theirs.
     """
 
     recipe: str
@@ -114,6 +117,12 @@ class MergeSettings(Frozen):
     @field_validator("weights", mode="after")
     @classmethod
     def _sorted(cls, weights: dict[str, float]) -> dict[str, float]:
+        for language, weight in weights.items():
+            if abs(weight) > LARGEST_FACTOR:
+                raise ValueError(
+                    f"weights['{language}'] is {weight:g}; expected a magnitude of "
+                    f"{LARGEST_FACTOR:g} at most"
+                )
         return dict(sorted(weights.items()))
 
     @field_validator("scale", mode="after")
@@ -122,6 +131,11 @@ class MergeSettings(Frozen):
         if scale == 0.0:
             raise ValueError(
                 f"scale {scale} would leave nothing; give a finite number other than 0"
+            )
+        if not 1 / LARGEST_FACTOR <= abs(scale) <= LARGEST_FACTOR:
+            raise ValueError(
+                f"scale is {scale:g}; expected a magnitude from {1 / LARGEST_FACTOR:g} to "
+                f"{LARGEST_FACTOR:g}"
             )
         return scale
 
@@ -204,7 +218,10 @@ class MergeSettings(Frozen):
         return self._with({name: value for name, (_, value) in chosen.items()})
 
     def _with(self, options: Mapping[str, Any]) -> MergeSettings:
-        return MergeSettings.model_validate({**self.given(), "overrides": {}, **options})
+        local = {**self.given(), "overrides": {}, **options}
+        if isinstance(weights := options.get("weights"), dict):
+            local["weights"] = {**self.weights, **weights}
+        return MergeSettings.model_validate(local)
 
     def composition(self) -> Recipe:
         """The recipe with the slots that `space` and the dialect put in place of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from koinize.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+# Entries of an update. Trained ones are below 1; from here on squares and their sums leave float32.
+LARGEST_ENTRY = 1e15
+DAMAGED = "its training diverged or the file is damaged"
 PIECE_BYTES = 1 << 22  # of a whole module that is compared or copied; a multiple of every item
 
 
@@ -41,6 +45,14 @@ class Factors:
         return Factors(B=self.B.to(device), A=self.A.to(device), scale=self.scale)
 
 
+def magnitude(tensor: torch.Tensor) -> float:
+    """The largest magnitude; not finite if an entry is not."""
+    import torch
+
+    low, high = torch.aminmax(tensor)
+    return max(-float(low), float(high))
+
+
 class Adapter:
     """An open adapter. Use it as a context manager; reading is safe from several threads."""
 
@@ -51,10 +63,21 @@ class Adapter:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
     def factors(self, module: str) -> Factors:
-        """The factors of one module in float32, alpha folded in. Raises InputError on NaN."""
+        """The factors of one module in float32, alpha folded in.
+
+        Raises InputError on NaN, infinity, and values whose product nobody can have trained.
+        """
         entry = self.header.modules[module]
-        A = self._tensor(f"{module}.lora_A", entry.A)
-        B = self._tensor(f"{module}.lora_B", entry.B)
+        A, largest_a = self._tensor(f"{module}.lora_A", entry.A)
+        B, largest_b = self._tensor(f"{module}.lora_B", entry.B)
+        largest = entry.scale * entry.rank * largest_a * largest_b
+        if largest > LARGEST_ENTRY:
+            raise InputError(
+                f"the update of module '{module}' may have entries of {largest:.0e}",
+                where=str(self.header.weights),
+                expected=f"{LARGEST_ENTRY:.0e} at most",
+                remedy=DAMAGED,
+            )
         return Factors(B=B.mul_(entry.scale), A=A, scale=entry.scale)
 
     def saved(self, name: str) -> Iterator[memoryview]:
@@ -73,10 +96,11 @@ class Adapter:
         return InputError(
             f"tensor '{name}' holds NaN or infinity",
             where=str(self.header.weights),
-            remedy="its training diverged or the file is damaged",
+            remedy=DAMAGED,
         )
 
-    def _tensor(self, name: str, spec: TensorSpec) -> torch.Tensor:
+    def _tensor(self, name: str, spec: TensorSpec) -> tuple[torch.Tensor, float]:
+        """A tensor in float32, and its largest magnitude."""
         import torch
 
         dtype = getattr(torch, TORCH_NAMES[spec.dtype])
@@ -87,10 +111,10 @@ class Adapter:
             raw = torch.frombuffer(self._map, dtype=dtype, count=count, offset=spec.start)
         # A copy in any case: sums must not depend on where the file happens to be mapped.
         tensor = raw.reshape(spec.shape).to(torch.float32, copy=True)
-        low, high = torch.aminmax(tensor)
-        if not (torch.isfinite(low) and torch.isfinite(high)):
+        largest = magnitude(tensor)
+        if not math.isfinite(largest):
             raise self._not_finite(name)
-        return tensor
+        return tensor, largest
 
     def __enter__(self) -> Adapter:
         return self

@@ -7,12 +7,12 @@ Everything that would make a merge wrong is refused here rather than ignored: an
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from koinize.adapter.scales import Scales
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
 from koinize.errors import InputError
 
@@ -33,6 +33,8 @@ REFUSED = {
     "arrow_config": "Arrow routes between adapters",
     "kasa_config": "KaSA rescales by learned singular values",
 }
+SWITCHES = ("fan_in_fan_out", "use_rslora")
+TRAIN_WITHOUT = "train the adapter again without it"
 WHOLE_MODULE = "whole modules were trained beside the LoRA factors"
 # Keys that say how the adapter was made or where it applies, or that PEFT has retired.
 # fmt: off
@@ -49,6 +51,8 @@ HARMLESS = frozenset((
 # Initialisations that replace W by a residual: the saved B A belongs on that residual.
 RESIDUAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
+# Names are cut at all their dots and compared, which a file that is made for it could draw out.
+LONGEST_NAME = 1000
 TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 
 
@@ -135,10 +139,10 @@ def _no_weights(folder: Path) -> InputError:
 
 def _read_config(folder: Path) -> dict[str, object]:
     path = folder / CONFIG_FILE
-    if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
-        raise InputError(what, where=str(folder), expected="a PEFT adapter folder")
     try:
+        if not folder.is_dir():
+            what = "is no folder" if folder.exists() else "does not exist"
+            raise InputError(what, where=str(folder), expected="a PEFT adapter folder")
         config = json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
         raise InputError(
@@ -157,19 +161,26 @@ def _read_config(folder: Path) -> dict[str, object]:
 def _refuse(path: Path, config: Mapping[str, object]) -> None:
     if config.get("peft_type") != "LORA":
         raise InputError(
-            f"peft_type is {config.get('peft_type')!r}", where=str(path), expected="'LORA'"
+            f"peft_type is {config.get('peft_type')!r}",
+            where=str(path),
+            expected="'LORA'",
+            remedy="train a LoRA adapter in its place",
         )
     if config.get("bias", "none") not in ("none", None):
         raise InputError(
             f"bias is {config['bias']!r}: biases were trained beside the LoRA factors",
             where=str(path),
             expected="'none'",
+            remedy="train the adapter again with it",
         )
+    for key in SWITCHES:
+        if not isinstance(config.get(key), bool | None):
+            raise InputError(f"{key} is {config[key]!r}", where=str(path), expected="true or false")
     for key, value in config.items():
         if key in HARMLESS or not value:
             continue
         if key in REFUSED:
-            raise InputError(f"{key} is set: {REFUSED[key]}", where=str(path))
+            raise InputError(f"{key} is set: {REFUSED[key]}", where=str(path), remedy=TRAIN_WITHOUT)
         raise InputError(
             f"unknown key '{key}' is set and may change what the adapter means",
             where=str(path),
@@ -221,8 +232,7 @@ def _saved(
     """The tensors of the whole modules. Raises InputError for a module that has none."""
     saved: dict[str, TensorSpec] = {}
     for module in whole:
-        pattern = re.compile(rf"base_model\.model\.(.+\.)?{re.escape(module)}\.(?!.*lora_).+")
-        found = {name: specs[name] for name in sorted(specs) if pattern.fullmatch(name)}
+        found = {name: specs[name] for name in sorted(specs) if _is_part(name, module)}
         if not found:
             raise InputError(
                 f"modules_to_save names '{module}', and {WEIGHTS_FILE} has no tensor of it",
@@ -240,37 +250,56 @@ def _saved(
     return dict(sorted(saved.items()))
 
 
+def _is_part(name: str, module: str) -> bool:
+    """Whether a tensor belongs to a whole module, of which only the end of the name is given."""
+    inside = name.removeprefix("base_model.model")
+    _, found, part = inside.rpartition(f".{module}.")
+    return inside != name and bool(found and part) and "lora_" not in part
+
+
 def _modules(
     folder: Path, config: Mapping[str, object], specs: Mapping[str, TensorSpec]
 ) -> dict[str, ModuleHeader]:
     where = str(folder / WEIGHTS_FILE)
     sides: dict[str, dict[str, TensorSpec]] = {}
     for name, spec in specs.items():
+        if len(name) > LONGEST_NAME:
+            raise InputError(
+                f"has a tensor whose name has {len(name)} characters",
+                where=where,
+                expected=f"at most {LONGEST_NAME}",
+            )
         found = TENSOR_NAME.fullmatch(name)
         if found is None:
-            raise InputError(f"tensor '{name}' {_why_refused(name)}", where=where)
+            raise _unusable(name, where)
         sides.setdefault(found[1], {})[found[2]] = spec
     if not sides:
         raise InputError("holds no LoRA factors", where=where)
-    scales = _Scales(folder, config)
+    scales = Scales(folder / CONFIG_FILE, config, sorted(sides))
     return {name: _module(where, name, sides[name], scales) for name in sorted(sides)}
 
 
-def _why_refused(name: str) -> str:
+def _unusable(name: str, where: str) -> InputError:
+    """The refusal of a tensor that is no factor of a linear layer."""
+    remedy = TRAIN_WITHOUT
     if "lora_magnitude_vector" in name:
-        return f"belongs to DoRA: {REFUSED['use_dora']}"
-    if "lora_embedding" in name:
-        return "is LoRA on an embedding, which is not supported"
-    if name.endswith(".bias"):
-        return "is a bias, which is no part of B A"
-    if "lora_" not in name:
-        return f"is a whole module, not a LoRA factor: {WHOLE_MODULE}"
-    return "has a name that PEFT does not give to a LoRA factor"
+        what = f"belongs to DoRA: {REFUSED['use_dora']}"
+    elif ".base_layer." in name:
+        what = "is the base model's own, which PEFT saves beside an adapted embedding or lm_head"
+        remedy = "save the adapter again with save_embedding_layers=False"
+    elif "lora_embedding" in name:
+        what = "is LoRA on an embedding, which is not supported"
+    elif name.endswith(".bias"):
+        what = "is a bias, which is no part of B A"
+    elif "lora_" not in name:
+        what = f"is a whole module, not a LoRA factor: {WHOLE_MODULE}"
+        remedy = "name the module in modules_to_save if it was trained, or save without it"
+    else:
+        what, remedy = "has a name that PEFT does not give to a LoRA factor", ""
+    return InputError(f"tensor '{name}' {what}", where=where, remedy=remedy)
 
 
-def _module(
-    where: str, name: str, sides: Mapping[str, TensorSpec], scales: _Scales
-) -> ModuleHeader:
+def _module(where: str, name: str, sides: Mapping[str, TensorSpec], scales: Scales) -> ModuleHeader:
     if len(sides) != 2:
         missing = "B" if "A" in sides else "A"
         raise InputError(f"module '{name}' has no lora_{missing}", where=where)
@@ -298,57 +327,3 @@ def _module(
         A=A,
         B=B,
     )
-
-
-class _Scales:
-    """alpha / r, or alpha / sqrt(r) for rsLoRA, per module, as PEFT reads the patterns."""
-
-    def __init__(self, folder: Path, config: Mapping[str, object]) -> None:
-        self._where = str(folder / CONFIG_FILE)
-        self._rank = self._number("r", config.get("r"))
-        self._alpha = self._number("lora_alpha", config.get("lora_alpha"))
-        self._ranks = self._pattern("rank_pattern", config.get("rank_pattern"))
-        self._alphas = self._pattern("alpha_pattern", config.get("alpha_pattern"))
-        self._root = config.get("use_rslora") is True
-
-    def of(self, module: str, rank: int) -> float:
-        """The scale of one module. Raises InputError if its tensors have another rank."""
-        stated = self._look_up(self._ranks, module, self._rank)
-        if stated != rank:
-            raise InputError(
-                f"says rank {stated:g} for module '{module}', its tensors have {rank}",
-                where=self._where,
-                remedy="the two files do not belong together; save the adapter again",
-            )
-        alpha = self._look_up(self._alphas, module, self._alpha)
-        return alpha / (math.sqrt(rank) if self._root else rank)
-
-    def _number(self, key: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-            raise InputError(f"{key} is {value!r}", where=self._where, expected="a positive number")
-        return float(value)
-
-    def _pattern(self, key: str, patterns: object) -> list[tuple[re.Pattern[str], float]]:
-        if not patterns:
-            return []
-        if not isinstance(patterns, dict):
-            raise InputError(f"{key} is not a JSON object", where=self._where)
-        compiled = []
-        for pattern, value in patterns.items():
-            try:
-                expression = re.compile(rf"(.*\.)?({pattern})$")
-            except (re.error, RecursionError, OverflowError):
-                raise InputError(
-                    f"{key} has '{pattern}', which is no regular expression", where=self._where
-                ) from None
-            compiled.append((expression, self._number(f"{key}['{pattern}']", value)))
-        return compiled
-
-    @staticmethod
-    def _look_up(
-        patterns: list[tuple[re.Pattern[str], float]], module: str, default: float
-    ) -> float:
-        for expression, value in patterns:
-            if expression.match(module):
-                return value
-        return default

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import secrets
 import shutil
@@ -16,8 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from koinize.adapter.factors import Adapter, Factors
+from koinize.adapter.factors import LARGEST_ENTRY, Adapter, Factors, magnitude
 from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE, AdapterHeader
+from koinize.adapter.scales import own_keys
 from koinize.adapter.tensorfile import TensorSpec, TensorWriter
 from koinize.digest import file_digest
 from koinize.errors import InputError
@@ -64,9 +66,16 @@ class AdapterWriter:
         self._tensors = TensorWriter(self._folder / WEIGHTS_FILE, largest, dtype, saved)
 
     def write(self, module: str, factors: Factors) -> None:
-        """Append one module's factors, cast to the writer's dtype. Modules come in sorted order."""
-        for side, factor in (("A", factors.A), ("B", factors.B)):
-            self._tensors.write(_tensor_name(module, side), self._cast(module, factor))
+        """Append one module's factors, cast to the writer's dtype. Modules come in sorted order.
+
+        Raises InputError for what would be refused when it is read again, such as NaN.
+        """
+        A, largest_a = self._cast(module, factors.A)
+        B, largest_b = self._cast(module, factors.B)
+        if not factors.rank * largest_a * largest_b <= LARGEST_ENTRY:  # NaN is refused as well
+            raise overflow(module)
+        self._tensors.write(_tensor_name(module, "A"), A)
+        self._tensors.write(_tensor_name(module, "B"), B)
         self._ranks[module] = factors.rank
 
     def copy(self, adapter: Adapter) -> None:
@@ -74,17 +83,19 @@ class AdapterWriter:
         for name, spec in adapter.header.saved.items():
             self._tensors.copy(name, spec.shape, adapter.saved(name))
 
-    def _cast(self, module: str, factor: torch.Tensor) -> torch.Tensor:
+    def _cast(self, module: str, factor: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """The factor in the dtype of the file, and its largest magnitude."""
         import torch
 
         cast = factor.to(getattr(torch, self._dtype))
-        if self._dtype == "float16" and not bool(torch.isfinite(cast).all()):
+        largest = magnitude(cast)
+        if self._dtype == "float16" and math.isinf(largest):
             raise InputError(
                 f"module '{module}' does not fit float16",
                 expected="magnitudes below 65504",
                 remedy="use bfloat16 or float32",
             )
-        return cast
+        return cast, largest
 
     def finish(
         self,
@@ -121,6 +132,15 @@ class AdapterWriter:
             self._draft.close()
 
 
+def overflow(module: str) -> InputError:
+    """The refusal of a merge whose numbers are beyond what is computed and written."""
+    return InputError(
+        f"the merge of module '{module}' is not finite, or may have entries beyond "
+        f"{LARGEST_ENTRY:.0e}",
+        remedy="give smaller weights and a smaller scale, or leave out an adapter of such size",
+    )
+
+
 class Draft:
     """A hidden folder beside `out` that takes its place when it is finished, or goes.
 
@@ -132,13 +152,18 @@ class Draft:
     def __init__(self, out: Path | str) -> None:
         self.out = Path(out).absolute()
         refuse_existing(self.out)
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        for left in self.out.parent.glob(f".{escape(self.out.name)}.*.partial"):
-            _remove_if_abandoned(left)
         self.folder = self.out.parent / f".{self.out.name}.{secrets.token_hex(4)}.partial"
+        missing = [parent for parent in self.out.parents if not parent.exists()]
         # Ctrl-C may come before anybody has entered a `with`: then it goes with this object.
-        self._discard = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        self.folder.mkdir()
+        self._discard = weakref.finalize(self, _remove, self.folder, missing)
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            for left in self.out.parent.glob(f".{escape(self.out.name)}.*.partial"):
+                _remove_if_abandoned(left)
+            self.folder.mkdir()
+        except OSError:
+            self._discard()
+            raise
         self._handle = os.open(self.folder, os.O_RDONLY)
         with contextlib.suppress(OSError):  # a file system without locks: nobody will sweep there
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -153,9 +178,17 @@ class Draft:
         _sync(self.out.parent)
 
     def close(self) -> None:
-        """Remove the folder if it was not committed."""
+        """Remove the folder if it was not committed, and the parents that were made for it."""
         self._discard()
         os.close(self._handle)
+
+
+def _remove(folder: Path, parents: Iterable[Path]) -> None:
+    """Remove a draft, and those of its parents that are empty then, the nearest first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for parent in parents:
+            parent.rmdir()
 
 
 def _remove_if_abandoned(folder: Path) -> None:
@@ -174,11 +207,17 @@ def _remove_if_abandoned(folder: Path) -> None:
 
 
 def refuse_existing(out: Path) -> None:
-    """Nothing is ever written over. Raises InputError if `out` exists."""
-    if out.exists() or out.is_symlink():
+    """Nothing is ever written over. Raises InputError if `out` exists, or never can."""
+    try:
+        out.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a null character
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            "exists already", where=str(out), remedy="remove it or choose another name"
-        )
+            f"cannot be written: {reason}", where=str(out), remedy="choose another name"
+        ) from None
+    raise InputError("exists already", where=str(out), remedy="remove it or choose another name")
 
 
 def peft_config(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> dict[str, object]:
@@ -187,7 +226,8 @@ def peft_config(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> dict[s
     `r` is the largest rank, because a server that ignores `rank_pattern` allocates `r`.
     """
     rank = max(ranks.values())
-    others = {module: number for module, number in sorted(ranks.items()) if number != rank}
+    keys = own_keys(ranks)
+    others = {keys[module]: number for module, number in ranks.items() if number != rank}
     tasks = {header.task_type for header in inputs}
     return {
         "alpha_pattern": others,

@@ -21,6 +21,8 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; mus
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Threads = Annotated[int, typer.Option(min=1, help="Modules at once; changes no byte.")]
 
+SET_FORM = "PATTERN:OPTION=VALUE"
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
@@ -177,7 +179,7 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that an adapter is whole, and with its inputs that it is the merge its card states."""
+    """Check an adapter against its card, and with its inputs that it is the merge stated there."""
     from koinize.engine.verify import verify_adapter
 
     with _watched(as_json) as progress:
@@ -227,12 +229,11 @@ def _pairs(given: Iterable[str], form: str) -> dict[str, str]:
 
 def _overrides(given: Iterable[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for text in given:
-        pattern, colon, option = text.rpartition(":")
-        if not (pattern and colon):
-            raise InputError(f"'{text}' cannot be read", expected="PATTERN:OPTION=VALUE")
-        for key, value in _pairs([option], "PATTERN:OPTION=VALUE").items():
-            found.setdefault(pattern, {})[key] = _value(value)
+    for place, text in _pairs(given, SET_FORM).items():
+        pattern, colon, option = place.rpartition(":")
+        if not (pattern and colon and option):
+            raise InputError(f"'{place}={text}' cannot be read", expected=SET_FORM)
+        found.setdefault(pattern, {})[option] = _value(text)
     return found
 
 

@@ -135,7 +135,8 @@ def merge_adapters(
                 merged.check_saved()
                 modules = _write(merged, writer, progress)
                 merged.copy_saved(writer)
-                notes = tuple(note for header in headers.values() for note in header.warnings)
+                told = [note for header in headers.values() for note in header.warnings]
+                notes = tuple(dict.fromkeys(told))  # one folder may stand for two languages
                 if place.type != "cpu":
                     notes += (f"Computed on {place.type}: other bytes than on a CPU.",)
                 report = MergeReport(Path(out), chosen, modules, inputs, notes)

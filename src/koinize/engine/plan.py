@@ -10,15 +10,19 @@ from koinize.adapter.header import CONFIG_FILE
 from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.recipe import MergeSettings, matches
 
+EQUAL_MODULES = "modules_to_save that are equal, byte for byte, in all adapters"
+
 
 def plan_merge(
     adapters: Mapping[str, Path | str], settings: MergeSettings
 ) -> dict[str, AdapterHeader]:
     """The headers of all adapters, sorted by language, after every check that needs no tensor."""
     headers, errors = _read(adapters)
+    languages = sorted(adapters)
     errors += [
-        *_weight_errors(sorted(adapters), settings),
-        *_override_errors(headers, settings),
+        *_unknown_languages(languages, settings),
+        *filter(None, [_weight_error(languages, settings)]),
+        *_override_errors(headers, languages, settings),
         *_rank_errors(headers, settings),
     ]
     _raise(errors)
@@ -54,21 +58,32 @@ def _raise(errors: list[InputError]) -> None:
         raise ManyErrors(errors)
 
 
-def _weight_errors(languages: list[str], settings: MergeSettings) -> Iterator[InputError]:
-    for language in settings.weights:
-        if language not in languages:
-            yield InputError(
-                f"there is a weight for '{language}' but no adapter",
-                remedy=did_you_mean(language, languages),
-            )
+def _unknown_languages(languages: list[str], settings: MergeSettings) -> Iterator[InputError]:
+    """Weights, also those of overrides, for languages that have no adapter."""
+    stated = [("", settings.weights)]
+    for pattern, options in settings.overrides.items():
+        stated.append((f"overrides['{pattern}']: ", options.get("weights", {})))
+    for place, weights in stated:
+        for language in weights:
+            if language not in languages:
+                yield InputError(
+                    f"{place}there is a weight for '{language}' but no adapter",
+                    remedy=did_you_mean(language, languages),
+                )
+
+
+def _weight_error(languages: list[str], settings: MergeSettings) -> InputError | None:
+    """Why a merge with these weights would be nothing, or nothing that a number can say."""
     weights = [settings.weights.get(language, 1.0) for language in languages]
     if not any(weights):
-        yield InputError("all weights are 0", remedy="give at least one language a weight")
-    elif settings.composition().combine == "mean" and abs(sum(weights)) < 1e-9:
-        yield InputError(
+        return InputError("all weights are 0", remedy="give at least one language a weight")
+    cancelled = abs(sum(weights)) < 1e-9 * max(map(abs, weights))
+    if settings.composition().combine == "mean" and cancelled:
+        return InputError(
             "the weights sum to 0, and a mean divides by their sum",
             remedy="use recipe 'sum' for differences",
         )
+    return None
 
 
 def _mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
@@ -114,8 +129,17 @@ def _saved_mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputErr
     first_language, first = next(iter(headers.items()))
     for language, header in headers.items():
         one, other = layout(header), layout(first)
-        if one != other:
-            name = min(name for name in {**one, **other} if one.get(name) != other.get(name))
+        if one.keys() != other.keys():
+            name = min(one.keys() ^ other.keys())
+            has, lacks = (first_language, language) if name in other else (language, first_language)
+            yield InputError(
+                f"'{has}' carries the whole module's tensor '{name}', '{lacks}' lacks it",
+                where=str(headers[lacks].folder),
+                expected=EQUAL_MODULES,
+                remedy="merge adapters that were trained with the same modules_to_save",
+            )
+        elif one != other:
+            name = min(name for name in one if one[name] != other[name])
             yield saved_conflict(name, language, first_language, header)
 
 
@@ -125,7 +149,8 @@ def saved_conflict(name: str, language: str, first: str, header: AdapterHeader) 
         f"the whole module's tensor '{name}' differs between '{language}' and '{first}', and a "
         "merge of updates says nothing about it",
         where=str(header.folder),
-        expected="modules_to_save that are equal, byte for byte, in all adapters",
+        expected=EQUAL_MODULES,
+        remedy="train the adapters without modules_to_save",
     )
 
 
@@ -135,7 +160,7 @@ def _base(header: AdapterHeader) -> str:
 
 
 def _override_errors(
-    headers: Mapping[str, AdapterHeader], settings: MergeSettings
+    headers: Mapping[str, AdapterHeader], languages: list[str], settings: MergeSettings
 ) -> Iterator[InputError]:
     modules = sorted({name for header in headers.values() for name in header.modules})
     for pattern in settings.overrides:
@@ -146,10 +171,14 @@ def _override_errors(
             )
     for module in modules:
         try:
-            settings.of_module(module)
+            local = settings.of_module(module)
         except InputError as error:
             yield error
             return  # one module says it; the others would only repeat it
+        wrong = _weight_error(languages, local) if local.weights != settings.weights else None
+        if wrong is not None:
+            yield InputError(f"module '{module}': {wrong.what}", remedy=wrong.remedy)
+            return
 
 
 def _rank_errors(
