@@ -1,8 +1,8 @@
 """alpha / r of every module, with `rank_pattern` and `alpha_pattern` looked up as PEFT does.
 
 PEFT takes the first key, in the file's order, for which `(.*\\.)?(key)$` matches a module's name.
-Nearly all keys are names or ends of names, and are compared as text here, in which a dot is a dot.
-Other keys are regular expressions by a stranger, which may take for ever.
+Nearly all keys are names or ends of names, and are compared as text here. The others are regular
+expressions by a stranger, which may take for ever.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import re
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -66,12 +66,13 @@ class Scales:
         if not isinstance(patterns, dict):
             raise InputError(f"{key} is not a JSON object", where=self._where)
         values = {one: self._number(f"{key}['{one}']", value) for one, value in patterns.items()}
-        expressions = [one for one in values if not PLAIN.fullmatch(one.removeprefix("^"))]
+        ends = Ends(modules)
+        expressions = [one for one in values if not ends.are_text(one.removeprefix("^"))]
         matched = self._matched(key, expressions, modules) if expressions else {}
         order = {one: index for index, one in enumerate(values)}
         found = {}
         for module in modules:
-            keys = [one for one in (f"^{module}", *ends(module)) if one in order]
+            keys = [one for one in (f"^{module}", *ends_of(module)) if one in order]
             if expression := matched.get(module):
                 keys.append(expression)
             if keys:
@@ -108,10 +109,28 @@ class Scales:
         return found
 
 
-def ends(module: str) -> list[str]:
+def ends_of(module: str) -> list[str]:
     """A module's dotted name, and all that follows one of its dots."""
     parts = module.split(".")
     return [".".join(parts[index:]) for index in range(len(parts))]
+
+
+class Ends:
+    """The ends of some modules' names: what a key without regular syntax may match."""
+
+    def __init__(self, modules: Iterable[str]) -> None:
+        self.counts = Counter(end for module in modules for end in ends_of(module))
+        self._by_size: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for end in self.counts:
+            self._by_size[len(end), end.count(".")].append(end)
+
+    def are_text(self, key: str) -> bool:
+        """Whether a key matches what it spells and nothing else: each of its dots means a dot."""
+        if not PLAIN.fullmatch(key):
+            return False
+        rule = re.compile(key)
+        fewer = (self._by_size.get((len(key), dots), ()) for dots in range(key.count(".")))
+        return not any(rule.fullmatch(end) for several in fewer for end in several)
 
 
 def own_keys(modules: Iterable[str]) -> dict[str, str]:
@@ -120,10 +139,9 @@ def own_keys(modules: Iterable[str]) -> dict[str, str]:
     Its name, if that is not the end of another's and says the same as a regular expression.
     """
     names = list(modules)
-    counts = Counter(end for name in names for end in ends(name))
-    return {
-        name: name
-        if PLAIN.fullmatch(name) and counts[name] == 1
-        else f"^{name if PLAIN.fullmatch(name) else re.escape(name)}"
-        for name in names
-    }
+    ends = Ends(names)
+    keys = {}
+    for name in names:
+        spelled = name if ends.are_text(name) else re.escape(name)
+        keys[name] = name if spelled == name and ends.counts[name] == 1 else f"^{spelled}"
+    return keys
