@@ -13,8 +13,10 @@ import typer
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from koinize import merge_adapters
+from koinize.adapter import read_header
 from koinize.cli import merge as commands
-from koinize.errors import InputError
+from koinize.errors import InputError, StepError
 
 Q, V = "model.layers.0.q_proj", "model.layers.1.v_proj"
 SHAPES = {Q: (12, 10), V: (6, 14)}
@@ -107,6 +109,19 @@ ADAPTERS = {
         lambda en: rewritten(en, with_value(-torch.inf)),
         f"en/{WEIGHTS} tensor '{Q}.lora_A' holds NaN or infinity; its training diverged or the "
         "file is damaged",
+    ),
+    "an update beyond float32, of finite factors": (
+        lambda en: rewritten(en, lambda t: {key: one * 0 + 1e20 for key, one in t.items()}),
+        f"en/{WEIGHTS} the update of module '{Q}' may have entries of 6e+40; expected 1e+15 at "
+        "most; its training diverged or the file is damaged",
+    ),
+    "the base's lm_head": (
+        lambda en: rewritten(
+            en, lambda t: {**t, "base_model.model.lm_head.base_layer.weight": torch.ones(2, 2)}
+        ),
+        f"en/{WEIGHTS} tensor 'base_model.model.lm_head.base_layer.weight' is the base model's "
+        "own, which PEFT saves beside an adapted embedding or lm_head; save the adapter again with "
+        "save_embedding_layers=False",
     ),
     "truncated": (
         lambda en: changed(en, lambda data: data[:-1]),
@@ -261,6 +276,34 @@ OPTIONS = {
         "--weight de=nan",
         "weights['de'] is nan; expected a finite number",
     ),
+    "a weight beyond float32": (
+        "--weight de=1e39",
+        "weights['de'] is 1e+39; expected a magnitude of 1e+15 at most",
+    ),
+    "a scale beyond float32": (
+        "--scale -1e300",
+        "scale is -1e+300; expected a magnitude from 1e-15 to 1e+15",
+    ),
+    "a scale below float32": (
+        "--scale 1e-300",
+        "scale is 1e-300; expected a magnitude from 1e-15 to 1e+15",
+    ),
+    "an override of a scale beyond float32": (
+        "--set q_proj:scale=1e39",
+        "overrides['q_proj']: scale is 1e+39; expected a magnitude from 1e-15 to 1e+15",
+    ),
+    "an override given twice": (
+        "--set q_proj:density=.3 --set q_proj:density=.5",
+        "'q_proj:density' is given twice; expected each once, as PATTERN:OPTION=VALUE",
+    ),
+    "an override without an option": (
+        "--set q_proj:=3",
+        "'q_proj:=3' cannot be read; expected PATTERN:OPTION=VALUE",
+    ),
+    "an override without a pattern": (
+        "--set density=3",
+        "'density=3' cannot be read; expected PATTERN:OPTION=VALUE",
+    ),
     "a weight of nobody": (
         "--weight dd=1",
         "there is a weight for 'dd' but no adapter; choose one of: de, en",
@@ -385,6 +428,136 @@ def test_options_that_make_no_sense(work, fault):
     said = failure(["merge", "de=de", "en=en", *out, *given.split()])
     assert said == message.replace("FOLDER/", "")
     assert sorted(work.rglob("*")) == before
+
+
+MEAN = {"recipe": "mean"}
+LOCAL = {
+    "a cancelling mean": (
+        {**MEAN, "overrides": {"v_proj": {"weights": {"de": 1, "en": -1}}}},
+        f"module '{V}': the weights sum to 0, and a mean divides by their sum; use recipe 'sum' "
+        "for differences",
+    ),
+    "nothing": (
+        {"recipe": "ties", "overrides": {"*": {"weights": {"de": 0, "en": 0}}}},
+        f"module '{Q}': all weights are 0; give at least one language a weight",
+    ),
+    "nothing, with the weight of elsewhere": (
+        {**MEAN, "weights": {"de": 0}, "overrides": {"v_proj": {"weights": {"en": 0}}}},
+        f"module '{V}': all weights are 0; give at least one language a weight",
+    ),
+    "nobody": (
+        {**MEAN, "overrides": {"v_proj": {"weights": {"dd": 2}}}},
+        "overrides['v_proj']: there is a weight for 'dd' but no adapter; choose one of: de, en",
+    ),
+    "no number": (
+        {**MEAN, "overrides": {"v_proj": {"weights": {"de": "much"}}}},
+        "overrides['v_proj']: weights['de'] is 'much'; expected a valid number",
+    ),
+    "too much": (
+        {**MEAN, "overrides": {"v_proj": {"weights": {"de": 1e39}}}},
+        "overrides['v_proj']: weights['de'] is 1e+39; expected a magnitude of 1e+15 at most",
+    ),
+    "no weights": (
+        {**MEAN, "overrides": {"v_proj": {"weights": 3}}},
+        "overrides['v_proj']: weights is 3; expected a valid dictionary",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", LOCAL)
+def test_weights_of_some_modules_that_make_no_sense(work, fault):
+    options, message = LOCAL[fault]
+    before = sorted(work.rglob("*"))
+    with pytest.raises(InputError) as caught:
+        merge_adapters({"de": "de", "en": "en"}, out="out", **options)
+    assert str(caught.value) == message
+    assert sorted(work.rglob("*")) == before
+
+
+def test_small_weights_do_not_sum_to_0(work):
+    """Only their ratio counts in a mean."""
+    inputs = {"de": "de", "en": "en"}
+    small = merge_adapters(inputs, **MEAN, weights=dict.fromkeys(inputs, 2.0**-40), out="small")
+    plain = merge_adapters(inputs, **MEAN, out="plain")
+    assert (small.out / WEIGHTS).read_bytes() == (plain.out / WEIGHTS).read_bytes()
+
+
+OVERFLOWS = {
+    "a sum": {"recipe": "sum"},
+    "a sum of lower rank": {"recipe": "sum", "rank": 2},  # a decomposition of infinities
+    "an election": {"recipe": "ties", "density": 0.5},
+    "an election in a small space": {"recipe": "core-ties", "rank": 0.9},
+    "a sum in bfloat16": {"recipe": "sum", "dtype": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("kind", OVERFLOWS)
+def test_a_merge_that_overflows_writes_nothing(work, kind):
+    for language in ("de", "en"):
+        rewritten(work / language, lambda t: {key: one * 1e6 for key, one in t.items()})
+    before = sorted(work.rglob("*"))
+    factors = {"weights": {"de": 1e15, "en": 1e14}, "scale": 1e15}
+    with pytest.raises(InputError) as caught:
+        merge_adapters({"de": "de", "en": "en"}, out="new/deep/out", **factors, **OVERFLOWS[kind])
+    assert str(caught.value) == (
+        f"the merge of module '{Q}' is not finite, or may have entries beyond 1e+15; give smaller "
+        "weights and a smaller scale, or leave out an adapter of such size"
+    )
+    assert caught.value.exit_code == 2
+    assert sorted(work.rglob("*")) == before
+
+
+def test_a_merge_that_fails_leaves_no_parents_behind(work):
+    """Folders that were there stay, and so does one that somebody else has begun to use."""
+    rewritten(work / "en", with_value(torch.nan))
+    (work / "old").mkdir()
+    before = sorted(work.rglob("*"))
+    assert "NaN" in failure(["merge", "en=en", "-o", "old/new/deep/out"])
+    assert sorted(work.rglob("*")) == before
+
+    def use(done, _):
+        (work / "old/new/used").touch()
+
+    rewritten(work / "de", lambda t: {**t, A_Q.replace(Q, V): t[A_Q.replace(Q, V)] * torch.nan})
+    with pytest.raises(InputError):
+        merge_adapters({"de": "de"}, recipe="sum", out="old/new/deep/out", progress=use)
+    assert sorted(path for path in work.rglob("*") if path not in before) == [
+        work / "old/new", work / "old/new/used",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("b" * 300, "File name too long"), ("a\0b", "embedded null byte")]
+)
+def test_names_that_no_file_can_have(work, name, reason):
+    before = sorted(work.rglob("*"))
+    with pytest.raises(InputError) as caught:
+        merge_adapters({"de": "de"}, recipe="sum", out=name)
+    assert str(caught.value) == f"{name} cannot be written: {reason}; choose another name"
+    with pytest.raises(InputError) as caught:
+        merge_adapters({"de": name}, recipe="sum", out="out")
+    said = "does not exist; expected a PEFT adapter folder"
+    if reason == "File name too long":
+        name, said = f"{name}/{CONFIG}", f"cannot be read: {reason}"
+    assert str(caught.value) == f"{name} {said}"
+    assert sorted(work.rglob("*")) == before
+
+
+def test_parents_that_cannot_be_made_go(work):
+    """The hidden folder's name is longer than that of the output, which just fits."""
+    before = sorted(work.rglob("*"))
+    out = f"new/deep/{'b' * 250}"
+    with pytest.raises(StepError) as caught:
+        merge_adapters({"de": "de"}, recipe="sum", out=out)
+    assert str(caught.value) == f"{out} cannot be written: File name too long"
+    assert sorted(work.rglob("*")) == before
+
+
+def test_one_folder_for_two_languages_warns_once(work):
+    configured(work / "en", init_lora_weights="pissa")
+    report = merge_adapters({"en": "en", "fr": "en"}, recipe="mean", out="out")
+    assert report.notes == read_header("en").warnings
+    assert len(report.notes) == 1
 
 
 def test_a_memory_limit_that_is_too_small_says_what_is_needed(work):
