@@ -35,16 +35,16 @@ def deltas(folder):
     return {name: (one.B.double() @ one.A.double()).numpy() for name, one in read.items()}
 
 
-def base_model(folder, dtype=torch.float32, shards=1, turned=False):
+def base_model(folder, dtype=torch.float32, shards=1, turned=False, shapes=SHAPES, config="{}"):
     folder.mkdir()
     random = torch.Generator().manual_seed(9)
     tensors = {
         f"{name}.weight": torch.randn(*(shape[::-1] if turned else shape), generator=random)
-        for name, shape in SHAPES.items()
+        for name, shape in shapes.items()
     }
     tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     tensors["model.norm.weight"] = torch.ones(10, dtype=dtype)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(config)
     (folder / "pytorch_model.bin").write_bytes(b"never copied")
     if shards == 1:
         save_file(tensors, folder / "model.safetensors")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from koinize.adapter import Adapter, AdapterHeader, read_header
+from koinize.adapter import Adapter, AdapterHeader, ModuleHeader, read_header
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
 from koinize.adapter.writer import Draft, refuse_existing
+from koinize.engine.layout import transposed_modules
 from koinize.engine.stream import single_threaded
 from koinize.errors import InputError, StepError, did_you_mean
 
+INDEX_FILE = "model.safetensors.index.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
@@ -31,11 +33,13 @@ class FuseReport:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The base's tensor that one module's update is added to."""
+    """The base's tensor that one module's update is added to; turned: stored inputs x outputs."""
 
     module: str
     file: str
+    name: str
     spec: TensorSpec
+    turned: bool
 
 
 def fuse_adapter(
@@ -49,14 +53,16 @@ def fuse_adapter(
 
     The sum is taken in float32 and rounded once, to the base's own dtype; the loss that this causes
     is reported (bf16 may lose a third of a small update). Everything else in the base's folder is
-    copied. Raises InputError if the adapter does not fit the base, before anything is written.
+    copied, except weights besides the model's own. `out` exists only after success. Raises
+    InputError if the adapter does not fit the base, or if a sum is not finite.
     """
     header, base = read_header(adapter), Path(base)
     refuse_existing(Path(out))
-    plan = _plan(header, base)
+    files = _weight_files(base)
+    plan = _plan(header, base, _tensors(base, files))
     try:
         with closing(Draft(out)) as draft, Adapter(header) as opened:
-            _copy(base, draft.folder, {one.file for one in plan})
+            _copy(base, draft.folder, files)
             lost, total = _add_all(opened, draft.folder, plan, progress)
             draft.commit()
     except OSError as error:
@@ -64,7 +70,10 @@ def fuse_adapter(
     return FuseReport(Path(out), len(plan), math.sqrt(lost / total) if total else 0.0)
 
 
-def _plan(header: AdapterHeader, base: Path) -> list[_Target]:
+Tensors = Mapping[str, tuple[str, TensorSpec]]
+
+
+def _plan(header: AdapterHeader, base: Path, tensors: Tensors) -> list[_Target]:
     if header.saved:
         raise InputError(
             f"holds the whole modules {', '.join(header.modules_to_save)}, which are no update",
@@ -72,25 +81,25 @@ def _plan(header: AdapterHeader, base: Path) -> list[_Target]:
             expected="LoRA factors alone",
             remedy="merge it into the base with PEFT",
         )
-    tensors = {
-        name: (file, spec)
-        for file in _weight_files(base)
-        for name, spec in read_tensor_specs(base / file).items()
-    }
-    return [_target(header, module, tensors, base) for module in header.modules]
+    names = {module: _name(module, tensors, base) for module in header.modules}
+    shapes = {module: tensors[name][1].shape for module, name in names.items()}
+    turned = transposed_modules(header, base, shapes)
+    return [
+        _target(header.modules[module], base, (name, *tensors[name]), module in turned)
+        for module, name in names.items()
+    ]
 
 
 def _weight_files(base: Path) -> list[str]:
-    files = sorted(path.name for path in base.glob("*.safetensors"))
-    index = base / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            files = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise InputError("is not an index of weights", where=str(index)) from None
-    if not files or any(Path(name).name != name or not (base / name).is_file() for name in files):
+    try:
+        files = sorted(path.name for path in base.glob("*.safetensors"))
+        index = base / INDEX_FILE
+        if index.is_file():
+            files = _indexed(index)
+        whole = bool(files) and all((base / name).is_file() for name in files)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(base)) from error
+    if not whole or any(Path(name).name != name for name in files):
         raise InputError(
             "does not hold its safetensors files",
             where=str(base),
@@ -99,12 +108,34 @@ def _weight_files(base: Path) -> list[str]:
     return files
 
 
-def _target(
-    header: AdapterHeader,
-    module: str,
-    tensors: Mapping[str, tuple[str, TensorSpec]],
-    base: Path,
-) -> _Target:
+def _indexed(index: Path) -> list[str]:
+    try:
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        files = {None}
+    if not all(isinstance(name, str) for name in files):
+        raise InputError("is not an index of weights", where=str(index))
+    return sorted(files)
+
+
+def _tensors(base: Path, files: list[str]) -> dict[str, tuple[str, TensorSpec]]:
+    """(file, place) of every tensor. Raises InputError if two files hold one of the same name."""
+    found: dict[str, tuple[str, TensorSpec]] = {}
+    # Also files that the index leaves out: which of two a program loads would be its own affair.
+    for file in sorted({*files, *(path.name for path in base.glob("*.safetensors"))}):
+        for name, spec in read_tensor_specs(base / file).items():
+            other, _ = found.setdefault(name, (file, spec))
+            if other != file:
+                raise InputError(
+                    f"holds tensor '{name}' in {other} and in {file}",
+                    where=str(base),
+                    expected="every tensor once",
+                    remedy="remove the file that does not belong to the model",
+                )
+    return {name: place for name, place in found.items() if place[0] in files}
+
+
+def _name(module: str, tensors: Tensors, base: Path) -> str:
     # A checkpoint may be of the model with or without its head, which adds or takes one prefix.
     names = [
         f"{module}.weight",
@@ -118,36 +149,32 @@ def _target(
             where=str(base),
             remedy=did_you_mean(names[0], tensors),
         )
-    file, spec = tensors[name]
-    entry = header.modules[module]
-    shape = (entry.outputs, entry.inputs)
-    if spec.dtype not in TORCH_NAMES or spec.shape != (shape[::-1] if _turned(header) else shape):
+    return name
+
+
+def _target(
+    module: ModuleHeader, base: Path, tensor: tuple[str, str, TensorSpec], turned: bool
+) -> _Target:
+    name, file, spec = tensor
+    shape = (module.inputs, module.outputs) if turned else (module.outputs, module.inputs)
+    if spec.dtype not in TORCH_NAMES or spec.shape != shape:
         raise InputError(
             f"tensor '{name}' is {spec.dtype} {list(spec.shape)}",
             where=str(base / file),
             expected=f"{list(shape)} in {', '.join(TORCH_NAMES)}, as the adapter has it",
         )
-    return _Target(module, file, spec)
+    return _Target(module.name, file, name, spec, turned)
 
 
-def _turned(header: AdapterHeader) -> bool:
-    """Whether the base keeps its weights as inputs x outputs (Conv1D)."""
-    return header.fan_in_fan_out
-
-
-def _copy(base: Path, draft: Path, weights: set[str]) -> None:
-    for path in sorted(_files_to_copy(base)):
-        shutil.copyfile(path, draft / path.name)
-    missing = weights - {path.name for path in draft.iterdir()}
-    for name in sorted(missing):
+def _copy(base: Path, draft: Path, weights: list[str]) -> None:
+    names = {path.name for path in base.iterdir() if path.is_file() and _belongs(path)}
+    for name in sorted(names | set(weights)):
         shutil.copyfile(base / name, draft / name)
 
 
-def _files_to_copy(base: Path) -> Iterator[Path]:
-    for path in base.iterdir():
-        weights = path.suffix in WEIGHT_SUFFIXES and path.suffix != ".safetensors"
-        if path.is_file() and not weights and not path.name.startswith("."):
-            yield path
+def _belongs(path: Path) -> bool:
+    """Whether a file goes along: weights besides the model's own would be those without the sum."""
+    return path.suffix not in WEIGHT_SUFFIXES and not path.name.startswith(".")
 
 
 def _add_all(
@@ -176,7 +203,7 @@ def _add(adapter: Adapter, draft: Path, target: _Target) -> tuple[float, float]:
 
     factors = adapter.factors(target.module)
     update = factors.B @ factors.A
-    if _turned(adapter.header):
+    if target.turned:
         update = update.T.contiguous()
     spec = target.spec
     dtype = getattr(torch, TORCH_NAMES[spec.dtype])
@@ -185,7 +212,20 @@ def _add(adapter: Adapter, draft: Path, target: _Target) -> tuple[float, float]:
         weight = torch.frombuffer(bytearray(file.read(spec.end - spec.start)), dtype=dtype)
         exact = weight.reshape(spec.shape).float() + update
         rounded = exact.to(dtype)
+        if not bool(torch.isfinite(rounded).all()):
+            raise _not_finite(target, bool(torch.isfinite(weight).all()))
         file.seek(spec.start)
         file.write(rounded.view(torch.uint8).numpy().data)
     lost = (rounded.double() - exact.double()).square().sum()
     return float(lost), float(update.double().square().sum())
+
+
+def _not_finite(target: _Target, base_is: bool) -> InputError:
+    where = f"the base's tensor '{target.name}'"
+    if not base_is:
+        return InputError("holds NaN or infinity", where=where, remedy="its file is damaged")
+    return InputError(
+        f"with the update is beyond what {target.spec.dtype} can hold",
+        where=where,
+        remedy="check the adapter's values, or convert the base to a wider dtype",
+    )
