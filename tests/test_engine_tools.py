@@ -145,6 +145,24 @@ def test_resize_is_the_best_approximation(tmp_path, adapters):
     assert report.error == pytest.approx(math.sqrt(lost / total), abs=1e-6)
 
 
+@pytest.mark.parametrize("rank", [3, 4])
+def test_resize_says_when_the_rank_is_above_the_adapters(tmp_path, adapters, rank):
+    report = resize_adapter(adapters["en"], rank, out=tmp_path / "out")
+    assert (report.rank, report.error) == (3, 0.0)
+    note = "rank 4 is above the adapter's own, 3, which the result keeps"
+    assert report.warnings == ((note,) if rank == 4 else ())
+
+
+@pytest.mark.parametrize("rank", ["full", "none", 0, -1, 0.0, 1.0, 2.5, math.nan, True])
+def test_resize_refuses_what_is_no_rank(tmp_path, adapters, rank):
+    with pytest.raises(InputError) as caught:
+        resize_adapter(adapters["en"], rank, out=tmp_path / "out")
+    assert str(caught.value) == (
+        f"rank {rank!r} is not a number from 1, or a share between 0 and 1"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 # --- the command line
 
 
@@ -258,6 +276,9 @@ def test_the_other_commands(tmp_path, adapters, run):
     assert run("resize", adapters["en"], "2", "-o", tmp_path / "two").startswith(
         f"{tmp_path}/two: rank 2, "
     )
+    with pytest.raises(InputError) as caught:
+        run("resize", adapters["en"], "full", "-o", tmp_path / "full")
+    assert str(caught.value) == "rank 'full' is not a number from 1, or a share between 0 and 1"
     base, _ = base_model(tmp_path / "base", torch.bfloat16)
     assert "of the adapter's update was lost" in run(
         "fuse", adapters["en"], base, "-o", tmp_path / "fused"
