@@ -32,7 +32,7 @@ from unittest.mock import patch
 import torch
 
 from koinize import engine
-from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
+from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape, writer
 from koinize.engine import merge_adapters
 from koinize.merge.compose import merge_module
 from koinize.recipe import merge_settings
@@ -150,6 +150,7 @@ def timed_io() -> Iterator[list[float]]:
         patch.object(engine, "adapter_digest", timed(engine.adapter_digest)),
         patch.object(Adapter, "factors", timed(Adapter.factors)),
         patch.object(AdapterWriter, "write", timed(AdapterWriter.write)),
+        patch.object(writer, "file_digest", timed(writer.file_digest)),
     ):
         yield spent
 

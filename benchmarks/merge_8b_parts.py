@@ -24,7 +24,7 @@ import merge_8b
 import torch
 
 from koinize import engine
-from koinize.adapter import Adapter, AdapterWriter
+from koinize.adapter import Adapter, AdapterWriter, writer
 from koinize.engine import merge_adapters
 from koinize.merge import approximation, linalg
 from koinize.merge.combine import elect
@@ -35,6 +35,7 @@ PARTS: list[tuple[Any, str, str]] = [
     (engine, "adapter_digest", "digests of the inputs"),
     (Adapter, "factors", "reading"),
     (AdapterWriter, "write", "writing"),
+    (writer, "file_digest", "digest of the output"),
     (core, "gram", "Gram matrices of the factors"),
     (knots, "gram", "Gram matrices of the factors"),
     (torch.linalg, "eigh", "eigenproblems"),
