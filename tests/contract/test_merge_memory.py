@@ -207,7 +207,7 @@ def test_a_whole_update_is_counted_in_the_dense_space_alone():
 def test_a_device_whose_memory_is_full_is_a_failed_step(monkeypatch):
     """One line that names the module, the device and what to do; exit code 1."""
 
-    def full(*_):
+    def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr("koinize.merge.compose.merge_module", full)
