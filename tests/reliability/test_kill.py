@@ -204,7 +204,7 @@ def worker_at_work(run: subprocess.Popen[str], root: Path) -> int:
         assert run.poll() is None, run.communicate()[0]
         time.sleep(0.02)
     listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(run.pid)],
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(run.pid)],
         capture_output=True,
         text=True,
         check=False,
