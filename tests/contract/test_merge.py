@@ -18,7 +18,8 @@ from koinize.merge.compose import COMBINES, SPACES, SPARSIFIERS, merge_module
 from koinize.merge.stack import Stack
 from koinize.recipe import COMMON_OPTIONS, RECIPES, MergeSettings, merge_settings
 
-CLOSE = 64 * np.finfo(np.float32).eps
+FLOAT32 = float(np.finfo(np.float32).eps)
+CLOSE = 64 * FLOAT32
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
 every_recipe = pytest.mark.parametrize("recipe", RECIPES.names())
 
@@ -167,7 +168,15 @@ def test_the_rank_is_kept_and_the_error_is_the_measured_one(recipe, case, rank):
     if not full.any():
         return  # so few entries that int(density n) is 0
     measured = (full - product(merged)).norm() / full.norm()
-    assert abs(float(measured) - merged.error) <= 1e-5
+    assert abs(float(measured) - merged.error) <= 1e-5 + amplification(case) * FLOAT32
+
+
+def amplification(case):
+    """How much larger the rounding of float32 is on the weakest direction of the factors."""
+    updates = [update for update in case.updates.values() if update.rank]
+    sides = [np.hstack([update.B for update in updates]), np.vstack([u.A for u in updates])]
+    singular = [np.linalg.svd(side.astype(float), compute_uv=False) for side in sides]
+    return sum(values[0] / values[values > 1e-6 * values[0]][-1] for values in singular)
 
 
 @every_recipe

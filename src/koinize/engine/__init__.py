@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,8 @@ from koinize.engine.card import render_card
 from koinize.engine.device import merge_device
 from koinize.engine.memory import byte_count, modules_at_once
 from koinize.engine.plan import plan_merge
-from koinize.engine.stream import MergeStream, single_threaded
+from koinize.engine.stream import MergeStream
+from koinize.engine.workers import workers
 from koinize.errors import StepError
 from koinize.recipe import RECIPES, MergeSettings, merge_settings
 
@@ -125,7 +125,7 @@ def merge_adapters(
     headers = plan_merge(adapters, chosen)
     limit = None if max_memory is None else byte_count(max_memory)
     ahead = modules_at_once(headers, chosen, limit, max(1, threads), place.type == "cpu")
-    with ThreadPoolExecutor(max(1, threads), initializer=single_threaded) as pool:
+    with workers(threads) as pool:
         inputs = dict(zip(headers, pool.map(adapter_digest, headers.values()), strict=True))
         try:
             merged = MergeStream(headers, chosen, pool, ahead, place)

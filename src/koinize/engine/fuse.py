@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from koinize.adapter import Adapter, AdapterHeader, ModuleHeader, read_header
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
 from koinize.adapter.writer import Draft, refuse_existing
 from koinize.engine.layout import transposed_modules
-from koinize.engine.stream import single_threaded
+from koinize.engine.workers import workers
 from koinize.errors import InputError, StepError, did_you_mean
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -185,7 +184,7 @@ def _add_all(
 ) -> tuple[float, float]:
     """Add every module; squared norms over all of (what rounding lost, the update)."""
     lost = total = 0.0
-    with ThreadPoolExecutor(1, initializer=single_threaded) as pool:
+    with workers(1) as pool:
         try:
             for done, result in enumerate(pool.map(lambda t: _add(adapter, draft, t), plan), 1):
                 lost, total = lost + result[0], total + result[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from koinize.adapter import Adapter, AdapterHeader
 from koinize.engine.plan import read_headers
-from koinize.engine.stream import in_order, single_threaded
+from koinize.engine.workers import in_order, workers
 from koinize.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def inspect_adapters(
     """
     headers = read_headers(adapters)
     modules = sorted({name for header in headers.values() for name in header.modules})
-    with ThreadPoolExecutor(max(1, threads), initializer=single_threaded) as pool, ExitStack() as s:
+    with workers(threads) as pool, ExitStack() as s:
         opened = [s.enter_context(Adapter(header)) for header in headers.values()]
 
         def work(module: str) -> Comparison:

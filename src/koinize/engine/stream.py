@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
 from koinize.adapter.writer import overflow
 from koinize.engine.plan import saved_conflict
+from koinize.engine.workers import in_order
 from koinize.errors import StepError
 from koinize.recipe import MergeSettings
 
@@ -22,27 +22,6 @@ if TYPE_CHECKING:
     from koinize.merge.approximation import Approximation
 
 T = TypeVar("T")
-
-
-def single_threaded() -> None:
-    """Modules run side by side; one product split over threads could differ in its last bit."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def in_order(
-    pool: ThreadPoolExecutor, work: Callable[[str], T], names: Iterable[str], ahead: int
-) -> Iterator[tuple[str, T]]:
-    """(name, work(name)) in the order of the names, with `ahead` results waiting at most."""
-    remaining = iter(names)
-    waiting: list[tuple[str, Future[T]]] = []
-    waiting.extend((name, pool.submit(work, name)) for name in islice(remaining, ahead))
-    while waiting:
-        name, future = waiting.pop(0)
-        result = future.result()
-        waiting.extend((later, pool.submit(work, later)) for later in islice(remaining, 1))
-        yield name, result
 
 
 class MergeStream:
@@ -113,6 +92,7 @@ class MergeStream:
 
         Raises StepError where a device's memory is full, InputError where numbers overflow.
         """
+        import numpy as np
         import torch
 
         def fitting(module: str) -> T:
@@ -124,7 +104,7 @@ class MergeStream:
                     remedy="use device cpu, or a max-memory that keeps fewer modules in flight",
                 ) from error
             # Of numbers that are not finite.
-            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
                 raise overflow(module) from error
 
         yield from in_order(self._pool, fitting, self.modules, self._ahead)
