@@ -31,6 +31,11 @@ def digest_unordered(values: Iterable[object]) -> str:
     return digest(sorted(digest(value) for value in values))
 
 
+def piecewise() -> hashlib._Hash:
+    """A SHA-256 of no bytes yet: `update` adds some, `hexdigest` gives the 64 hex digits."""
+    return hashlib.sha256()
+
+
 def file_digest(path: Path) -> str:
     """SHA-256, as 64 hex digits, of a file's bytes. Raises OSError."""
     with path.open("rb") as file:

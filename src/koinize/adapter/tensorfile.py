@@ -13,12 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
+from koinize.digest import file_digest, piecewise
 from koinize.errors import InputError
-
-if TYPE_CHECKING:
-    import torch
 
 ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -128,7 +125,7 @@ class TensorWriter:
 
     Shapes may turn out smaller than announced (a rank that only the values decide): the header's
     place is reserved at its largest and filled in last. `copied` are tensors of another file that
-    follow the others in their own dtypes.
+    follow the others in their own dtypes. `digest` is the file's, once it is finished.
     """
 
     def __init__(
@@ -146,32 +143,34 @@ class TensorWriter:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._length = len(self._header(largest))
         self._length += -(LENGTH_BYTES + self._length) % 64  # tensors begin on a cache line
-        self._file = path.open("xb")
-        self._file.write(struct.pack("<Q", self._length) + b" " * self._length)
+        self._path, self._file = path, path.open("xb")
+        self._expected = self._head(largest)
+        self._file.write(self._expected)
+        self._digest = piecewise()
+        self._digest.update(self._expected)
 
-    def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Append one contiguous tensor of the file's dtype. Raises ValueError out of order."""
-        self._begin(name, tuple(tensor.shape))
-        raw = tensor.contiguous().reshape(-1).view(_bytes_dtype())
-        self._file.write(raw.numpy().data)
-
-    def copy(self, name: str, shape: tuple[int, ...], pieces: Iterable[memoryview]) -> None:
-        """Append one tensor as the bytes that it has in its own file."""
-        self._begin(name, shape)
+    def write(self, name: str, shape: tuple[int, ...], pieces: Iterable[memoryview]) -> None:
+        """Append one tensor, given as its bytes in pieces. Raises ValueError out of order."""
+        if name != next(self._names, None):
+            raise ValueError(f"tensor '{name}' was not announced here")
+        self._shapes[name] = shape
         for piece in pieces:
+            self._digest.update(piece)  # now that it is in the cache
             self._file.write(piece)
 
     def finish(self) -> None:
         """Fill in the header and close the file, which is then as it will stay."""
-        if not self._file.closed:
-            self._file.seek(LENGTH_BYTES)
-            self._file.write(self._header(self._shapes).ljust(self._length))
-            self._file.close()
+        if self._file.closed:
+            return
+        head = self._head(self._shapes)
+        self._file.seek(0)
+        self._file.write(head)
+        self._file.close()
+        as_expected = head == self._expected
+        self.digest = self._digest.hexdigest() if as_expected else file_digest(self._path)
 
-    def _begin(self, name: str, shape: tuple[int, ...]) -> None:
-        if name != next(self._names, None):
-            raise ValueError(f"tensor '{name}' was not announced here")
-        self._shapes[name] = shape
+    def _head(self, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
+        return struct.pack("<Q", self._length) + self._header(shapes).ljust(self._length)
 
     def _header(self, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
         entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -198,9 +197,3 @@ class TensorWriter:
         if kind is None:
             self.finish()
         self._file.close()
-
-
-def _bytes_dtype() -> torch.dtype:
-    import torch
-
-    return torch.uint8

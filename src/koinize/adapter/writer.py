@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -26,6 +26,8 @@ from koinize.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+PIECE_ENTRIES = 1 << 17  # of a factor that is cast, checked and written at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +72,36 @@ class AdapterWriter:
 
         Raises InputError for what would be refused when it is read again, such as NaN.
         """
-        A, largest_a = self._cast(module, factors.A)
-        B, largest_b = self._cast(module, factors.B)
-        if not factors.rank * largest_a * largest_b <= LARGEST_ENTRY:  # NaN is refused as well
+        largest_a = self._append(module, "A", factors.A)
+        largest_b = self._append(module, "B", factors.B)
+        if factors.rank * largest_a * largest_b > LARGEST_ENTRY:
             raise overflow(module)
-        self._tensors.write(_tensor_name(module, "A"), A)
-        self._tensors.write(_tensor_name(module, "B"), B)
         self._ranks[module] = factors.rank
 
     def copy(self, adapter: Adapter) -> None:
         """Append the whole modules of an adapter, as they are; after all `write`."""
         for name, spec in adapter.header.saved.items():
-            self._tensors.copy(name, spec.shape, adapter.saved(name))
+            self._tensors.write(name, spec.shape, adapter.saved(name))
 
-    def _cast(self, module: str, factor: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """The factor in the dtype of the file, and its largest magnitude."""
+    def _append(self, module: str, side: str, factor: torch.Tensor) -> float:
+        """Write a factor, piece by piece so that it stays in the cache; its largest magnitude."""
         import torch
 
-        cast = factor.to(getattr(torch, self._dtype))
+        largest = 0.0
+
+        def pieces() -> Iterator[memoryview]:
+            nonlocal largest
+            rows = max(1, PIECE_ENTRIES // factor.shape[1])
+            for piece in torch.split(factor, rows):
+                cast = piece.to(getattr(torch, self._dtype)).contiguous()
+                largest = max(largest, self._magnitude(module, cast))
+                yield cast.view(torch.uint8).numpy().data
+
+        self._tensors.write(_tensor_name(module, side), tuple(factor.shape), pieces())
+        return largest
+
+    def _magnitude(self, module: str, cast: torch.Tensor) -> float:
+        """The largest magnitude. Raises InputError if it is not finite."""
         largest = magnitude(cast)
         if self._dtype == "float16" and math.isinf(largest):
             raise InputError(
@@ -95,7 +109,9 @@ class AdapterWriter:
                 expected="magnitudes below 65504",
                 remedy="use bfloat16 or float32",
             )
-        return cast, largest
+        if not math.isfinite(largest):
+            raise overflow(module)
+        return largest
 
     def finish(
         self,
@@ -112,7 +128,8 @@ class AdapterWriter:
         text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (self._folder / CONFIG_FILE).write_text(text, encoding="utf-8", newline="\n")
         if card is not None:
-            files = {name: file_digest(self._folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)}
+            config_digest = file_digest(self._folder / CONFIG_FILE)
+            files = {CONFIG_FILE: config_digest, WEIGHTS_FILE: self._tensors.digest}
             (self._folder / "README.md").write_text(card(files), encoding="utf-8", newline="\n")
 
     def __enter__(self) -> AdapterWriter:
