@@ -12,6 +12,7 @@ import typer
 
 from koinize.cli.modules_progress import Report, counting_modules
 from koinize.errors import GateError, InputError, Interrupted
+from koinize.machine import keep_memory
 
 if TYPE_CHECKING:
     from koinize.engine import MergeReport
@@ -249,6 +250,7 @@ def _value(text: str) -> Any:  # noqa: ANN401 - a number or a word
 @contextmanager
 def _watched(as_json: bool) -> Iterator[Report | None]:
     """Progress on standard error, none for machines; Ctrl-C in a word."""
+    keep_memory()
     try:
         with counting_modules(quiet=as_json) as progress:
             yield progress
