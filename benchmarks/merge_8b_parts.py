@@ -24,8 +24,9 @@ import merge_8b
 import torch
 
 from koinize import engine
-from koinize.adapter import Adapter, AdapterWriter, writer
+from koinize.adapter import Adapter, AdapterWriter
 from koinize.engine import merge_adapters
+from koinize.machine import keep_memory
 from koinize.merge import approximation, linalg
 from koinize.merge.combine import elect
 from koinize.merge.spaces import core, knots
@@ -35,10 +36,10 @@ PARTS: list[tuple[Any, str, str]] = [
     (engine, "adapter_digest", "digests of the inputs"),
     (Adapter, "factors", "reading"),
     (AdapterWriter, "write", "writing"),
-    (writer, "file_digest", "digest of the output"),
     (core, "gram", "Gram matrices of the factors"),
     (knots, "gram", "Gram matrices of the factors"),
-    (torch.linalg, "eigh", "eigenproblems"),
+    (linalg, "eigh", "eigenproblems"),
+    (approximation, "eigh", "eigenproblems"),
     (core, "times_blocks", "block diagonal products"),
     (core, "blocks_times", "block diagonal products"),
     (knots, "times_blocks", "block diagonal products"),
@@ -91,7 +92,7 @@ def print_parts(name: str, layers: int, repeats: int) -> None:
     runs = []
     for _ in range(repeats):
         with timed_parts() as spent:
-            cpu, _ = merge_8b.measured(
+            cpu, *_ = merge_8b.measured(
                 lambda: merge_adapters(adapters, out=out, **merge_8b.RUNS[name])
             )
         runs.append((cpu, spent))
@@ -114,6 +115,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="*", default=list(merge_8b.RUNS))
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # as `koinize merge` does
     for name in given.recipes:
         print_parts(name, given.dense_layers if name == "ties" else given.layers, given.repeats)
 
