@@ -67,7 +67,8 @@ def gram(*talls: Tensor) -> Tensor:
         for part, tall in zip(columns(strip, widths), talls, strict=True):
             part.copy_(tall[first : first + GRAM_ROWS])
         rows = strip.numpy()
-        result += np.matmul(rows.T, rows, out=product)  # which numpy knows to be symmetric
+        with np.errstate(all="ignore"):  # what is not finite is refused where it would be used
+            result += np.matmul(rows.T, rows, out=product)  # which numpy knows to be symmetric
     return torch.from_numpy(result)
 
 
