@@ -162,11 +162,13 @@ def test_what_is_done_on_a_gpu_gives_the_same(monkeypatch, recipe):
         with monkeypatch.context() as patch:
             patch.setattr(place, "on_cpu", lambda _: False)
             there = merge_module("m", updates(), settings)
+        assert there.error == pytest.approx(here.error, rel=1e-3, abs=1e-4)
+        if recipe == "iso" and settings.rank != "full":
+            continue  # all singular values are equal: which of them are kept is arbitrary
         expected, found = (one.factors.B @ one.factors.A for one in (here, there))
         # Sums are added up in another order, so a nearly tied vote may turn over: some ten
         # roundings (2^-24) of the entries, each of which may count for as much as any other.
         assert float((found - expected).norm() / expected.norm()) <= math.sqrt(10 * 2.0**-24)
-        assert there.error == pytest.approx(here.error, rel=1e-3, abs=1e-4)
 
 
 def test_sizes():
