@@ -47,7 +47,7 @@ def test_patterns_are_looked_up_as_peft_looks_them_up():
 PARTS = st.sampled_from(["a", "b", "proj", "1", "a_b", "a+b", "(x)", "^a", "ñ", "x-y"])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.lists(st.lists(PARTS, min_size=1, max_size=4).map(".".join), min_size=1, unique=True))
 def test_own_keys_match_one_module_each(names):
     keys = own_keys(names)

@@ -434,7 +434,7 @@ def test_recording_closes_as_it_ends(path, clocks):
     assert len({one.run, failed.run, stopped.run}) == 3
 
 
-@settings(max_examples=25, deadline=None)  # every example writes a file, line by line to the disk
+@settings(max_examples=25)  # every example writes a file, line by line to the disk
 @given(
     st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 30_000)), max_size=7),
     st.integers(1, 7),

@@ -13,7 +13,7 @@ from koinize.adapter import Factors
 from koinize.merge.compose import merge_module
 from koinize.recipe import RECIPES, MergeSettings, merge_settings
 
-FEW = settings(max_examples=40, deadline=None, derandomize=True)
+FEW = settings(max_examples=40, derandomize=True)
 VALUES = {
     "density": [1.0, 0.5],
     "seed": [0, 7],

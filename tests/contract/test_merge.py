@@ -20,7 +20,7 @@ from koinize.recipe import COMMON_OPTIONS, RECIPES, MergeSettings, merge_setting
 
 FLOAT32 = float(np.finfo(np.float32).eps)
 CLOSE = 64 * FLOAT32
-FEW = settings(max_examples=15, deadline=None, derandomize=True)
+FEW = settings(max_examples=15, derandomize=True)
 every_recipe = pytest.mark.parametrize("recipe", RECIPES.names())
 
 # Combinations for which merging N copies of one adapter gives it back.

@@ -101,7 +101,7 @@ def loaded(text: str, folder: Path) -> object:
     return load(folder / "koinize.yaml")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(specs(), st.sampled_from(SOURCES))
 def test_adding_and_removing_gives_the_same_bytes(text: str, source: object) -> None:
     added = add_language(edited(text), "sw", {"mood": source} if source else {}).file
@@ -110,7 +110,7 @@ def test_adding_and_removing_gives_the_same_bytes(text: str, source: object) -> 
     assert remove_language(added, "sw").file.text == text
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(specs(), st.sampled_from(SOURCES[1:]))
 def test_pointing_elsewhere_and_back_gives_the_same_bytes(text: str, source: object) -> None:
     """Where data were one template: what is spelled out for it is folded again."""
@@ -120,7 +120,7 @@ def test_pointing_elsewhere_and_back_gives_the_same_bytes(text: str, source: obj
     assert update_language(there, "en", {"mood": back}).file.text == text
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(specs(), st.sampled_from(["de", "en", "ja"]))
 def test_removing_touches_only_lines_that_speak_of_the_language(text: str, gone: str) -> None:
     lines = text.splitlines()

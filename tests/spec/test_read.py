@@ -336,7 +336,10 @@ LINES = st.lists(
 
 
 @given(LINES)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=60,
+)
 def test_whatever_stands_in_a_file_the_answer_is_an_input_error(tmp_path, lines):
     """Nothing here is a specification, and nothing ends in a traceback or without a place."""
     path = tmp_path / "koinize.yaml"
