@@ -346,7 +346,7 @@ OPTIONS = {
     ),
     "an unknown dtype": (
         "--dtype int8",
-        "dtype is 'int8'; expected 'float32', 'bfloat16' or 'float16'",
+        "dtype is 'int8'; expected 'auto', 'float32', 'bfloat16' or 'float16'",
     ),
     "an unknown sign": ("--sign heads", "sign is 'heads'; expected 'total' or 'frequency'"),
     "an unknown normalize": (

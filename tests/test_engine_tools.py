@@ -198,10 +198,11 @@ def test_merge_command(tmp_path, adapters, run):
     }
     assert found["modules"].keys() == SHAPES.keys()
     assert found["vllm_flags"] == "--enable-lora --max-lora-rank 8"
+    assert found["dtype"] == "float32"
     text = run("merge", *given(adapters), "-o", tmp_path / "mean", "--recipe", "mean")
     assert text == (
         f"{tmp_path}/mean: mean, 2 modules\nrank 9, 0.00% lost by the change of rank\n"
-        "vLLM: --enable-lora --max-lora-rank 16\n"
+        "written in float32, 24 significant bits\nvLLM: --enable-lora --max-lora-rank 16\n"
     )
 
 

@@ -63,7 +63,8 @@ class MergeSettings(Frozen):
     scale: factor (lambda) on the result.
     rank: "full" (as much as the method needs), a number, or an energy share in (0, 1).
     seed: of the random masks, which are keyed by (seed, language, module, index).
-    dtype: of the written adapter; the arithmetic is always float32 or better.
+    dtype: of the written adapter; "auto" is bfloat16 if all factors are, else float32. The
+        arithmetic is always float32 or better.
     space: where to merge, for recipes that do not fix it (`ties` in "knots" is `knots-ties`).
     scope: whether trimming ranks the entries of one "module" or of the whole "adapter".
     sign: elect it on the "total" of the values or by the "frequency" of the signs.
@@ -83,7 +84,7 @@ class MergeSettings(Frozen):
     scale: float = 1.0
     rank: Literal["full"] | int | float = "full"
     seed: int = Field(default=0, ge=0, lt=2**63)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     space: Literal["dense", "knots", "core", "factor"] | None = None
     scope: Literal["module", "adapter"] | None = None
     sign: Literal["total", "frequency"] = "total"

@@ -22,6 +22,7 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; mus
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Threads = Annotated[int, typer.Option(min=1, help="Modules at once; changes no byte.")]
 
+DTYPES = "auto (bfloat16 if all factors are, else float32), float32, bfloat16 or float16."
 SET_FORM = "PATTERN:OPTION=VALUE"
 
 
@@ -40,7 +41,7 @@ def merge(
     scale: Annotated[float | None, typer.Option(help="Factor on the result.")] = None,
     rank: Annotated[str, typer.Option(help="full, a number, or a share of the energy.")] = "full",
     seed: Annotated[int | None, typer.Option(help="Of random masks.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help=DTYPES)] = None,
     space: Annotated[str | None, typer.Option(help="dense, knots, core or factor.")] = None,
     scope: Annotated[str | None, typer.Option(help="Trim by module or by adapter.")] = None,
     sign: Annotated[str | None, typer.Option(help="Elect by total or frequency.")] = None,
@@ -93,6 +94,7 @@ def merge(
         return
     typer.echo(f"{report.out}: {settings.describe()}, {len(report.modules)} modules")
     typer.echo(f"rank {report.rank}, {report.error:.2%} lost by the change of rank")
+    typer.echo(f"written in {report.precision}")
     if report.vllm_flags:
         typer.echo(f"vLLM: {report.vllm_flags}")
 
@@ -158,7 +160,7 @@ def resize(
     adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
     rank: Annotated[str, typer.Argument(help="A number, or a share of the energy such as 0.99.")],
     out: Out,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help=DTYPES)] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Change the rank of an adapter, with the least possible error."""
@@ -203,6 +205,7 @@ def _record(report: MergeReport) -> dict[str, object]:
         "out": str(report.out),
         "rank": report.rank,
         "error": report.error,
+        "dtype": report.dtype,
         "modules": {one.name: {"rank": one.rank, "error": one.error} for one in report.modules},
         "inputs": dict(report.inputs),
         "seconds": report.seconds,

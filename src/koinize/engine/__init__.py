@@ -28,6 +28,7 @@ from koinize.errors import StepError
 from koinize.recipe import RECIPES, MergeSettings, merge_settings
 
 NOTABLE_ERROR = 0.1
+SIGNIFICANT_BITS = {"float32": 24, "bfloat16": 8, "float16": 11}
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
 
 
@@ -48,10 +49,11 @@ class ModuleReport:
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What a merge did; `inputs` are the adapters' digests by language."""
+    """What a merge did; `inputs` are the adapters' digests by language, `dtype` the output's."""
 
     out: Path
     settings: MergeSettings
+    dtype: str
     modules: tuple[ModuleReport, ...]
     inputs: Mapping[str, str]
     notes: tuple[str, ...] = ()
@@ -62,6 +64,11 @@ class MergeReport:
         """Relative Frobenius error of the change of rank, over all modules together."""
         lost = sum(module.lost for module in self.modules)
         return _relative(lost, sum(module.total for module in self.modules))
+
+    @property
+    def precision(self) -> str:
+        """The dtype of the written factors, and what it keeps of an entry."""
+        return f"{self.dtype}, {SIGNIFICANT_BITS[self.dtype]} significant bits"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -82,6 +89,18 @@ class MergeReport:
     def vllm_flags(self) -> str:
         """The flags that vLLM needs for this adapter; empty if its rank is beyond vLLM's limit."""
         return vllm_flags(self.rank)
+
+
+def written_dtype(headers: Mapping[str, AdapterHeader], settings: MergeSettings) -> str:
+    """The output's dtype: "auto" is bfloat16 if all factors are, and float32 else.
+
+    Not float16 for float16, because the factors of a merge may leave its narrow range.
+    """
+    if settings.dtype != "auto":
+        return settings.dtype
+    modules = [module for header in headers.values() for module in header.modules.values()]
+    tags = {factor.dtype for module in modules for factor in (module.A, module.B)}
+    return "bfloat16" if tags == {"BF16"} else "float32"
 
 
 def _relative(lost: float, total: float) -> float:
@@ -130,7 +149,8 @@ def merge_adapters(
         try:
             merged = MergeStream(headers, chosen, pool, ahead, place)
             saved = next(iter(headers.values())).saved
-            writer = AdapterWriter(out, merged.shapes(), dtype=chosen.dtype, saved=saved)
+            dtype = written_dtype(headers, chosen)
+            writer = AdapterWriter(out, merged.shapes(), dtype=dtype, saved=saved)
             with merged, writer:
                 merged.check_saved()
                 modules = _write(merged, writer, progress)
@@ -139,7 +159,7 @@ def merge_adapters(
                 notes = tuple(dict.fromkeys(told))  # one folder may stand for two languages
                 if place.type != "cpu":
                     notes += (f"Computed on {place.type}: other bytes than on a CPU.",)
-                report = MergeReport(Path(out), chosen, modules, inputs, notes)
+                report = MergeReport(Path(out), chosen, dtype, modules, inputs, notes)
                 writer.finish(
                     headers.values(),
                     card=lambda files: _card(report, headers, card or {}, files),
@@ -186,6 +206,7 @@ def _card(
         outcome=[
             f"Modules: {len(report.modules)}; rank: {report.rank}.",
             f"Lost by the change of rank: {report.error:.3%} of the Frobenius norm.",
+            f"Written in {report.precision}.",
             f"vLLM: `{report.vllm_flags}`." if report.vllm_flags else "vLLM: rank above its limit.",
             *report.notes,
         ],

@@ -14,7 +14,7 @@ INPUTS = "| language | weight | adapter (SHA-256) |"
 FILES = "| file | SHA-256 |"
 ERRORS = "| module | rank | error |"
 # How the lines begin that state what the merge came to.
-OUTCOMES = ("- Modules: ", "- Lost by the change of rank: ")
+OUTCOMES = ("- Modules: ", "- Lost by the change of rank: ", "- Written in ")
 
 
 def table_rows(card: str, header: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ def resize_adapter(
     rank: int | float,
     *,
     out: Path | str,
-    dtype: str = "float32",
+    dtype: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> MergeReport:
     """Write the best approximation of an adapter at a rank, or at a share of its energy.
