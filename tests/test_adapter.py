@@ -350,7 +350,7 @@ def test_values_that_are_not_finite(tmp_path, value):
 def test_a_residual_initialisation_is_told(tmp_path, init):
     folder = save(tmp_path / "en", init_lora_weights=init)
     assert read_header(folder).warnings == (
-        f"{folder} was saved with init_lora_weights '{init}': it and its merge belong on the "
+        f"saved with init_lora_weights '{init}': it and its merge belong on the "
         "residual base model that this initialisation made; to merge it for the plain base, save "
         "it with path_initial_model_for_weight_conversion",
     )

@@ -543,10 +543,25 @@ def test_names_that_no_file_can_have(work, name, reason):
     assert sorted(work.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["d|e", "d\ne", " "])
+def test_a_name_that_would_break_the_card(work, name):
+    with pytest.raises(InputError) as caught:
+        merge_adapters({name: "de", "en": "en"}, recipe="mean", out="out")
+    assert str(caught.value) == (
+        f"{name!r} cannot be the name of a language; expected printable characters other than '|', "
+        "such as de or zh_CN"
+    )
+
+
+@pytest.mark.parametrize("name", ["b" * 255, "語" * 85])
+def test_the_longest_name_of_an_output(work, name):
+    """255 bytes; that of the hidden folder, which says more, has to fit too."""
+    assert merge_adapters({"de": "de"}, recipe="sum", out=name).out.is_dir()
+
+
 def test_parents_that_cannot_be_made_go(work):
-    """The hidden folder's name is longer than that of the output, which just fits."""
     before = sorted(work.rglob("*"))
-    out = f"new/deep/{'b' * 250}"
+    out = f"new/{'b' * 300}/out"
     with pytest.raises(StepError) as caught:
         merge_adapters({"de": "de"}, recipe="sum", out=out)
     assert str(caught.value) == f"{out} cannot be written: File name too long"
@@ -556,8 +571,8 @@ def test_parents_that_cannot_be_made_go(work):
 def test_one_folder_for_two_languages_warns_once(work):
     configured(work / "en", init_lora_weights="pissa")
     report = merge_adapters({"en": "en", "fr": "en"}, recipe="mean", out="out")
-    assert report.notes == read_header("en").warnings
-    assert len(report.notes) == 1
+    (warning,) = read_header("en").warnings
+    assert report.notes == (f"en, fr: {warning}",)
 
 
 def test_a_memory_limit_that_is_too_small_says_what_is_needed(work):

@@ -188,6 +188,59 @@ def test_fuse_refuses_a_base_that_does_not_fit(tmp_path, adapters):
     assert set(tmp_path.iterdir()) == before | {other}
 
 
+@pytest.mark.parametrize(
+    ("renamed", "found"),
+    [
+        (lambda name: name.removeprefix("model."), True),  # saved without its head
+        (lambda name: f"transformer.{name}", True),  # the adapter was trained without the head
+        (lambda name: f"a.b.{name}", False),
+    ],
+)
+def test_a_base_saved_without_its_head_or_with_it(tmp_path, adapters, renamed, found):
+    base, tensors = base_model(tmp_path / "base")
+    tensors = {renamed(name): tensor for name, tensor in tensors.items()}
+    save_file(tensors, base / "model.safetensors")
+    if not found:
+        with pytest.raises(InputError) as caught:
+            fuse_adapter(adapters["en"], base, out=tmp_path / "out")
+        assert str(caught.value) == (
+            f"{base} has no tensor '{Q}.weight', which the adapter changes; did you mean "
+            f"'a.b.{Q}.weight'?"
+        )
+        return
+    written = loaded(fuse_adapter(adapters["en"], base, out=tmp_path / "out").out)
+    for module, delta in deltas(adapters["en"]).items():
+        name = renamed(f"{module}.weight")
+        assert np.allclose(written[name], tensors[name] + delta, rtol=0, atol=1e-5)
+
+
+def test_two_tensors_that_may_be_meant(tmp_path, adapters):
+    base, tensors = base_model(tmp_path / "base")
+    both = {
+        f"{part}.{name}": one.clone() for name, one in tensors.items() for part in ("text", "image")
+    }
+    save_file(both, base / "model.safetensors")
+    with pytest.raises(InputError) as caught:
+        fuse_adapter(adapters["en"], base, out=tmp_path / "out")
+    named = [f"'{part}.{Q}.weight'" for part in ("image", "text")]
+    assert str(caught.value) == (
+        f"{base} has {named[0]} and {named[1]}, and the adapter changes a '{Q}.weight'; give the "
+        "base that the adapter was trained on"
+    )
+
+
+def test_two_modules_for_one_tensor(tmp_path):
+    base, _ = base_model(tmp_path / "base")
+    shapes = {f"{part}.{Q}": (12, 10) for part in ("image", "text")}
+    adapter = save(tmp_path / "en", 0, shapes=shapes)
+    with pytest.raises(InputError) as caught:
+        fuse_adapter(adapter, base, out=tmp_path / "out")
+    assert str(caught.value) == (
+        f"{base} has one tensor '{Q}.weight' for the modules 'image.{Q}' and 'text.{Q}'; give the "
+        "base that the adapter was trained on"
+    )
+
+
 def test_fuse_refuses_whole_modules(tmp_path, adapters):
     path = adapters["en"] / "adapter_model.safetensors"
     save_file({**load_file(path), "base_model.model.lm_head.weight": torch.ones(2, 2)}, path)

@@ -115,7 +115,7 @@ def read_header(folder: Path | str) -> AdapterHeader:
         fan_in_fan_out=config.get("fan_in_fan_out") is True,
         target_modules=_target_modules(config),
         modules=modules,
-        warnings=_warnings(folder, config),
+        warnings=_warnings(config),
         modules_to_save=whole,
         saved=saved,
     )
@@ -188,13 +188,14 @@ def _refuse(path: Path, config: Mapping[str, object]) -> None:
         )
 
 
-def _warnings(folder: Path, config: Mapping[str, object]) -> tuple[str, ...]:
+def _warnings(config: Mapping[str, object]) -> tuple[str, ...]:
+    """What a merge has to say of the adapter; without its place, which a card must not hold."""
     init = config.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(RESIDUAL_INITS):
         return (
-            f"{folder} was saved with init_lora_weights '{init}': it and its merge belong on the "
-            "residual base model that this initialisation made; to merge it for the plain base, "
-            "save it with path_initial_model_for_weight_conversion",
+            f"saved with init_lora_weights '{init}': it and its merge belong on the residual base "
+            "model that this initialisation made; to merge it for the plain base, save it with "
+            "path_initial_model_for_weight_conversion",
         )
     return ()
 

@@ -27,6 +27,8 @@ from koinize.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+# Characters of an output's name in that of its draft: four bytes each at most, of a name's 255.
+MOST_OF_A_NAME = 50
 PIECE_ENTRIES = 1 << 17  # of a factor that is cast, checked and written at a time
 
 
@@ -169,13 +171,14 @@ class Draft:
     def __init__(self, out: Path | str) -> None:
         self.out = Path(out).absolute()
         refuse_existing(self.out)
-        self.folder = self.out.parent / f".{self.out.name}.{secrets.token_hex(4)}.partial"
+        name = self.out.name[:MOST_OF_A_NAME]
+        self.folder = self.out.parent / f".{name}.{secrets.token_hex(4)}.partial"
         missing = [parent for parent in self.out.parents if not parent.exists()]
         # Ctrl-C may come before anybody has entered a `with`: then it goes with this object.
         self._discard = weakref.finalize(self, _remove, self.folder, missing)
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            for left in self.out.parent.glob(f".{escape(self.out.name)}.*.partial"):
+            for left in self.out.parent.glob(f".{escape(name)}.*.partial"):
                 _remove_if_abandoned(left)
             self.folder.mkdir()
         except OSError:

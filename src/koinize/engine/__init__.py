@@ -155,8 +155,7 @@ def merge_adapters(
                 merged.check_saved()
                 modules = _write(merged, writer, progress)
                 merged.copy_saved(writer)
-                told = [note for header in headers.values() for note in header.warnings]
-                notes = tuple(dict.fromkeys(told))  # one folder may stand for two languages
+                notes = _notes(headers)
                 if place.type != "cpu":
                     notes += (f"Computed on {place.type}: other bytes than on a CPU.",)
                 report = MergeReport(Path(out), chosen, dtype, modules, inputs, notes)
@@ -177,6 +176,15 @@ def adapter_digest(header: AdapterHeader) -> str:
             "weights": file_digest(header.weights),
         }
     )
+
+
+def _notes(headers: Mapping[str, AdapterHeader]) -> tuple[str, ...]:
+    """What the adapters' headers warn of, each once, with the languages that it is about."""
+    about: dict[str, list[str]] = {}
+    for language, header in headers.items():
+        for warning in header.warnings:
+            about.setdefault(warning, []).append(language)
+    return tuple(f"{', '.join(languages)}: {warning}" for warning, languages in about.items())
 
 
 def _card(

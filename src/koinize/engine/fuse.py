@@ -15,9 +15,10 @@ from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_spec
 from koinize.adapter.writer import Draft, refuse_existing
 from koinize.engine.layout import transposed_modules
 from koinize.engine.workers import workers
-from koinize.errors import InputError, StepError, did_you_mean
+from koinize.errors import InputError, StepError, nearest
 
 INDEX_FILE = "model.safetensors.index.json"
+OTHER_BASE = "give the base that the adapter was trained on"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
@@ -81,6 +82,7 @@ def _plan(header: AdapterHeader, base: Path, tensors: Tensors) -> list[_Target]:
             remedy="merge it into the base with PEFT",
         )
     names = {module: _name(module, tensors, base) for module in header.modules}
+    _refuse_shared(names, base)
     shapes = {module: tensors[name][1].shape for module, name in names.items()}
     turned = transposed_modules(header, base, shapes)
     return [
@@ -135,20 +137,38 @@ def _tensors(base: Path, files: list[str]) -> dict[str, tuple[str, TensorSpec]]:
 
 
 def _name(module: str, tensors: Tensors, base: Path) -> str:
-    # A checkpoint may be of the model with or without its head, which adds or takes one prefix.
-    names = [
-        f"{module}.weight",
-        f"{module}.weight".removeprefix("model."),
-        f"model.{module}.weight",
-    ]
-    name = next((one for one in names if one in tensors), None)
-    if name is None:
+    """The tensor of a module. Raises InputError if there is none, or more than one may be meant."""
+    wanted = f"{module}.weight"
+    # A checkpoint may be of the model with or without its head, which takes or adds one prefix:
+    # "model.", "transformer.", or the name of an encoder.
+    found = [name for name in (wanted, wanted.partition(".")[2]) if name in tensors][:1]
+    found = found or [name for name in tensors if name.partition(".")[2] == wanted]
+    if not found:
+        near = nearest(wanted, tensors)
         raise InputError(
-            f"has no tensor '{names[0]}', which the adapter changes",
+            f"has no tensor '{wanted}', which the adapter changes",
             where=str(base),
-            remedy=did_you_mean(names[0], tensors),
+            remedy=f"did you mean '{near}'?" if near else OTHER_BASE,
         )
-    return name
+    if len(found) > 1:
+        raise InputError(
+            f"has '{found[0]}' and '{found[1]}', and the adapter changes a '{wanted}'",
+            where=str(base),
+            remedy=OTHER_BASE,
+        )
+    return found[0]
+
+
+def _refuse_shared(names: Mapping[str, str], base: Path) -> None:
+    """Raises InputError if two modules of the adapter would change one tensor."""
+    modules: dict[str, str] = {}
+    for module, name in names.items():
+        if modules.setdefault(name, module) != module:
+            raise InputError(
+                f"has one tensor '{name}' for the modules '{modules[name]}' and '{module}'",
+                where=str(base),
+                remedy=OTHER_BASE,
+            )
 
 
 def _target(

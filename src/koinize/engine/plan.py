@@ -45,10 +45,20 @@ def _read(
     errors: list[InputError] = []
     for language in sorted(adapters):
         try:
+            _check_name(language)
             headers[language] = read_header(adapters[language])
         except InputError as error:
             errors.append(error)
     return headers, [*errors, *_mismatches(headers)]
+
+
+def _check_name(language: str) -> None:
+    """The card has a table of the languages. Raises InputError for a name that would break it."""
+    if not language.strip() or "|" in language or not language.isprintable():
+        raise InputError(
+            f"{language!r} cannot be the name of a language",
+            expected="printable characters other than '|', such as de or zh_CN",
+        )
 
 
 def _raise(errors: list[InputError]) -> None:
