@@ -206,8 +206,8 @@ class Draft:
 def _remove(folder: Path, parents: Iterable[Path]) -> None:
     """Remove a draft, and those of its parents that are empty then, the nearest first."""
     shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        for parent in parents:
+    for parent in parents:
+        with contextlib.suppress(OSError):  # one that holds something, or was never made
             parent.rmdir()
 
 
