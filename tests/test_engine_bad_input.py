@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -505,6 +506,19 @@ def test_a_merge_that_overflows_writes_nothing(work, kind):
     )
     assert caught.value.exit_code == 2
     assert sorted(work.rglob("*")) == before
+
+
+@pytest.mark.parametrize("error", [np.linalg.LinAlgError, torch.linalg.LinAlgError])
+def test_a_decomposition_that_fails_is_an_overflow(work, monkeypatch, error):
+    """Whichever library's it is."""
+
+    def decompose(*_, **__):
+        raise error("did not converge")
+
+    monkeypatch.setattr("koinize.merge.compose.merge_module", decompose)
+    with pytest.raises(InputError, match=f"the merge of module '{Q}' is not finite"):
+        merge_adapters({"de": "de", "en": "en"}, **MEAN, out="out")
+    assert not (work / "out").exists()
 
 
 def test_a_merge_that_fails_leaves_no_parents_behind(work):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 
 from koinize import machine
@@ -89,3 +93,28 @@ def test_each_worker_has_a_gpu_of_its_own(monkeypatch, visible, expected):
 def test_no_gpu_is_no_wish(monkeypatch):
     monkeypatch.setattr(machine, "gpus", tuple)
     assert machine.gpu_of(0) is None
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from koinize.machine import keep_memory
+if sys.argv[1] == "kept":
+    keep_memory()
+def use(times):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        blocks = [np.ones(1 << 21) for _ in range(4)]  # of 16 MiB, more than glibc keeps by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+use(2)
+print(use(20))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_memory_that_is_kept_is_not_asked_for_again():
+    def faults(how):
+        program = [sys.executable, "-c", FAULTS, how]
+        return int(subprocess.run(program, capture_output=True, check=True, text=True).stdout)
+
+    assert faults("kept") < 0.1 * faults("left")

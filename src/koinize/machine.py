@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 DRIVER = Path("/proc/driver/nvidia/gpus")
+LARGEST_KEPT = 1 << 25  # bytes of a block; older versions of glibc refuse more
 MOST_CPU_WORKERS = 4  # each holds its own copy of the base model
 
 
@@ -87,7 +88,7 @@ def keep_memory() -> None:
     """
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    # One of the two thresholds alone would do harm: glibc then stops to adapt the other.
+    if mallopt is not None and mallopt(mmap_threshold, LARGEST_KEPT):
+        mallopt(trim_threshold, 2**31 - 1)
         mallopt(arena_max, 1)  # the others return their memory whatever the thresholds
-        for threshold in (trim_threshold, mmap_threshold):
-            mallopt(threshold, 2**31 - 1)

@@ -150,13 +150,20 @@ class TensorWriter:
         self._digest.update(self._expected)
 
     def write(self, name: str, shape: tuple[int, ...], pieces: Iterable[memoryview]) -> None:
-        """Append one tensor, given as its bytes in pieces. Raises ValueError out of order."""
+        """Append one tensor, given as its bytes in pieces.
+
+        Raises ValueError out of order, or if the bytes are not as many as the shape has.
+        """
         if name != next(self._names, None):
             raise ValueError(f"tensor '{name}' was not announced here")
         self._shapes[name] = shape
+        missing = math.prod(shape) * ITEM_BYTES[self._tags[name]]
         for piece in pieces:
             self._digest.update(piece)  # now that it is in the cache
             self._file.write(piece)
+            missing -= piece.nbytes
+        if missing:
+            raise ValueError(f"tensor '{name}' lacks {missing} bytes of its shape")
 
     def finish(self) -> None:
         """Fill in the header and close the file, which is then as it will stay."""

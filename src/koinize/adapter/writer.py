@@ -97,7 +97,8 @@ class AdapterWriter:
             for piece in torch.split(factor, rows):
                 cast = piece.to(getattr(torch, self._dtype)).contiguous()
                 largest = max(largest, self._magnitude(module, cast))
-                yield cast.view(torch.uint8).numpy().data
+                # Flat, because torch sees no bytes in a single column, whatever lies in between.
+                yield cast.reshape(-1).view(torch.uint8).numpy().data
 
         self._tensors.write(_tensor_name(module, side), tuple(factor.shape), pieces())
         return largest

@@ -252,7 +252,10 @@ def _value(text: str) -> Any:  # noqa: ANN401 - a number or a word
 
 @contextmanager
 def _watched(as_json: bool) -> Iterator[Report | None]:
-    """Progress on standard error, none for machines; Ctrl-C in a word."""
+    """Progress on standard error, none for machines; Ctrl-C in a word.
+
+    The process keeps its memory from here on, as a command may that then ends.
+    """
     keep_memory()
     try:
         with counting_modules(quiet=as_json) as progress:

@@ -23,7 +23,7 @@ from koinize.engine.device import merge_device
 from koinize.engine.memory import byte_count, modules_at_once
 from koinize.engine.plan import plan_merge
 from koinize.engine.stream import MergeStream
-from koinize.engine.workers import workers
+from koinize.engine.workers import worker_pool
 from koinize.errors import StepError
 from koinize.recipe import RECIPES, MergeSettings, merge_settings
 
@@ -144,7 +144,7 @@ def merge_adapters(
     headers = plan_merge(adapters, chosen)
     limit = None if max_memory is None else byte_count(max_memory)
     ahead = modules_at_once(headers, chosen, limit, max(1, threads), place.type == "cpu")
-    with workers(threads) as pool:
+    with worker_pool(threads) as pool:
         inputs = dict(zip(headers, pool.map(adapter_digest, headers.values()), strict=True))
         try:
             merged = MergeStream(headers, chosen, pool, ahead, place)

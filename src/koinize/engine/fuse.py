@@ -14,7 +14,7 @@ from koinize.adapter import Adapter, AdapterHeader, ModuleHeader, read_header
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
 from koinize.adapter.writer import Draft, refuse_existing
 from koinize.engine.layout import transposed_modules
-from koinize.engine.workers import workers
+from koinize.engine.workers import worker_pool
 from koinize.errors import InputError, StepError, nearest
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -204,7 +204,7 @@ def _add_all(
 ) -> tuple[float, float]:
     """Add every module; squared norms over all of (what rounding lost, the update)."""
     lost = total = 0.0
-    with workers(1) as pool:
+    with worker_pool(1) as pool:
         try:
             for done, result in enumerate(pool.map(lambda t: _add(adapter, draft, t), plan), 1):
                 lost, total = lost + result[0], total + result[1]

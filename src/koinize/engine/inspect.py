@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from koinize.adapter import Adapter, AdapterHeader
 from koinize.engine.plan import read_headers
-from koinize.engine.workers import in_order, workers
+from koinize.engine.workers import in_order, worker_pool
 from koinize.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def inspect_adapters(
     """
     headers = read_headers(adapters)
     modules = sorted({name for header in headers.values() for name in header.modules})
-    with workers(threads) as pool, ExitStack() as s:
+    with worker_pool(threads) as pool, ExitStack() as s:
         opened = [s.enter_context(Adapter(header)) for header in headers.values()]
 
         def work(module: str) -> Comparison:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+def worker_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     """A pool in which every product runs on its caller's core alone.
 
     Modules run side by side; one product split over threads could differ in its last bit.
@@ -39,31 +39,39 @@ def in_order(
 
 
 def _on_one_core() -> None:
-    """torch's limit, which is each thread's own."""
+    """torch's limit: this thread's own, and that of threads which begin later."""
     import torch
 
     torch.set_num_threads(1)
 
 
 class _OneCoreEach:
-    """numpy's limit, which is the whole process': set by the first pool, lifted by the last."""
+    """numpy's limit, which is the whole process': set by the first pool, lifted by the last.
+
+    So is torch's limit of threads that begin later.
+    """
 
     def __init__(self) -> None:
         self._lock, self._pools = threading.Lock(), 0
 
     def __enter__(self) -> None:
         import numpy  # noqa: F401  # what is not loaded cannot be limited
+        import torch
 
         with self._lock:
             if not self._pools:
                 self._limits = threadpool_limits(1, user_api="blas")
+                self._torch_threads = torch.get_num_threads()
             self._pools += 1
 
     def __exit__(self, *_: object) -> None:
+        import torch
+
         with self._lock:
             self._pools -= 1
             if not self._pools:
                 self._limits.restore_original_limits()
+                torch.set_num_threads(self._torch_threads)
 
 
 _one_core_each = _OneCoreEach()

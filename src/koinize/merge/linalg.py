@@ -60,16 +60,17 @@ def gram(*talls: Tensor) -> Tensor:
         return whole.T @ whole
     count, widths = talls[0].shape[0], [tall.shape[1] for tall in talls]
     strip = _like(talls[0], min(GRAM_ROWS, count), sum(widths))
-    result = np.zeros((sum(widths), sum(widths)))
-    product = np.empty_like(result)
+    # Memory of torch, whose alignment is always the same; bits of later products may depend on it.
+    result = talls[0].new_zeros((sum(widths), sum(widths)), dtype=torch.float64)
+    added, product = result.numpy(), np.empty(result.shape)
     for first in range(0, count, GRAM_ROWS):
         strip = strip[: count - first]
         for part, tall in zip(columns(strip, widths), talls, strict=True):
             part.copy_(tall[first : first + GRAM_ROWS])
         rows = strip.numpy()
         with np.errstate(all="ignore"):  # what is not finite is refused where it would be used
-            result += np.matmul(rows.T, rows, out=product)  # which numpy knows to be symmetric
-    return torch.from_numpy(result)
+            added += np.matmul(rows.T, rows, out=product)  # which numpy knows to be symmetric
+    return result
 
 
 def _like(tall: Tensor, rows: int, columns: int) -> Tensor:
