@@ -5,12 +5,11 @@
 
 Writes a Markdown table. CPU seconds are this process's own, user and system (how much of it
 is the kernel's stands beside it), from opening the adapters to the renamed output; generating the
-adapters is not in them. Times of fewer than 32
-layers are scaled to 32, which is fair because all layers have the same shapes, and marked so.
-Memory is the largest RssAnon of /proc/self/status, read every 10 ms: the process without the pages
-of mapped files, the interpreter with
-torch and what earlier merges left in the heap included. Input and output are the CPU seconds of
-digesting, reading (with the cast to float32) and writing, timed by the thread that does it.
+adapters is not in them. Times of fewer than 32 layers are scaled to 32, which is fair because all
+layers have the same shapes, and marked so. Memory is the largest that is resident and not mapped
+from a file, by /proc/self/statm every 10 ms: the interpreter with torch and what earlier merges
+left in the heap included. Input and output are the CPU seconds of digesting, reading (with the
+cast to float32) and writing, timed by the thread that does it. The output has the adapters' dtype.
 The peers are faithful ports by formula: KnOTS' dense algorithm (a float64 SVD of the updates side
 by side) and PEFT's `ties_svd`, its functions called as installed. The adapters are synthetic:
 random factors with a decaying spectrum, in bfloat16 unless --dtype says otherwise. They are made
@@ -27,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
+from resource import RUSAGE_SELF, getpagesize, getrusage
 from typing import Any
 from unittest.mock import patch
 
@@ -127,10 +126,8 @@ class PeakMemory:
 
     @staticmethod
     def _now() -> int:
-        fields = dict(
-            line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
-        )
-        return int(fields["RssAnon"].split()[0]) * 1024
+        _, resident, mapped, *_ = map(int, Path("/proc/self/statm").read_text().split())
+        return (resident - mapped) * getpagesize()
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 DRIVER = Path("/proc/driver/nvidia/gpus")
-LARGEST_KEPT = 1 << 25  # bytes of a block; older versions of glibc refuse more
+# Bytes that glibc can be told to keep in a block; its older versions refuse more than the second.
+LARGEST, LARGEST_OF_OLDER = 2**31 - 1, 1 << 25
 MOST_CPU_WORKERS = 4  # each holds its own copy of the base model
 
 
@@ -88,7 +89,9 @@ def keep_memory() -> None:
     """
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
     # One of the two thresholds alone would do harm: glibc then stops to adapt the other.
-    if mallopt is not None and mallopt(mmap_threshold, LARGEST_KEPT):
-        mallopt(trim_threshold, 2**31 - 1)
+    if any(mallopt(mmap_threshold, size) for size in (LARGEST, LARGEST_OF_OLDER)):
+        mallopt(trim_threshold, LARGEST)
         mallopt(arena_max, 1)  # the others return their memory whatever the thresholds
