@@ -216,7 +216,8 @@ class MergeSettings(Frozen):
                         f"'{other}' and '{pattern}'",
                         remedy="make the patterns disjoint",
                     )
-        return self._with({name: value for name, (_, value) in chosen.items()})
+        options = {name: value for name, (_, value) in chosen.items()}
+        return self._with(options) if options else self
 
     def _with(self, options: Mapping[str, Any]) -> MergeSettings:
         local = {**self.given(), "overrides": {}, **options}
