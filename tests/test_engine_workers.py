@@ -1,12 +1,17 @@
 """One core to a module: what a pool limits, and that it gives back what it found."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from koinize.adapter import open_adapter
 from koinize.engine.workers import in_order, worker_pool
+from tests.peft_folders import save
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +73,33 @@ def test_results_come_in_order_and_no_further_ahead_than_asked():
         assert next(results) == ("a", "A")
         assert set(begun) <= set("abcd")
         assert list(results) == [(one, one.upper()) for one in "bcdef"]
+
+
+READING = """
+import sys
+from koinize.engine.inspect import inspect_adapters
+from koinize.errors import InputError
+for _ in range(12):
+    try:
+        inspect_adapters({"en": sys.argv[1], "de": sys.argv[2]}, threads=4)
+    except InputError:
+        continue
+    sys.exit("NaN passed")
+"""
+
+
+def test_nothing_is_unmapped_that_another_thread_reads(tmp_path):
+    """A process that does it ends with a signal: one of three did, of 12 none may."""
+    shapes = {f"model.layers.{layer}.q_proj": (256, 2048) for layer in range(8)}
+    good, bad = (save(tmp_path / name, seed, shapes=shapes) for seed, name in enumerate("ab"))
+    tensors = load_file(bad / "adapter_model.safetensors")
+    next(iter(tensors.values()))[0, 0] = torch.nan
+    save_file(tensors, bad / "adapter_model.safetensors")
+    program = [sys.executable, "-c", READING, good, bad]
+    assert subprocess.run(program, capture_output=True, check=False).returncode == 0
+
+
+def test_a_tensor_outlives_the_adapter_it_is_read_from(tmp_path):
+    with open_adapter(save(tmp_path / "en", 0)) as adapter:
+        view = torch.frombuffer(adapter._map, dtype=torch.uint8)
+    assert bytes(view.numpy()) == (tmp_path / "en" / "adapter_model.safetensors").read_bytes()

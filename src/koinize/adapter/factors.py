@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import mmap
 from collections.abc import Iterator
@@ -125,9 +124,8 @@ class Adapter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A traceback may still hold a view of the map; it is then unmapped with its last view.
-        with contextlib.suppress(BufferError):
-            self._map.close()
+        # Unmapped with its last view, and not before: a tensor holds the map, but does not lock it.
+        del self._map
 
 
 def open_adapter(folder: Path | str | AdapterHeader) -> Adapter:

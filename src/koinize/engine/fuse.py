@@ -205,14 +205,10 @@ def _add_all(
     """Add every module; squared norms over all of (what rounding lost, the update)."""
     lost = total = 0.0
     with worker_pool(1) as pool:
-        try:
-            for done, result in enumerate(pool.map(lambda t: _add(adapter, draft, t), plan), 1):
-                lost, total = lost + result[0], total + result[1]
-                if progress is not None:
-                    progress(done, len(plan))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for done, result in enumerate(pool.map(lambda t: _add(adapter, draft, t), plan), 1):
+            lost, total = lost + result[0], total + result[1]
+            if progress is not None:
+                progress(done, len(plan))
     return lost, total
 
 

@@ -73,8 +73,8 @@ def inspect_adapters(
     """
     headers = read_headers(adapters)
     modules = sorted({name for header in headers.values() for name in header.modules})
-    with worker_pool(threads) as pool, ExitStack() as s:
-        opened = [s.enter_context(Adapter(header)) for header in headers.values()]
+    with ExitStack() as stack:
+        opened = [stack.enter_context(Adapter(header)) for header in headers.values()]
 
         def work(module: str) -> Comparison:
             from koinize.engine.compare import compare
@@ -83,7 +83,8 @@ def inspect_adapters(
                 [one.factors(module) if module in one.header.modules else None for one in opened]
             )
 
-        found = dict(in_order(pool, work, modules, threads + 1))
+        with worker_pool(threads) as pool:
+            found = dict(in_order(pool, work, modules, threads + 1))
     groups: dict[str, list[Comparison]] = {}
     for module, comparison in found.items():
         if by is not None:

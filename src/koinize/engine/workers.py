@@ -18,10 +18,14 @@ T = TypeVar("T")
 def worker_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     """A pool in which every product runs on its caller's core alone.
 
-    Modules run side by side; one product split over threads could differ in its last bit.
+    Modules run side by side; one product split over threads could differ in its last bit. On an
+    error what has not begun is given up. Enter it last: what it works on must outlive it.
     """
     with _one_core_each, ThreadPoolExecutor(max(1, threads), initializer=_on_one_core) as pool:
-        yield pool
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def in_order(
