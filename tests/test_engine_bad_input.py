@@ -557,13 +557,13 @@ def test_names_that_no_file_can_have(work, name, reason):
     assert sorted(work.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["d|e", "d\ne", " "])
+@pytest.mark.parametrize("name", ["d|e", "d\ne", " ", "de ", " de", "|"])
 def test_a_name_that_would_break_the_card(work, name):
     with pytest.raises(InputError) as caught:
         merge_adapters({name: "de", "en": "en"}, recipe="mean", out="out")
     assert str(caught.value) == (
-        f"{name!r} cannot be the name of a language; expected printable characters other than '|', "
-        "such as de or zh_CN"
+        f"{name!r} cannot be the name of a language; expected printable characters but '|', no "
+        "spaces around them, such as de or zh_CN"
     )
 
 

@@ -267,6 +267,15 @@ class MergeSettings(Frozen):
         }
         return {**found, "overrides": overrides} if overrides else found
 
+    def warnings(self) -> list[str]:
+        """What was asked for and does nothing, because at density 1 every entry is kept."""
+        sparsify = self.composition().sparsify
+        idle = sorted(OF_SPARSIFYING & self.given().keys())
+        if not sparsify or self._sparsifies() or not (idle or "trim" not in sparsify):
+            return []
+        without = f", and {' and '.join(idle)} without effect" if idle else ""
+        return [f"at density 1 recipe '{self.recipe}' keeps every entry{without}"]
+
     def _sparsifies(self) -> bool:
         """Whether some module has a density below 1."""
         local = [self._with(options).density for options in self.overrides.values()]
@@ -314,7 +323,12 @@ def matches(pattern: str, module: str) -> bool:
 def _brief(value: object) -> str:
     if isinstance(value, dict):
         return ",".join(f"{key}={_brief(item)}" for key, item in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return plainly(value) if isinstance(value, float) else str(value)
+
+
+def plainly(number: float) -> str:
+    """The shortest decimal that is this number; whole ones without a point."""
+    return repr(float(number)).removesuffix(".0")
 
 
 def merge_settings(**options: object) -> MergeSettings:

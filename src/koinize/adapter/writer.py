@@ -69,16 +69,19 @@ class AdapterWriter:
             largest[_tensor_name(shape.name, "B")] = (shape.outputs, shape.rank)
         self._tensors = TensorWriter(self._folder / WEIGHTS_FILE, largest, dtype, saved)
 
-    def write(self, module: str, factors: Factors) -> None:
+    def write(self, module: str, factors: Factors) -> float:
         """Append one module's factors, cast to the writer's dtype. Modules come in sorted order.
 
-        Raises InputError for what would be refused when it is read again, such as NaN.
+        Returns a bound on the entries of their product. Raises InputError for what would be refused
+        when it is read again, such as NaN.
         """
         largest_a = self._append(module, "A", factors.A)
         largest_b = self._append(module, "B", factors.B)
-        if factors.rank * largest_a * largest_b > LARGEST_ENTRY:
+        bound = factors.rank * largest_a * largest_b
+        if bound > LARGEST_ENTRY:
             raise overflow(module)
         self._ranks[module] = factors.rank
+        return bound
 
     def copy(self, adapter: Adapter) -> None:
         """Append the whole modules of an adapter, as they are; after all `write`."""

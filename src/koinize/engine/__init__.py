@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,18 +28,23 @@ from koinize.errors import StepError
 from koinize.recipe import RECIPES, MergeSettings, merge_settings
 
 NOTABLE_ERROR = 0.1
+NEARLY_CANCELLED = 0.01  # the sum of the weights, as a share of their magnitudes
 SIGNIFICANT_BITS = {"float32": 24, "bfloat16": 8, "float16": 11}
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleReport:
-    """One merged module: its rank, and what reaching it lost, as squared Frobenius norms."""
+    """One merged module: its rank, and what reaching it lost, as squared Frobenius norms.
+
+    zero: whether nothing is left of the updates.
+    """
 
     name: str
     rank: int
     lost: float
     total: float
+    zero: bool = False
 
     @property
     def error(self) -> float:
@@ -73,12 +78,30 @@ class MergeReport:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know: an input's peculiarity, a large error, an unservable rank."""
-        found = list(self.notes)
+        found = [*self.notes, *self.settings.warnings(), *self._odd_inputs()]
+        if zero := sum(module.zero for module in self.modules):
+            found.append(
+                f"the merge is zero in {zero} of {len(self.modules)} modules: the density keeps "
+                "nothing there, or no adapter was trained"
+            )
         if self.error > NOTABLE_ERROR:
             found.append(f"the change of rank lost {self.error:.1%} of the merge (Frobenius norm)")
         if not self.vllm_flags:
             found.append(f"rank {self.rank} is above vLLM's limit of {VLLM_RANKS[-1]}")
         return tuple(found)
+
+    def _odd_inputs(self) -> Iterator[str]:
+        """Adapters that are the same one, and weights that a mean can hardly be divided by."""
+        languages: dict[str, list[str]] = {}
+        for language, identity in self.inputs.items():
+            languages.setdefault(identity, []).append(language)
+        for same in languages.values():
+            if same[1:]:
+                yield f"{', '.join(same)} are one and the same adapter"
+        weights = [self.settings.weights.get(language, 1.0) for language in self.inputs]
+        mean = self.settings.composition().combine == "mean"
+        if mean and abs(sum(weights)) < NEARLY_CANCELLED * sum(map(abs, weights)):
+            yield f"the weights nearly cancel: a mean divides by their sum, {sum(weights):g}"
 
     @property
     def rank(self) -> int:
@@ -228,8 +251,8 @@ def _write(
 ) -> tuple[ModuleReport, ...]:
     done: list[ModuleReport] = []
     for name, result in merged.merged():
-        writer.write(name, result.factors)
-        done.append(ModuleReport(name, result.factors.rank, result.lost, result.total))
+        zero = writer.write(name, result.factors) == 0.0
+        done.append(ModuleReport(name, result.factors.rank, result.lost, result.total, zero))
         if progress is not None:
             progress(len(done), len(merged.modules))
     return tuple(done)

@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
+from koinize.recipe import plainly
+
 # What `koinize verify` reads again: tables, by their first line.
 INPUTS = "| language | weight | adapter (SHA-256) |"
 FILES = "| file | SHA-256 |"
@@ -53,7 +55,10 @@ def render_card(
         "",
         INPUTS,
         "|---|---|---|",
-        *(f"| {language} | {weight:g} | `{digest}` |" for language, weight, digest in inputs),
+        *(
+            f"| {language} | {plainly(weight)} | `{digest}` |"
+            for language, weight, digest in inputs
+        ),
         "",
         FILES,
         "|---|---|",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from koinize.adapter.header import CONFIG_FILE
 from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.recipe import MergeSettings, matches
 
+NAME = re.compile(r"[^|\s]([^|]*[^|\s])?")
 EQUAL_MODULES = "modules_to_save that are equal, byte for byte, in all adapters"
 
 
@@ -54,10 +56,10 @@ def _read(
 
 def _check_name(language: str) -> None:
     """The card has a table of the languages. Raises InputError for a name that would break it."""
-    if not language.strip() or "|" in language or not language.isprintable():
+    if not NAME.fullmatch(language) or not language.isprintable():
         raise InputError(
             f"{language!r} cannot be the name of a language",
-            expected="printable characters other than '|', such as de or zh_CN",
+            expected="printable characters but '|', no spaces around them, such as de or zh_CN",
         )
 
 
