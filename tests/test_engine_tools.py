@@ -187,14 +187,14 @@ def given(adapters):
 
 def test_merge_command(tmp_path, adapters, run):
     options = ["--recipe", "ties", "--density", 0.5, "--rank", 2, "--weight", "fr=2", "--json"]
-    options += ["--set", "layers.0.*:density=0.25"]
+    options += ["--set", "layers.0.*:density=0.25", "--set", 'v_proj:weights={"ja": 0.5}']
     found = json.loads(run("merge", *given(adapters), "-o", tmp_path / "out", *options))
     assert found["settings"] == {
         "recipe": "ties",
         "density": 0.5,
         "weights": {"fr": 2.0},
         "rank": 2,
-        "overrides": {"layers.0.*": {"density": 0.25}},
+        "overrides": {"layers.0.*": {"density": 0.25}, "v_proj": {"weights": {"ja": 0.5}}},
     }
     assert found["modules"].keys() == SHAPES.keys()
     assert found["vllm_flags"] == "--enable-lora --max-lora-rank 8"
@@ -212,6 +212,10 @@ def test_bad_arguments(tmp_path, adapters, run):
         (["en"], "'en' cannot be read; expected LANGUAGE=FOLDER"),
         (["en=a", "en=b"], "'en' is given twice; expected each once, as LANGUAGE=FOLDER"),
         ([*some, "--set", "x"], "'x' cannot be read; expected PATTERN:OPTION=VALUE"),
+        (
+            [*some, "--set", "x:weights={en: 2}"],
+            "'{en: 2}' cannot be read; expected JSON such as {\"en\": 2}",
+        ),
         (
             [*some, "--rank", "0"],
             "rank 0 is not 'full', a number from 1, or a share between 0 and 1",

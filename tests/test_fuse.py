@@ -214,6 +214,14 @@ def test_a_base_saved_without_its_head_or_with_it(tmp_path, adapters, renamed, f
         assert np.allclose(written[name], tensors[name] + delta, rtol=0, atol=1e-5)
 
 
+def test_a_base_that_is_not_there(tmp_path, adapters):
+    with pytest.raises(InputError) as caught:
+        fuse_adapter(adapters["en"], tmp_path / "nope", out=tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path}/nope is no folder; expected the folder of a base model"
+    )
+
+
 def test_two_tensors_that_may_be_meant(tmp_path, adapters):
     base, tensors = base_model(tmp_path / "base")
     both = {

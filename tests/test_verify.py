@@ -150,6 +150,25 @@ def test_an_adapter_without_a_card(adapters):
     )
 
 
+def test_verify_needs_every_input(tmp_path, adapters):
+    out = merged(tmp_path, adapters)
+    some = {name: folder for name, folder in adapters.items() if name != "ja"}
+    assert verify_adapter(out, some).mismatches == (
+        "the card also names 'ja', whose folder was not given",
+    )
+
+
+def test_inputs_without_a_card(tmp_path, adapters):
+    out = merged(tmp_path, adapters)
+    (out / "README.md").unlink()
+    with pytest.raises(InputError) as caught:
+        verify_adapter(out, adapters)
+    assert str(caught.value) == (
+        f"{out}/README.md is not there, and only it says what the merge was made of; expected a "
+        "card that koinize wrote"
+    )
+
+
 def test_verify_needs_a_card(tmp_path, adapters):
     out = merged(tmp_path, adapters)
     card = out / "README.md"

@@ -273,8 +273,8 @@ class MergeSettings(Frozen):
         idle = sorted(OF_SPARSIFYING & self.given().keys())
         if not sparsify or self._sparsifies() or not (idle or "trim" not in sparsify):
             return []
-        without = f", and {' and '.join(idle)} without effect" if idle else ""
-        return [f"at density 1 recipe '{self.recipe}' keeps every entry{without}"]
+        idle_too = f"; without effect: {', '.join(idle)}" if idle else ""
+        return [f"at density 1 recipe '{self.recipe}' keeps every entry{idle_too}"]
 
     def _sparsifies(self) -> bool:
         """Whether some module has a density below 1."""

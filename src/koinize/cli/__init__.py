@@ -5,6 +5,7 @@ Modules are imported inside the commands, so that `--help` stays fast.
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 from functools import cache
@@ -56,6 +57,7 @@ def main() -> NoReturn:
     """The console script: runs a command and turns errors into one message and an exit code."""
     application = _application()
     signal.signal(signal.SIGTERM, _interrupt)
+    atexit.register(_ignore_signals)
     try:
         application()
     except KoinizeError as error:
@@ -66,6 +68,12 @@ def main() -> NoReturn:
         sys.stderr.write(f"koinize: {where}{error.strerror or error}\n")
         raise SystemExit(1) from None
     raise SystemExit(0)
+
+
+def _ignore_signals() -> None:
+    """Of a process that is done: while it takes itself down, a signal would be its exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

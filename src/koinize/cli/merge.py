@@ -36,7 +36,9 @@ def merge(
     adapters: Adapters,
     out: Out,
     recipe: Annotated[str, typer.Option(help="See `koinize recipes`.")] = "knots-ties",
-    density: Annotated[float | None, typer.Option(help="Share of entries kept.")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Share of entries kept; 1 (all) if not given.")
+    ] = None,
     weight: Annotated[list[str] | None, typer.Option(help="LANGUAGE=NUMBER.")] = None,
     scale: Annotated[float | None, typer.Option(help="Factor on the result.")] = None,
     rank: Annotated[str, typer.Option(help="full, a number, or a share of the energy.")] = "full",
@@ -51,7 +53,12 @@ def merge(
     outliers: Annotated[float | None, typer.Option(help="Share breadcrumbs removes.")] = None,
     dialect: Annotated[str | None, typer.Option(help="koinize, peft, mergekit, knots.")] = None,
     override: Annotated[
-        list[str] | None, typer.Option("--set", help="PATTERN:OPTION=VALUE for some modules.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="PATTERN:OPTION=VALUE for modules whose name, or its end, matches a glob; "
+            'weights as {"en": 2}.',
+        ),
     ] = None,
     threads: Threads = 1,
     max_memory: Annotated[
@@ -237,8 +244,18 @@ def _overrides(given: Iterable[str]) -> dict[str, dict[str, Any]]:
         pattern, colon, option = place.rpartition(":")
         if not (pattern and colon and option):
             raise InputError(f"'{place}={text}' cannot be read", expected=SET_FORM)
-        found.setdefault(pattern, {})[option] = _value(text)
+        found.setdefault(pattern, {})[option] = _option_value(text)
     return found
+
+
+def _option_value(text: str) -> Any:  # noqa: ANN401 - as various as the options are
+    """A number, a word, or a JSON object such as the weights of some languages."""
+    if not text.startswith("{"):
+        return _value(text)
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise InputError(f"'{text}' cannot be read", expected='JSON such as {"en": 2}') from None
 
 
 def _value(text: str) -> Any:  # noqa: ANN401 - a number or a word

@@ -100,6 +100,8 @@ def _weight_files(base: Path) -> list[str]:
         whole = bool(files) and all((base / name).is_file() for name in files)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(base)) from error
+    if not base.is_dir():
+        raise InputError("is no folder", where=str(base), expected="the folder of a base model")
     if not whole or any(Path(name).name != name for name in files):
         raise InputError(
             "does not hold its safetensors files",

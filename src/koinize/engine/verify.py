@@ -58,6 +58,12 @@ def verify_adapter(
         checked.append("2 file digests")
     if not adapters:
         return Verification(tuple(checked), tuple(mismatches))
+    if not card:
+        raise InputError(
+            "is not there, and only it says what the merge was made of",
+            where=str(folder / CARD_FILE),
+            expected="a card that koinize wrote",
+        )
     unnamed = _unnamed_inputs(adapters, card)
     checked.append(f"{len(adapters)} input digests")
     if not unnamed:
@@ -79,7 +85,10 @@ def _read_card(folder: Path) -> str:
 def _unnamed_inputs(adapters: Mapping[str, Path | str], card: str) -> list[str]:
     stated = table_rows(card, INPUTS)
     found = {name: adapter_digest(read_header(path)) for name, path in sorted(adapters.items())}
+    missing = sorted(stated.keys() - found.keys())
     return [
+        f"the card also names '{language}', whose folder was not given" for language in missing
+    ] + [
         f"the card does not name '{language}' with digest {identity}"
         for language, identity in found.items()
         if f"`{identity}`" not in stated.get(language, "")

@@ -1,0 +1,69 @@
+"""What a merge warns of: it was done as asked, and is probably not what was meant."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from koinize.engine import merge_adapters
+from tests.peft_folders import Q, save
+
+NOTHING_KEPT = (
+    "the merge is zero in 2 of 2 modules: the density keeps nothing there, or no adapter was "
+    "trained"
+)
+IDLE_SCOPE = "at density 1 recipe 'ties' keeps every entry; without effect: scope"
+
+
+@pytest.fixture
+def adapters(tmp_path):
+    return {name: save(tmp_path / name, seed) for seed, name in enumerate(("en", "fr", "ja"))}
+
+
+@pytest.mark.parametrize(
+    ("settings", "warnings"),
+    [
+        ({"recipe": "ties"}, ()),  # electing alone is a merge of its own
+        ({"recipe": "ties", "scope": "adapter"}, (IDLE_SCOPE,)),
+        ({"recipe": "dare-ties"}, ("at density 1 recipe 'dare-ties' keeps every entry",)),
+        ({"recipe": "dare-ties", "density": 0.9}, ()),
+        ({"recipe": "dare-ties", "overrides": {"q_proj": {"density": 0.9}}}, ()),
+        (
+            {"recipe": "breadcrumbs", "outliers": 0.2},
+            ("at density 1 recipe 'breadcrumbs' keeps every entry; without effect: outliers",),
+        ),
+        ({"recipe": "ties", "density": 1e-9}, (NOTHING_KEPT,)),  # int(1e-9 n) = 0
+        ({"recipe": "mean", "weights": {"en": -1.0}}, ()),  # a sum of 1 of 3
+        (
+            {"recipe": "mean", "weights": {"en": -2.0, "fr": 1.03125}},  # a sum of 1/32 of 4 1/32
+            ("the weights nearly cancel: a mean divides by their sum, 0.03125",),
+        ),
+        ({"recipe": "sum", "weights": {"en": -2.0, "fr": 1.03125}}, ()),
+    ],
+)  # fmt: skip
+def test_settings_that_do_little(tmp_path, adapters, settings, warnings):
+    report = merge_adapters(adapters, out=tmp_path / "out", **settings)
+    assert tuple(one for one in report.warnings if "change of rank" not in one) == warnings
+
+
+def test_a_module_that_nobody_trained(tmp_path, adapters):
+    for folder in adapters.values():
+        path = folder / "adapter_model.safetensors"
+        name = f"base_model.model.{Q}.lora_B.weight"
+        save_file({**load_file(path), name: torch.zeros(12, 3)}, path)
+    report = merge_adapters(adapters, recipe="mean", out=tmp_path / "out")
+    assert report.warnings == (NOTHING_KEPT.replace("2 of 2", "1 of 2"),)
+
+
+def test_one_adapter_under_two_names(tmp_path, adapters):
+    report = merge_adapters({**adapters, "de": adapters["ja"]}, recipe="mean", out=tmp_path / "out")
+    assert report.warnings == ("de, ja are one and the same adapter",)
+
+
+def test_weights_are_stated_to_the_last_digit(tmp_path, adapters):
+    weights = {"en": 0.1, "fr": -0.9999999, "ja": 2.0}
+    report = merge_adapters(adapters, recipe="sum", weights=weights, out=tmp_path / "out")
+    assert report.settings.describe() == "sum weights en=0.1,fr=-0.9999999,ja=2"
+    card = (report.out / "README.md").read_text()
+    assert "\n| en | 0.1 | `" in card
+    assert "\n| fr | -0.9999999 | `" in card
+    assert "\n| ja | 2 | `" in card
