@@ -323,10 +323,10 @@ def matches(pattern: str, module: str) -> bool:
 def _brief(value: object) -> str:
     if isinstance(value, dict):
         return ",".join(f"{key}={_brief(item)}" for key, item in value.items())
-    return plainly(value) if isinstance(value, float) else str(value)
+    return shortest_decimal(value) if isinstance(value, float) else str(value)
 
 
-def plainly(number: float) -> str:
+def shortest_decimal(number: float) -> str:
     """The shortest decimal that is this number; whole ones without a point."""
     return repr(float(number)).removesuffix(".0")
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
-from koinize.recipe import plainly
+from koinize.recipe import shortest_decimal
 
 # What `koinize verify` reads again: tables, by their first line.
 INPUTS = "| language | weight | adapter (SHA-256) |"
@@ -56,7 +56,7 @@ def render_card(
         INPUTS,
         "|---|---|---|",
         *(
-            f"| {language} | {plainly(weight)} | `{digest}` |"
+            f"| {language} | {shortest_decimal(weight)} | `{digest}` |"
             for language, weight, digest in inputs
         ),
         "",
