@@ -38,7 +38,7 @@ from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, Modu
 from koinize.engine import merge_adapters
 from koinize.machine import keep_memory
 from koinize.merge.compose import merge_module
-from koinize.recipe import merge_settings
+from koinize.merge.recipe import merge_settings
 
 SHAPES = {
     "self_attn.q_proj": (4096, 4096),

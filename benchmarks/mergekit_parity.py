@@ -23,10 +23,10 @@ from unittest.mock import patch
 import torch
 
 from koinize.adapter import Factors
-from koinize.dialect import DIALECTS
 from koinize.merge.compose import merge_module
+from koinize.merge.dialect import DIALECTS
 from koinize.merge.masks import keep
-from koinize.recipe import RECIPES, merge_settings
+from koinize.merge.recipe import RECIPES, merge_settings
 
 RESULT = Path(__file__).parent / "results" / "mergekit_parity.md"
 LANGUAGES = ("de", "en", "fr")

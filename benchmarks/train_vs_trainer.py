@@ -29,9 +29,9 @@ from typing import Any
 
 import torch
 
-from koinize.base import BaseSpec, prepare, user_cache
-from koinize.encoding import Encoder
-from koinize.model import load_model
+from koinize.model.base import BaseSpec, prepare, user_cache
+from koinize.model.encoding import Encoder
+from koinize.model.loaded import load_model
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train import train

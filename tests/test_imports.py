@@ -17,24 +17,9 @@ SOURCE = Path(koinize.__file__).parent
 
 LAYERS = (
     {"errors", "digest", "catalog", "frozen"},
-    {
-        "adapter",
-        "base",
-        "card",
-        "data",
-        "dialect",
-        "encoding",
-        "energy",
-        "ledger",
-        "machine",
-        "prices",
-        "recipe",
-        "record",
-        "settings",
-        "store",
-    },
+    {"adapter", "data", "ledger", "machine", "settings", "store"},
     {"executors", "merge", "metrics", "model", "tasks"},
-    {"engine", "evaluate", "examples", "gate", "generate", "report", "spec", "train"},
+    {"engine", "evaluate", "examples", "gate", "report", "spec", "train"},
     {"pipeline", "release"},
     {"cli"},
 )
@@ -141,13 +126,13 @@ def test_imports_are_found_wherever_they_stand(tmp_path):
         "from .. import ledger\n"
         "from ..tasks import Task\n"
         "from koinize.spec.grid import expand\n"
-        "if TYPE_CHECKING:\n    from koinize.model import Loaded\n"
+        "if TYPE_CHECKING:\n    from koinize.model.loaded import Loaded\n"
         "def late():\n    from koinize.train import train\n"
         "import os\n"
     )
     known = {
         "koinize",
-        *(f"koinize.{one}" for one in ("store", "digest", "ledger", "tasks", "model", "train")),
+        *(f"koinize.{one}" for one in ("store", "digest", "ledger", "tasks", "train", "model.loaded")),
         *(f"koinize.spec.{one}" for one in ("shape", "grid", "read")),
     }
     assert set(imports(module_name(path, tmp_path / "koinize"), path, known)) == (
@@ -183,7 +168,10 @@ except SystemExit as ended:
         ("import koinize.spec, koinize.data, koinize.tasks", HEAVY),
         ("import koinize.metrics, koinize.store, koinize.ledger, koinize.executors", HEAVY),
         ("import koinize.pipeline, koinize.cli", HEAVY),
-        ("import koinize.report, koinize.recipe, koinize.base", HEAVY - {"safetensors"}),
+        (
+            "import koinize.report, koinize.merge.recipe, koinize.model.base",
+            HEAVY - {"safetensors"},
+        ),
         (HELP, HEAVY | {"pydantic", "numpy", "ruamel"}),
     ],
     ids=["koinize", "spec", "store", "pipeline", "report", "help"],

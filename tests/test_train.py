@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from koinize.errors import InputError, StepError
 from koinize.examples.tiny.make_base import tiny_model, tiny_tokenizer
-from koinize.model import Loaded, adopt
+from koinize.model.loaded import Loaded, adopt
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train import TrainingReport, rate, train

@@ -25,9 +25,9 @@ from torch.nn.functional import cross_entropy
 
 from koinize.adapter import read_header
 from koinize.digest import digest
-from koinize.encoding import Tokens, buckets
 from koinize.errors import InputError, StepError
-from koinize.model import HEAD_ROWS, Loaded, pad, peak_bytes, reset_peak
+from koinize.model.encoding import Tokens, buckets
+from koinize.model.loaded import HEAD_ROWS, Loaded, pad, peak_bytes, reset_peak
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 

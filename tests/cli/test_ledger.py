@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from koinize.ledger import Ledger, chain
-from koinize.prices import price_book
+from koinize.ledger.prices import price_book
 from tests.cli.conftest import Call
 
 PRICE = {"per_hour": "3.6", "currency": "EUR", "source": "a bill", "date": "2026-01-31"}

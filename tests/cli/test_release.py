@@ -14,7 +14,7 @@ from koinize.pipeline.work import Job
 from koinize.release import Garbage
 from tests.cli.conftest import Call
 from tests.pipeline.conftest import Small
-from tests.releasing import finish, prepared, retrain, texts
+from tests.release.releasing import finish, prepared, retrain, texts
 
 
 @pytest.fixture

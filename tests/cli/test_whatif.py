@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
+from koinize.merge.recipe import MergeSettings
 from koinize.pipeline import Project, work
 from koinize.pipeline.graph import canonical
 from koinize.pipeline.whatif import Question, changed, inquire
 from koinize.pipeline.work import Job
-from koinize.recipe import MergeSettings
 from koinize.release import garbage
 from koinize.store import Draft, Store
 from tests.cli.conftest import Call
 from tests.pipeline.conftest import Small
-from tests.releasing import ONE_MERGE, answers, finish, prepared
+from tests.release.releasing import ONE_MERGE, answers, finish, prepared
 
 ROWS = 400
 TWO_MERGES = ONE_MERGE.replace("[knots-ties]", "[knots-ties, ties]")  # the first one is chosen

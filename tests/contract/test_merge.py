@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from koinize.adapter import Factors
 from koinize.merge import masks
 from koinize.merge.compose import COMBINES, SPACES, SPARSIFIERS, merge_module
+from koinize.merge.recipe import COMMON_OPTIONS, RECIPES, MergeSettings, merge_settings
 from koinize.merge.stack import Stack
-from koinize.recipe import COMMON_OPTIONS, RECIPES, MergeSettings, merge_settings
 
 FLOAT32 = float(np.finfo(np.float32).eps)
 CLOSE = 64 * FLOAT32

@@ -18,8 +18,8 @@ from koinize.engine.stream import MergeStream
 from koinize.errors import InputError, StepError
 from koinize.merge import place
 from koinize.merge.compose import merge_module, stacks
+from koinize.merge.recipe import RECIPES, merge_settings
 from koinize.merge.scope import lower_counts, upper_counts
-from koinize.recipe import RECIPES, merge_settings
 
 pytestmark = pytest.mark.slow
 

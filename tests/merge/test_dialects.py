@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from koinize.adapter import Factors
-from koinize.dialect import DIALECTS
 from koinize.engine import merge_adapters
 from koinize.errors import InputError
 from koinize.merge.compose import merge_module
+from koinize.merge.dialect import DIALECTS
 from koinize.merge.masks import keep
-from koinize.recipe import RECIPES, merge_settings
+from koinize.merge.recipe import RECIPES, merge_settings
 
 LANGUAGES = ("de", "en", "fr")
 WEIGHTS = {"de": 1.0, "en": 0.5, "fr": 2.0}

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from koinize.adapter import open_adapter
-from koinize.dialect import DIALECTS
 from koinize.engine import merge_adapters
+from koinize.merge.dialect import DIALECTS
 from koinize.merge.masks import keep
 
 LANGUAGES = ("de", "en", "fr")

@@ -7,7 +7,7 @@ import torch
 from koinize.adapter import Factors
 from koinize.merge.compose import merge_module
 from koinize.merge.masks import keep
-from koinize.recipe import RECIPES, merge_settings
+from koinize.merge.recipe import RECIPES, merge_settings
 
 LANGUAGES = ("de", "en", "fr")
 WEIGHTS = {"de": 1.0, "en": 0.5, "fr": 2.0}

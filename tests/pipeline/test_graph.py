@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from koinize.merge.recipe import MergeSettings
 from koinize.pipeline.graph import canonical, distinct
-from koinize.recipe import MergeSettings
 from koinize.spec.grid import PAPER
 from tests.pipeline.conftest import SPEC, Small
 

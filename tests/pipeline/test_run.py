@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from koinize.energy import Counter, Meter
 from koinize.errors import InputError, StepError
 from koinize.ledger import (
     IDLE,
@@ -25,6 +24,7 @@ from koinize.ledger import (
     joules,
     total,
 )
+from koinize.ledger.energy import Counter, Meter
 from koinize.pipeline import run as running
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.run import Outcome, locked

@@ -13,7 +13,7 @@ from koinize.ledger import Ledger
 from koinize.pipeline.run import locked
 from koinize.release.doctor import examine, mend
 from koinize.store import Store
-from tests.releasing import artifact_folder
+from tests.release.releasing import artifact_folder
 from tests.reliability.arena import Arena
 from tests.reliability.conditions import check_finished, digests, leftovers
 

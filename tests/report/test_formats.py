@@ -2,7 +2,7 @@
 
 import pytest
 
-from koinize.report._formats import (
+from koinize.report.formats import (
     count,
     difference,
     duration,

@@ -20,9 +20,9 @@ from koinize.report import (
     results,
     sections,
 )
-from koinize.report._blocks import Cell, Facts, Figure, Heading, Paragraph, Table
-from koinize.report._html import blocks_html
-from koinize.report._text import blocks_text
+from koinize.report.blocks import Cell, Facts, Figure, Heading, Paragraph, Table
+from koinize.report.html import blocks_html
+from koinize.report.text import blocks_text
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 

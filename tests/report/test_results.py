@@ -13,8 +13,8 @@ from koinize.gate import compare
 from koinize.ledger import Interval
 from koinize.metrics import Score, metrics
 from koinize.report import Evaluation, ReportInput, System, TaskInput, results
-from koinize.report._break_even import break_even
-from koinize.report._quality import mean_score
+from koinize.report.break_even import break_even
+from koinize.report.quality import mean_score
 
 BEGIN = datetime(2026, 2, 3, 9, tzinfo=UTC)
 PRICE = {"per_hour": "3.6", "currency": "EUR", "source": "a bill", "date": "2026-01-31"}  # 1/1000 s

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koinize.report._svg import Bar, Block, Mark, Scale, bars, dots, lanes, scale_over, trend
+from koinize.report.svg import Bar, Block, Mark, Scale, bars, dots, lanes, scale_over, trend
 
 
 def parsed(drawing):

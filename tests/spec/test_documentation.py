@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from koinize.base import BaseSpec
 from koinize.errors import GateError, InputError, KoinizeError
-from koinize.recipe import MergeSettings
+from koinize.merge.recipe import MergeSettings
+from koinize.model.base import BaseSpec
 from koinize.settings import EvaluationSection, TrainingSpec, UpdateSpec
 from koinize.spec import LoraSection, MachineSection, MergeSection, Price, Spec
 from koinize.tasks import Task, tasks

@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 import koinize
+from koinize.merge.recipe import RECIPES
 from koinize.metrics import metrics
-from koinize.recipe import RECIPES
 from koinize.spec import schema
 from koinize.tasks import tasks
 from tests.oracle.json_schema import faults

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
-from koinize.prices import price_book
+from koinize.ledger.prices import price_book
 from koinize.settings import EvaluationSection, LoraSpec, TrainingSpec
 from koinize.spec.grid import PAPER
 

@@ -104,7 +104,7 @@ def prices(as_json: AsJson = False) -> None:
 
     from rich.table import Table
 
-    from koinize.prices import price_book
+    from koinize.ledger.prices import price_book
 
     book = list(price_book().values())
     if as_json:

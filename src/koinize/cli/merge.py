@@ -69,7 +69,7 @@ def merge(
 ) -> None:
     """Merge PEFT LoRA folders of one base into one PEFT folder, without reading the base."""
     from koinize.engine import merge_adapters
-    from koinize.recipe import merge_settings
+    from koinize.merge.recipe import merge_settings
 
     given = {
         "density": density, "scale": scale, "seed": seed, "dtype": dtype, "space": space,
@@ -110,7 +110,7 @@ def recipes(as_json: AsJson = False) -> None:
     """List the merge recipes, what they do, their options and their papers."""
     from dataclasses import asdict
 
-    from koinize.recipe import RECIPES
+    from koinize.merge.recipe import RECIPES
 
     found = {name: RECIPES.get(name) for name in RECIPES.names()}
     if as_json:

@@ -25,7 +25,7 @@ from koinize.engine.plan import plan_merge
 from koinize.engine.stream import MergeStream
 from koinize.engine.workers import worker_pool
 from koinize.errors import StepError
-from koinize.recipe import RECIPES, MergeSettings, merge_settings
+from koinize.merge.recipe import RECIPES, MergeSettings, merge_settings
 
 NOTABLE_ERROR = 0.1
 NEARLY_CANCELLED = 0.01  # the sum of the weights, as a share of their magnitudes

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
-from koinize.recipe import shortest_decimal
+from koinize.merge.recipe import shortest_decimal
 
 # What `koinize verify` reads again: tables, by their first line.
 INPUTS = "| language | weight | adapter (SHA-256) |"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from koinize.adapter import AdapterHeader
 from koinize.errors import InputError
-from koinize.recipe import MergeSettings
+from koinize.merge.recipe import MergeSettings
 
 UNITS = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,

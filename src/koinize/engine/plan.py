@@ -9,7 +9,7 @@ from pathlib import Path
 from koinize.adapter import AdapterHeader, read_header
 from koinize.adapter.header import CONFIG_FILE
 from koinize.errors import InputError, ManyErrors, did_you_mean
-from koinize.recipe import MergeSettings, matches
+from koinize.merge.recipe import MergeSettings, matches
 
 NAME = re.compile(r"[^|\s]([^|]*[^|\s])?")
 EQUAL_MODULES = "modules_to_save that are equal, byte for byte, in all adapters"

@@ -13,7 +13,7 @@ from koinize.adapter.writer import overflow
 from koinize.engine.plan import saved_conflict
 from koinize.engine.workers import in_order
 from koinize.errors import StepError
-from koinize.recipe import MergeSettings
+from koinize.merge.recipe import MergeSettings
 
 if TYPE_CHECKING:
     import torch

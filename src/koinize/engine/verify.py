@@ -14,7 +14,7 @@ from koinize.digest import file_digest
 from koinize.engine import adapter_digest, merge_adapters
 from koinize.engine.card import ERRORS, FILES, INPUTS, OUTCOMES, table_rows
 from koinize.errors import InputError, StepError
-from koinize.recipe import merge_settings
+from koinize.merge.recipe import merge_settings
 
 CARD_FILE = "README.md"
 

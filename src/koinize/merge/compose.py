@@ -17,9 +17,9 @@ from koinize.merge import place
 from koinize.merge.approximation import Approximation, approximate
 from koinize.merge.combine._linear import Linear
 from koinize.merge.linalg import columns, gram
+from koinize.merge.recipe import MergeSettings, Recipe
 from koinize.merge.spaces._aligned import Aligned, Part
 from koinize.merge.stack import Stack
-from koinize.recipe import MergeSettings, Recipe
 
 SPACES: Catalog[Callable[[Sequence[Factors]], Aligned]] = Catalog("koinize.merge.spaces", "space")
 SPARSIFIERS: Catalog[Callable[..., Stack]] = Catalog("koinize.merge.sparsify", "sparsify")

@@ -18,7 +18,7 @@ from typing import Any
 from koinize.ledger import LOAD, Interval, Ledger
 from koinize.pipeline.graph import COMB
 from koinize.pipeline.step import WHATIF
-from koinize.record import read_record, write_record
+from koinize.store.record import read_record, write_record
 
 FORMAT = 2
 MERGE = "merge"

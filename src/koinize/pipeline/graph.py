@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from koinize.digest import digest
+from koinize.merge.recipe import MergeSettings
 from koinize.pipeline.inputs import Inputs, SplitFacts
 from koinize.pipeline.step import Step
 from koinize.pipeline.update import History
-from koinize.recipe import MergeSettings
 from koinize.settings import EvaluationSpec, LoraSpec
 from koinize.spec import Spec
 from koinize.tasks import Task

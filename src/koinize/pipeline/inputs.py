@@ -15,8 +15,8 @@ from typing import Any
 from koinize.data import SPLITS, Row, read_rows, refuse_leaks
 from koinize.digest import digest
 from koinize.errors import InputError, ManyErrors, StepError
-from koinize.record import read_record, write_record
 from koinize.spec import Spec
+from koinize.store.record import read_record, write_record
 from koinize.tasks import Example, Task
 
 Place = tuple[str, str]  # language, split

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from koinize.digest import digest
-from koinize.record import read_record, write_record
 from koinize.store import Store
+from koinize.store.record import read_record, write_record
 
 VERSION = 1  # raised by whoever changes what is measured
 FOLDER = "interference"

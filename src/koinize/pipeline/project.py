@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from koinize import base, machine
+from koinize import machine
 from koinize.adapter import read_header
 from koinize.digest import digest, file_digest
 from koinize.errors import BrokenError, InputError
 from koinize.ledger import Interval, Ledger
+from koinize.model import base
 from koinize.pipeline.experience import Experience, recall
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey

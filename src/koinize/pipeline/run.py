@@ -20,10 +20,10 @@ from filelock import FileLock, Timeout
 
 from koinize import machine
 from koinize.digest import short
-from koinize.energy import Meter, metering
 from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.executors import Executor, executors
 from koinize.ledger import GATE, LOAD, MILLISECOND, PROVISION, Heartbeat, Interval, Ledger
+from koinize.ledger.energy import Meter, metering
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import PROGRESS, Job, perform

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from koinize.digest import digest
-from koinize.recipe import MergeSettings
+from koinize.merge.recipe import MergeSettings
 
 VERSIONS = {"base": 1, "train": 1, "import": 1, "merge": 5, "evaluate": 1, "select": 1}
 """Raised by whoever changes what a kind of step computes; its artifacts are then rebuilt."""

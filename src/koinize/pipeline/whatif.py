@@ -14,14 +14,14 @@ from functools import cached_property
 
 from koinize.errors import InputError, did_you_mean
 from koinize.gate import Verdict, compare
+from koinize.merge.recipe import MergeSettings, merge_settings
 from koinize.metrics import Metric, ResultRow, Score, metrics
 from koinize.pipeline.graph import canonical, distinct, labels_of
 from koinize.pipeline.outcome import MARGINS
 from koinize.pipeline.project import Project
 from koinize.pipeline.step import WHATIF, Step
 from koinize.pipeline.work import read_result_rows
-from koinize.recipe import MergeSettings, merge_settings
-from koinize.report._quality import mean_score
+from koinize.report.quality import mean_score
 from koinize.tasks import Task
 
 SPLIT = "dev"

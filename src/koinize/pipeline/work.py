@@ -20,10 +20,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from koinize import base
 from koinize.digest import digest, file_digest
 from koinize.errors import KoinizeError, StepError
 from koinize.metrics import metrics
+from koinize.model import base
 from koinize.pipeline.graph import evaluation_of, labels_of
 from koinize.pipeline.inputs import example_digest, examples_of
 from koinize.pipeline.step import PARENT, Step
@@ -33,7 +33,7 @@ from koinize.store import Artifact, Draft, Store
 from koinize.tasks import Example
 
 if TYPE_CHECKING:
-    from koinize.model import Loaded
+    from koinize.model.loaded import Loaded
 
 ROWS = "rows.jsonl"
 PROGRESS = "progress"
@@ -183,7 +183,7 @@ def _merge(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
 
 def _evaluate(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     from koinize.evaluate import evaluate
-    from koinize.model import with_adapter
+    from koinize.model.loaded import with_adapter
 
     step = job.step
     task = job.spec.tasks[step.task]
@@ -265,7 +265,7 @@ def _loaded(job: Job) -> Loaded:
 def _load(path: str, spec: base.BaseSpec, threads: int) -> Loaded:
     import torch
 
-    from koinize.model import load_model
+    from koinize.model.loaded import load_model
 
     torch.set_num_threads(threads)
     return load_model(path, spec.dtype, name=spec.model, revision=spec.revision)

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from koinize.digest import file_digest
 from koinize.errors import InputError, KoinizeError, did_you_mean
-from koinize.record import read_record, write_record
 from koinize.store import sync, temporary_folder
+from koinize.store.record import read_record, write_record
 
 RELEASES = "releases"
 MANIFEST = "release.json"

@@ -15,7 +15,7 @@ from typing import Any
 
 from koinize.errors import KoinizeError
 from koinize.gate import budget_after, level_of
-from koinize.record import read_record, write_record
+from koinize.store.record import read_record, write_record
 
 FORMAT = 1
 

@@ -24,11 +24,11 @@ from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.ledger import Ledger
 from koinize.pipeline.project import HOME
 from koinize.pipeline.run import locked
-from koinize.record import read_record
 from koinize.release.archive import CHANNELS, Releases
 from koinize.release.garbage import folder_bytes, tasks_released
 from koinize.spec import SPEC_FILE, load
 from koinize.store import NAMES, Store, sync, write_atomically
+from koinize.store.record import read_record
 
 State = Literal["good", "note", "broken"]
 

@@ -6,7 +6,7 @@ one file of `koinize.report.sections` whose attribute `section` is a `Section`. 
 
 from __future__ import annotations
 
-from koinize.report._input import (
+from koinize.report.input import (
     Evaluation,
     ReleaseInput,
     ReportInput,
@@ -14,9 +14,9 @@ from koinize.report._input import (
     SystemKind,
     TaskInput,
 )
-from koinize.report._render import render_html, render_text, sections
-from koinize.report._results import results
-from koinize.report._section import Section
+from koinize.report.render import render_html, render_text, sections
+from koinize.report.results import results
+from koinize.report.section import Section
 
 __all__ = [
     "Evaluation",

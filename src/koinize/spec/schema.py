@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from koinize.merge.recipe import RECIPES, MergeSettings
 from koinize.metrics import metrics
-from koinize.recipe import RECIPES, MergeSettings
 from koinize.spec.shape import NAME, Spec
 from koinize.tasks import tasks
 

@@ -19,12 +19,12 @@ from pydantic import (
     model_validator,
 )
 
-from koinize.base import BaseSpec
 from koinize.catalog import Catalog
 from koinize.errors import did_you_mean
 from koinize.frozen import Frozen
-from koinize.prices import price_book
-from koinize.recipe import MergeSettings
+from koinize.ledger.prices import price_book
+from koinize.merge.recipe import MergeSettings
+from koinize.model.base import BaseSpec
 from koinize.settings import EvaluationSection, LoraSpec, TrainingSpec
 from koinize.spec.grid import expand
 from koinize.tasks import Task, tasks

@@ -1,6 +1,6 @@
 """Remove the largest outliers and the small entries, then add up."""
 
-from koinize.recipe import Recipe
+from koinize.merge.recipe import Recipe
 
 recipe = Recipe(
     title="Remove the largest outliers and the small entries, then add up.",

@@ -1,6 +1,6 @@
 """DARE-TIES in the common column and row spaces of the factors."""
 
-from koinize.recipe import DROP, ELECT, Recipe
+from koinize.merge.recipe import DROP, ELECT, Recipe
 
 recipe = Recipe(
     title="DARE-TIES in the common column and row spaces of the factors.",

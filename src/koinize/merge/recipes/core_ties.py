@@ -1,6 +1,6 @@
 """TIES in the common column and row spaces of the factors."""
 
-from koinize.recipe import ELECT, TRIM, Recipe
+from koinize.merge.recipe import ELECT, TRIM, Recipe
 
 recipe = Recipe(
     title="TIES in the common column and row spaces of the factors.",

@@ -1,6 +1,6 @@
 """Drop entries at random and rescale, then take the weighted mean."""
 
-from koinize.recipe import DROP, Recipe
+from koinize.merge.recipe import DROP, Recipe
 
 recipe = Recipe(
     title="Drop entries at random and rescale, then take the weighted mean.",

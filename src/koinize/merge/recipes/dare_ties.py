@@ -1,6 +1,6 @@
 """Drop entries at random and rescale, then elect signs as TIES does."""
 
-from koinize.recipe import DROP, ELECT, Recipe
+from koinize.merge.recipe import DROP, ELECT, Recipe
 
 recipe = Recipe(
     title="Drop entries at random and rescale, then elect signs as TIES does.",

@@ -1,6 +1,6 @@
 """Drop small entries more often than large ones, rescale, then elect signs."""
 
-from koinize.recipe import DROP, ELECT, Recipe
+from koinize.merge.recipe import DROP, ELECT, Recipe
 
 recipe = Recipe(
     title="Drop small entries more often than large ones, rescale, then elect signs.",

@@ -1,6 +1,6 @@
 """Add up, then make all singular values equal to their mean."""
 
-from koinize.recipe import Recipe
+from koinize.merge.recipe import Recipe
 
 recipe = Recipe(
     title="Add up, then make all singular values equal to their mean.",

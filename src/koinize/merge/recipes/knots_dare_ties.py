@@ -1,6 +1,6 @@
 """DARE-TIES in the basis of the SVD of all updates side by side."""
 
-from koinize.recipe import DROP, ELECT, Recipe
+from koinize.merge.recipe import DROP, ELECT, Recipe
 
 recipe = Recipe(
     title="DARE-TIES in the basis of the SVD of all updates side by side.",

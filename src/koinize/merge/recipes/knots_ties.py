@@ -1,6 +1,6 @@
 """TIES in the basis of the SVD of all updates side by side."""
 
-from koinize.recipe import ELECT, TRIM, Recipe
+from koinize.merge.recipe import ELECT, TRIM, Recipe
 
 recipe = Recipe(
     title="TIES in the basis of the SVD of all updates side by side.",

@@ -1,6 +1,6 @@
 """Trim small entries, then add up."""
 
-from koinize.recipe import TRIM, Recipe
+from koinize.merge.recipe import TRIM, Recipe
 
 recipe = Recipe(
     title="Trim small entries, then add up.",

@@ -1,6 +1,6 @@
 """Weighted mean of the updates, exact on factors."""
 
-from koinize.recipe import Recipe
+from koinize.merge.recipe import Recipe
 
 recipe = Recipe(
     title="Weighted mean of the updates, exact on factors.",

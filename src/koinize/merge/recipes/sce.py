@@ -1,6 +1,6 @@
 """Select entries that vary between adapters, weight by energy, erase minority signs."""
 
-from koinize.recipe import Recipe
+from koinize.merge.recipe import Recipe
 
 recipe = Recipe(
     title="Select entries that vary between adapters, weight by energy, erase minority signs.",

@@ -1,6 +1,6 @@
 """Weighted sum of the updates (task arithmetic), exact on factors."""
 
-from koinize.recipe import Recipe
+from koinize.merge.recipe import Recipe
 
 recipe = Recipe(
     title="Weighted sum of the updates (task arithmetic), exact on factors.",

@@ -1,6 +1,6 @@
 """Trim small entries, elect a sign per entry, average those that agree."""
 
-from koinize.recipe import ELECT, TRIM, Recipe
+from koinize.merge.recipe import ELECT, TRIM, Recipe
 
 recipe = Recipe(
     title="Trim small entries, elect a sign per entry, average those that agree.",

@@ -1,6 +1,6 @@
 """Keep each update's strongest singular directions and decorrelate them."""
 
-from koinize.recipe import Recipe
+from koinize.merge.recipe import Recipe
 
 recipe = Recipe(
     title="Keep each update's strongest singular directions and decorrelate them.",

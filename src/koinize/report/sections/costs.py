@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from koinize.report._blocks import Block, Cell, Heading, Paragraph, Table, plain
-from koinize.report._formats import DASH, count, duration, listing, money, saving, signed
-from koinize.report._lookup import Task, named
-from koinize.report._paper import PUBLISHED, SOURCE, Published
-from koinize.report._section import Results, Section
+from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
+from koinize.report.formats import DASH, count, duration, listing, money, saving, signed
+from koinize.report.lookup import Task, named
+from koinize.report.paper import PUBLISHED, SOURCE, Published
+from koinize.report.section import Results, Section
 
 CLOCKS = (
     "Elapsed is the time during which at least one of the steps ran, as this machine ran them; "

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from koinize.report._blocks import Block, Cell, Figure, Heading, Paragraph, Table, plain
-from koinize.report._formats import MINUS
-from koinize.report._heat import heat, top_of
-from koinize.report._lookup import Row, Task, named
-from koinize.report._section import Results, Section
+from koinize.report.blocks import Block, Cell, Figure, Heading, Paragraph, Table, plain
+from koinize.report.formats import MINUS
+from koinize.report.heat import heat, top_of
+from koinize.report.lookup import Row, Task, named
+from koinize.report.section import Results, Section
 
 RULE = (
     "Cosine: of two whole updates, 1 for the same direction, 0 for unrelated ones. Overlap: mean "

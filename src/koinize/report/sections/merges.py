@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report._blocks import Block, Heading, Paragraph, Table, plain
-from koinize.report._formats import DASH, duration, share
-from koinize.report._lookup import Row, Task, named
-from koinize.report._section import Results, Section
+from koinize.report.blocks import Block, Heading, Paragraph, Table, plain
+from koinize.report.formats import DASH, duration, share
+from koinize.report.lookup import Row, Task, named
+from koinize.report.section import Results, Section
 
 RULE = (
     "Rank is that of the written adapter. The truncation error is the share of the merged update "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report._blocks import Block, Paragraph
-from koinize.report._section import Results, Section
+from koinize.report.blocks import Block, Paragraph
+from koinize.report.section import Results, Section
 
 
 class Notes(Section):

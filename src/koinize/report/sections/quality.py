@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report._blocks import SYMBOLS, Block, Cell, Figure, Heading, Table, plain
-from koinize.report._lookup import (
+from koinize.report.blocks import SYMBOLS, Block, Cell, Figure, Heading, Table, plain
+from koinize.report.lookup import (
     Row,
     Task,
     column,
@@ -17,8 +17,8 @@ from koinize.report._lookup import (
     verdict,
     with_interval,
 )
-from koinize.report._section import Results, Section
-from koinize.report._svg import Mark, dots, scale_over
+from koinize.report.section import Results, Section
+from koinize.report.svg import Mark, dots, scale_over
 
 
 class Quality(Section):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report._blocks import Block, Cell, Figure, Heading, Paragraph, Table
-from koinize.report._formats import DASH, difference, interval, points
-from koinize.report._lookup import Row, named
-from koinize.report._section import Results, Section
-from koinize.report._svg import Mark, scale_over, trend
+from koinize.report.blocks import Block, Cell, Figure, Heading, Paragraph, Table
+from koinize.report.formats import DASH, difference, interval, points
+from koinize.report.lookup import Row, named
+from koinize.report.section import Results, Section
+from koinize.report.svg import Mark, scale_over, trend
 
 RULE = (
     "Every release passed its comparison with the one before it. Small tolerated losses can add "

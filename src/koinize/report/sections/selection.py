@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report._blocks import Block, Cell, Heading, Paragraph, Table
-from koinize.report._lookup import Row, Task, column, languages_and_mean, named, with_interval
-from koinize.report._section import Results, Section
+from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table
+from koinize.report.lookup import Row, Task, column, languages_and_mean, named, with_interval
+from koinize.report.section import Results, Section
 
 RULE = (
     "Candidates were compared on dev alone, by the mean over languages; no figure on test chose "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from koinize.report._blocks import Block, pairs
-from koinize.report._formats import DASH
-from koinize.report._section import Results, Section
+from koinize.report.blocks import Block, pairs
+from koinize.report.formats import DASH
+from koinize.report.section import Results, Section
 
 
 class Settings(Section):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report._blocks import Block, Heading, Paragraph, Table, pairs, plain
-from koinize.report._formats import count
-from koinize.report._lookup import Task, named
-from koinize.report._section import Results, Section
+from koinize.report.blocks import Block, Heading, Paragraph, Table, pairs, plain
+from koinize.report.formats import count
+from koinize.report.lookup import Task, named
+from koinize.report.section import Results, Section
 
 RULE = "Two scores compare only under the same signature; a reader can reproduce a score from it."
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from koinize.report._blocks import Block, Figure, Paragraph, Table, Tone, plain
-from koinize.report._formats import count, duration, money
-from koinize.report._section import Results, Section
-from koinize.report._svg import Bar, bars, lanes
-from koinize.report._svg import Block as Stretch
+from koinize.report.blocks import Block, Figure, Paragraph, Table, Tone, plain
+from koinize.report.formats import count, duration, money
+from koinize.report.section import Results, Section
+from koinize.report.svg import Bar, bars, lanes
+from koinize.report.svg import Block as Stretch
 
 TONES: dict[str, Tone] = {
     "base": "base",

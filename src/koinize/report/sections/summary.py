@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report._blocks import Block, Cell, Facts, Heading, Paragraph, Table, verdict_cell
-from koinize.report._formats import DASH, count, duration, listing, points, saving
-from koinize.report._lookup import (
+from koinize.report.blocks import Block, Cell, Facts, Heading, Paragraph, Table, verdict_cell
+from koinize.report.formats import DASH, count, duration, listing, points, saving
+from koinize.report.lookup import (
     Row,
     Task,
     by_verdict,
@@ -18,7 +18,7 @@ from koinize.report._lookup import (
     verdict,
     with_interval,
 )
-from koinize.report._section import Results, Section
+from koinize.report.section import Results, Section
 
 
 class Summary(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report._blocks import (
+from koinize.report.blocks import (
     Block,
     Cell,
     Figure,
@@ -15,8 +15,8 @@ from koinize.report._blocks import (
     plain,
     verdict_cell,
 )
-from koinize.report._formats import DASH, count, difference, interval, listing
-from koinize.report._lookup import (
+from koinize.report.formats import DASH, count, difference, interval, listing
+from koinize.report.lookup import (
     Row,
     Task,
     chosen_verdicts,
@@ -26,8 +26,8 @@ from koinize.report._lookup import (
     named,
     verdict,
 )
-from koinize.report._section import Results, Section
-from koinize.report._svg import Mark, Shape, dots, scale_over
+from koinize.report.section import Results, Section
+from koinize.report.svg import Mark, Shape, dots, scale_over
 
 RULE = (
     "Parity has to be shown: the interval of the paired difference must stay above minus the "

@@ -1,0 +1,223 @@
+"""Evaluation: (base with or without an adapter, examples) -> one row per example.
+
+Options are scored by the summed log-probability of their complete text after the prompt; the
+prompt is computed once and its keys and values are shared by all its options. Texts are generated
+greedily in batches. Neither depends on what else is in a batch, beyond the dtype's rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from koinize.errors import InputError
+from koinize.evaluate.texts import generate
+from koinize.model.encoding import Tokens, buckets
+from koinize.model.loaded import HEAD_ROWS, Loaded, pad
+from koinize.settings import EvaluationSpec
+from koinize.tasks import Example
+
+if TYPE_CHECKING:
+    from transformers import Cache
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["options", "text"]
+Progress = Callable[[int, int], None]
+"""Called with (examples done, all examples)."""
+
+
+def evaluate(
+    loaded: Loaded,
+    examples: Sequence[Example],
+    mode: Mode,
+    settings: EvaluationSpec,
+    progress: Progress | None = None,
+) -> list[dict[str, object]]:
+    """One row per example, in the order given.
+
+    options: key, language, gold, prediction (labels), scores (natural log, one per option),
+    lengths (tokens per option), and unconditional (scores without the prompt) under 'pmi'.
+    text: key, language, reference, prediction, tokens (generated, without the end of text).
+    Raises InputError when an option or text leaves no room for its prompt.
+    """
+    answer = _choose if mode == "options" else _write
+    rows: dict[int, dict[str, object]] = {}
+    with torch.inference_mode():
+        for index, row in answer(loaded, examples, settings):
+            rows[index] = row
+            if progress:
+                progress(len(rows), len(examples))
+    return [rows[index] for index in range(len(examples))]
+
+
+def _write(
+    loaded: Loaded, examples: Sequence[Example], settings: EvaluationSpec
+) -> Iterator[tuple[int, dict[str, object]]]:
+    encoded = [
+        loaded.encoder.encode(
+            example.prompt,
+            [],
+            max_length=settings.max_length,
+            reserve=settings.max_new_tokens,
+            where=f"example {example.key}",
+        )
+        for example in examples
+    ]
+    _warn_of_cuts(encoded, settings)
+    prompts = [tokens.prompt for tokens in encoded]
+    for index, text, tokens in generate(loaded, prompts, settings):
+        example = examples[index]
+        row = {"key": example.key, "language": example.language, "reference": example.target}
+        yield index, {**row, "prediction": text, "tokens": tokens}
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    index: int
+    tokens: Tokens
+
+
+def _choose(
+    loaded: Loaded, examples: Sequence[Example], settings: EvaluationSpec
+) -> Iterator[tuple[int, dict[str, object]]]:
+    items = []
+    for index, example in enumerate(examples):
+        where = f"example {example.key}"
+        if not example.options:
+            raise InputError("there are no options to choose from", where=where)
+        tokens = loaded.encoder.encode(
+            example.prompt, example.options, max_length=settings.max_length, where=where
+        )
+        items.append(_Item(index, tokens))
+    _warn_of_cuts([item.tokens for item in items], settings)
+    priors = _priors(loaded, items, settings) if settings.normalize == "pmi" else {}
+    for item, scores in _score(loaded, items, settings):
+        example = examples[item.index]
+        lengths = [len(target) for target in item.tokens.targets]
+        unconditional = [priors[target] for target in item.tokens.targets if priors]
+        compared = _compared(scores, lengths, unconditional, settings)
+        row: dict[str, object] = {
+            "key": example.key,
+            "language": example.language,
+            "gold": example.labels[example.gold],
+            "prediction": example.labels[max(range(len(compared)), key=compared.__getitem__)],
+            "scores": scores,
+            "lengths": lengths,
+        }
+        yield item.index, {**row, "unconditional": unconditional} if priors else row
+
+
+def _warn_of_cuts(encoded: Sequence[Tokens], settings: EvaluationSpec) -> None:
+    cut = sum(tokens.truncated for tokens in encoded)
+    if cut:
+        logger.warning(
+            "%d of %d prompts lost tokens from their middle to max_length = %d",
+            cut,
+            len(encoded),
+            settings.max_length,
+        )
+
+
+def _compared(
+    scores: list[float], lengths: list[int], unconditional: list[float], settings: EvaluationSpec
+) -> list[float]:
+    """What decides between options; the first of equals wins."""
+    match settings.normalize:
+        case "none":
+            return scores
+        case "length":
+            return [score / length for score, length in zip(scores, lengths, strict=True)]
+        case "pmi":
+            return [score - own for score, own in zip(scores, unconditional, strict=True)]
+
+
+def _priors(
+    loaded: Loaded, items: Sequence[_Item], settings: EvaluationSpec
+) -> dict[tuple[int, ...], float]:
+    """Log-probability of each option's text after an empty prompt, each option once.
+
+    Point-wise mutual information: Holtzman et al., 'Surface form competition' (arXiv 2104.08315),
+    with an empty prompt as the premise.
+    """
+    targets = sorted({target for item in items for target in item.tokens.targets})
+    prompt = loaded.encoder.unconditional()
+    alone = [_Item(i, Tokens(prompt, (target,), False)) for i, target in enumerate(targets)]
+    return {item.tokens.targets[0]: score[0] for item, score in _score(loaded, alone, settings)}
+
+
+def _score(
+    loaded: Loaded, items: Sequence[_Item], settings: EvaluationSpec
+) -> Iterator[tuple[_Item, list[float]]]:
+    budget = loaded.pass_tokens(settings.batch_tokens)
+    for batch in buckets(items, lambda item: item.tokens.total, budget):
+        yield from zip(batch, _score_batch(loaded, [item.tokens for item in batch]), strict=True)
+
+
+def _score_batch(loaded: Loaded, batch: Sequence[Tokens]) -> list[list[float]]:
+    """Summed log-probability of each option of each prompt."""
+    pairs = [(row, target) for row, tokens in enumerate(batch) for target in tokens.targets]
+    # The prompts' last hidden states predict every option's first token; only options of several
+    # tokens need a second, short pass over the rest of them.
+    longer = [number for number, (_, target) in enumerate(pairs) if len(target) > 1]
+    ids, mask = pad([tokens.prompt for tokens in batch], 0, loaded.device, left=True)
+    output = loaded.backbone(
+        input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=bool(longer)
+    )
+    owners = torch.tensor([row for row, _ in pairs], device=loaded.device)
+    firsts = torch.tensor([target[0] for _, target in pairs], device=loaded.device)
+    scores = _log_probabilities(loaded, output.last_hidden_state[:, -1], owners, firsts)
+    if longer:
+        rest = [pairs[number][1] for number in longer]
+        cache = output.past_key_values
+        cache.batch_select_indices(owners[longer])
+        scores[longer] += _score_rest(loaded, rest, cache, mask[owners[longer]])
+    values = iter(scores.tolist())
+    return [[next(values) for _ in tokens.targets] for tokens in batch]
+
+
+def _score_rest(
+    loaded: Loaded, targets: Sequence[tuple[int, ...]], cache: Cache, mask: Tensor
+) -> Tensor:
+    """Summed log-probability of each target's tokens after its first, given the prompts' cache."""
+    ids, marks = pad([target[:-1] for target in targets], 0, loaded.device)
+    mask = torch.cat([mask, marks], dim=1)
+    output = loaded.backbone(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=_positions(mask)[:, -ids.shape[1] :],
+        past_key_values=cache,
+        use_cache=True,
+    )
+    hidden = output.last_hidden_state[marks.bool()]
+    wanted = torch.tensor([token for target in targets for token in target[1:]])
+    each = torch.arange(len(hidden), device=loaded.device)
+    pieces = _log_probabilities(loaded, hidden, each, wanted.to(loaded.device))
+    sums = pieces.new_zeros(len(targets))
+    return sums.index_add_(0, marks.nonzero()[:, 0], pieces)
+
+
+def _log_probabilities(loaded: Loaded, hidden: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability (n,) of tokens (n,), each predicted by the hidden state of its row.
+
+    The vocabulary's logits are made for HEAD_ROWS hidden states at a time and not kept.
+    """
+    result = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
+    for start in range(0, len(hidden), HEAD_ROWS):
+        some = hidden[start : start + HEAD_ROWS]
+        logits = loaded.head(some)
+        here = ((rows >= start) & (rows < start + HEAD_ROWS)).nonzero()[:, 0]
+        own = rows[here] - start
+        wanted = loaded.head.at(some, logits, own, tokens[here])
+        result[here] = wanted - logits.logsumexp(dim=-1)[own]
+    return result
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """Position of every real token among the real tokens of its row; padding gets 0."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)

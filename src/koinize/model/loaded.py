@@ -1,0 +1,257 @@
+"""A loaded base model, the adapters that come and go on it, and logits only where they are needed.
+
+A vocabulary of 262,144 entries makes full logits the largest tensor of a run by far. Here the
+backbone runs to hidden states, the wanted positions are taken out as rows of a 2-D matrix, and
+only those meet the output layer. (2-D matters: torch on CPU copies the whole frozen output matrix
+once per sequence when it is given a 3-D input.)
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from koinize.errors import InputError, StepError
+from koinize.model.encoding import Encoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Positions per product with the output layer: 128 x 262,144 float32 logits are 134 MB.
+HEAD_ROWS = 128
+
+# A CPU is fastest when a pass stays near its caches: 740 tokens/s at 1,024 tokens a pass and 590
+# at 4,096 or more, on Gemma 3 270M.
+CPU_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LogitHead:
+    """Hidden states (n, hidden) to logits (n, vocabulary), in float32.
+
+    `scale` and `cap` are what some families do after the output layer: a constant factor, and
+    cap * tanh(logits / cap), the soft-capping of Gemma 2 (arXiv 2408.00118).
+    """
+
+    model: PreTrainedModel
+    scale: float
+    cap: float | None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits of every vocabulary entry, (n, vocabulary), float32."""
+        return self._finish(self._layer(hidden).float())
+
+    def at(self, hidden: Tensor, logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Single logits (n,): of `tokens` (n,) at `rows` (n,) of hidden states, exact in float32.
+
+        A bfloat16 logit near 20 moves in steps of 0.125, enough to tie two labels; products with
+        the few rows that matter are redone in float32. Other output layers give what they gave.
+        """
+        layer = self._layer
+        if type(layer) is not nn.Linear:
+            return logits[rows, tokens]
+        exact = (hidden[rows].float() * layer.weight[tokens].float()).sum(dim=-1)
+        if layer.bias is not None:
+            exact = exact + layer.bias[tokens].float()
+        return self._finish(exact)
+
+    @property
+    def _layer(self) -> nn.Module:
+        # Asked for each time: an adapter may wrap it.
+        layer: nn.Module = self.model.get_output_embeddings()
+        return layer
+
+    def _finish(self, logits: Tensor) -> Tensor:
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A base model in memory. `name` and `revision` are what its adapters will refer to."""
+
+    model: PreTrainedModel
+    head: LogitHead
+    encoder: Encoder
+    device: torch.device
+    name: str
+    revision: str | None
+
+    @property
+    def backbone(self) -> PreTrainedModel:
+        """The model without its output layer: token ids to hidden states."""
+        return self.model.get_decoder()
+
+    def pass_tokens(self, budget: int) -> int:
+        """Tokens to put into one forward pass over whole sequences, at most `budget`."""
+        return min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the base model's weights."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+
+def default_device() -> torch.device:
+    """The accelerator when there is one, else the CPU."""
+    if torch.accelerator.is_available():
+        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return torch.device("cpu")
+
+
+def load_model(
+    path: Path | str,
+    dtype: str = "bfloat16",
+    device: torch.device | str | None = None,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+) -> Loaded:
+    """Loads a folder of safetensors and a tokenizer; frozen, in evaluation mode.
+
+    Remote code never runs and pickled weights are refused. `dtype` is a torch dtype's name or
+    'auto' (what the folder says). `name` goes into the adapters made on this model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    device = torch.device(device) if device else default_device()
+    safely = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **safely)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, **safely
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot be loaded as a causal language model: {error}",
+            where=str(path),
+            expected="a folder with config.json, *.safetensors and a tokenizer",
+        ) from error
+    model = model.to(device).eval().requires_grad_(False)
+    return adopt(model, tokenizer, device, name=name or str(path), revision=revision)
+
+
+def adopt(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    *,
+    name: str,
+    revision: str | None = None,
+) -> Loaded:
+    """Wraps a model and tokenizer that are already in memory.
+
+    Raises StepError when the head found here does not reproduce the model's own logits.
+    """
+    config = model.config.get_text_config()
+    # Cohere multiplies its logits by logit_scale, Granite divides them by logits_scaling.
+    scale = getattr(config, "logit_scale", None) or 1 / (
+        getattr(config, "logits_scaling", None) or 1.0
+    )
+    cap = getattr(config, "final_logit_softcapping", None)
+    head = LogitHead(model, float(scale), cap)
+    ends = model.generation_config.eos_token_id if model.generation_config else None
+    ends = ends if isinstance(ends, list) else [ends]
+    _check_head(model, head, device)
+    encoder = Encoder(tokenizer, [end for end in ends if end is not None])
+    return Loaded(model, head, encoder, device, name, revision)
+
+
+@torch.inference_mode()
+def _check_head(model: PreTrainedModel, head: LogitHead, device: torch.device) -> None:
+    ids = torch.arange(1, 5, device=device)[None]
+    ours = head(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0])
+    theirs = model(input_ids=ids, use_cache=False).logits[0].float()
+    # Twice the spacing of the model's own dtype, at the size of the largest logit.
+    tolerance = 2 * torch.finfo(model.dtype).eps * float(theirs.abs().max())
+    if float((ours - theirs).abs().max()) > tolerance:
+        kind = model.config.model_type
+        raise StepError(
+            f"a model of type '{kind}' changes its logits in a way that koinize does not know",
+            expected="an output layer, a constant factor and soft-capping at most",
+            remedy="choose another base model, or report this type",
+        )
+
+
+@contextmanager
+def with_adapter(loaded: Loaded, folder: Path | str | None) -> Iterator[Loaded]:
+    """Puts a PEFT adapter on the base for a while; None means the bare base.
+
+    The factors take the base's dtype and stay beside its weights, never merged into them:
+    leaving restores the base bit for bit. Raises InputError when PEFT refuses the folder.
+    """
+    if folder is None:
+        yield loaded
+        return
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            # Tensors that find no module would leave zeros behind and a warning only.
+            warnings.filterwarnings("error", message=".*missing adapter keys.*")
+            peft_model = PeftModel.from_pretrained(
+                loaded.model, str(folder), autocast_adapter_dtype=False, local_files_only=True
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, UserWarning) as error:
+        _strip(loaded.model)
+        raise InputError(
+            f"cannot be put on base model '{loaded.name}': {error}",
+            where=str(folder),
+            expected="a PEFT folder whose shapes are those of this base model",
+        ) from error
+    try:
+        peft_model.eval()
+        yield loaded
+    finally:
+        peft_model.unload()
+
+
+def _strip(model: PreTrainedModel) -> None:
+    """Takes half-injected adapter layers off again, after a failed load."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+    for name, layer in layers:
+        model.set_submodule(name, layer.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+
+
+def pad(
+    rows: Sequence[Sequence[int]], fill: int, device: torch.device, *, left: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Token ids (rows, longest) and their mask, 1 at real tokens, padded on one side."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), fill)
+    mask = torch.zeros_like(ids)
+    for row, (line, marks) in zip(rows, zip(ids, mask, strict=True), strict=True):
+        span = slice(width - len(row), None) if left else slice(0, len(row))
+        line[span] = torch.tensor(row, dtype=torch.long)
+        marks[span] = 1
+    return ids.to(device), mask.to(device)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Starts a new count of an accelerator's peak memory; a process's own cannot be reset."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory this process has held: on the accelerator, else resident on the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,59 @@
+"""Releases -> how every language's score moved from one to the next, and since the first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from koinize.metrics import RESAMPLES, Metric, interval, metrics, paired_differences, score
+from koinize.report.input import ReleaseInput, TaskInput
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def drift(task: TaskInput, releases: Sequence[ReleaseInput]) -> dict[str, Any] | None:
+    """One task's releases on its first metric; None where there is none.
+
+    A language's drift is that against the first release that served it, on the test rows that both
+    answered and whose truth did not change, paired, with its 95 % bootstrap interval.
+    """
+    ours = [one for one in releases if one.task == task.name]
+    if not ours:
+        return None
+    name = task.metrics[0]
+    metric = metrics.get(name).over(task.labels)
+    languages = sorted({language for one in ours for language in one.rows})
+    return {
+        "task": task.name,
+        "metric": name,
+        "releases": [
+            {"version": one.version, "channels": one.channels, "created": one.created}
+            for one in ours
+        ],
+        "scores": [row for language in languages for row in _language(metric, language, ours)],
+    }
+
+
+def _language(
+    metric: Metric, language: str, releases: Sequence[ReleaseInput]
+) -> Iterator[dict[str, Any]]:
+    serving = [one for one in releases if language in one.rows]
+    first = serving[0].rows[language]
+    for one in serving:
+        rows = one.rows[language]
+        found = score(metric, rows).to_dict()
+        since = None if one is serving[0] else _since(metric, rows, first)
+        yield {"language": language, "version": one.version, **found, "drift": since}
+
+
+def _since(metric: Metric, rows: Rows, first: Rows) -> dict[str, Any] | None:
+    """The paired difference on the common rows; None where there is none."""
+    now, then = ({row["key"]: row for row in side} for side in (rows, first))
+    truth = metric.truth
+    keys = sorted(key for key in now.keys() & then.keys() if now[key][truth] == then[key][truth])
+    if not keys:
+        return None
+    ours, theirs = [now[key] for key in keys], [then[key] for key in keys]
+    observed, resampled = paired_differences(metric, ours, theirs, resamples=RESAMPLES)
+    low, high = interval(resampled)
+    return {"difference": observed, "low": low, "high": high, "n": len(keys)}

@@ -1,0 +1,98 @@
+"""Everything the report says, computed once, as plain values for JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from decimal import Decimal
+from typing import Any
+
+from koinize.report.costs import Accounts, task_costs
+from koinize.report.drift import drift
+from koinize.report.input import ReportInput, TaskInput
+from koinize.report.quality import TaskQuality
+from koinize.report.spending import around, breakdown, energy, runs, timeline
+
+FORMAT = 1
+
+
+def results(source: ReportInput) -> dict[str, Any]:
+    """All figures of a report. Raises InputError for rows that a metric or the gate cannot read."""
+    accounts = Accounts(source)
+    tasks = [_task(task, accounts) for task in source.tasks]
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "project": source.project,
+        "created": source.created,
+        "version": source.version,
+        "spec": source.spec,
+        "prices": accounts.prices,
+        "currency": accounts.currency,
+        "tasks": tasks,
+        "releases": [row for task in source.tasks if (row := drift(task, source.releases))],
+        "costs": {
+            "breakdown": breakdown(source, accounts),
+            "around": around(source, accounts),
+            "energy": energy(source),
+            "runs": runs(source, accounts),
+            "timeline": timeline(source),
+        },
+        "notes": [*source.notes, *_price_notes(source, accounts), *_task_notes(tasks)],
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=_plain))
+    return plain
+
+
+def _plain(value: object) -> float | str:
+    """Sums are decimals until here; JSON and those who draw have numbers."""
+    return float(value) if isinstance(value, Decimal) else str(value)
+
+
+def _task(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
+    quality = TaskQuality(task)
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "metrics": task.metrics,
+        "labels": task.labels,
+        "languages": task.languages,
+        "margins": task.margins,
+        "reference": task.reference,
+        "chosen": quality.chosen.name if quality.chosen else None,
+        "systems": [asdict(system) for system in task.systems],
+        "interference": task.interference,
+        **quality.results(),
+        "costs": task_costs(task, accounts),
+    }
+
+
+def _price_notes(source: ReportInput, accounts: Accounts) -> list[str]:
+    notes = []
+    if len({price.get("currency") for price in accounts.prices}) > 1:
+        notes.append("The ledger has prices in several currencies, so no cost is shown.")
+    elif len(accounts.prices) > 1:
+        notes.append("The price changed between runs: work is counted at the price of its time.")
+    if source.price and any(not one.price for one in source.intervals):
+        notes.append("Work that was recorded without a price is counted at the project's price.")
+    return notes
+
+
+def _task_notes(tasks: list[dict[str, Any]]) -> list[str]:
+    """What a reader must know before comparing two figures."""
+    notes = []
+    for task in tasks:
+        seen: set[tuple[str, str]] = set()
+        for row in task["signatures"]:
+            place = row["split"], row["language"]
+            if place in seen:
+                notes.append(
+                    f"{task['name']}: systems were scored on {row['language']} {row['split']} "
+                    "under different signatures; their scores do not compare."
+                )
+            seen.add(place)
+        notes += [
+            f"{task['name']}: no margin above 0 is set for {metric}, so it has no verdicts."
+            for metric in task["metrics"]
+            if not task["margins"].get(metric)
+        ]
+    return notes

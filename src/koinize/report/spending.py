@@ -1,0 +1,209 @@
+"""Where all the machine time went: every interval once, idle and failed time included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from koinize.ledger import (
+    GATE,
+    IDLE,
+    LOAD,
+    PROVISION,
+    Interval,
+    by_run,
+    covered,
+    elapsed,
+    idle,
+    joules,
+    total,
+)
+from koinize.report.costs import Accounts, choosing, merge_names, testing
+from koinize.report.input import ReportInput, TaskInput
+
+AROUND = ((PROVISION, "start the workers"), (LOAD, "load the model"), (GATE, "judge releases"))
+"""Work that belongs to no step, and what it is called."""
+
+
+def breakdown(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
+    """All machine time that the ledger knows, each second once, idle time included."""
+    rows = [row for task in source.tasks for row in _task_rows(task, accounts)]
+    counted = {id(one) for row in rows for one in row["work"]}
+    standing = {id(one) for one in accounts.standing.values()}
+    rest = [one for one in source.intervals if id(one) not in counted and one.kind != IDLE]
+    done = [one for one in rest if one.status == "done"]
+    beside = [
+        _row(
+            "", label, "test" if kind == GATE else "base", (one for one in done if one.kind == kind)
+        )
+        for kind, label in AROUND
+    ]
+    steps = [one for one in done if one.kind not in dict(AROUND)]
+    here = [one for one in steps if id(one) in standing]
+    ancestors = {one for chain in source.continued.values() for one in chain}
+    gone_on_from = [one for one in steps if one.artifact in ancestors and id(one) not in standing]
+    gone = [one for one in steps if id(one) not in standing and one.artifact not in ancestors]
+    rows += [
+        _row("", "base model and other", "base", here),
+        *beside,
+        _row("", "trainings gone on from", "train", gone_on_from),
+        _row("", "superseded", "superseded", gone),
+        _row("", "failed", "failed", [one for one in rest if one.status == "failed"]),
+        _row("", "interrupted", "failed", [one for one in rest if one.status == "interrupted"]),
+    ]
+    plain = [
+        {
+            **{key: row[key] for key in ("task", "label", "kind")},
+            "machine_seconds": amount["machine_seconds"],
+            "cost": amount["cost"],
+            "steps": amount["steps"],
+        }
+        for row in rows
+        if (amount := accounts.amount(row["work"]))
+    ]
+    return plain + _idle_row(source, accounts)
+
+
+def around(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
+    """What no step of its own caused, on both clocks: the idle row's elapsed is that of nothing."""
+    every = [*source.intervals]
+    rows = [
+        (
+            label,
+            accounts.amount([one for one in every if one.kind == kind and one.status == "done"]),
+        )
+        for kind, label in AROUND
+    ]
+    for status in ("failed", "interrupted"):
+        lost = [one for one in every if one.status == status and one.kind != IDLE]
+        rows.append((status, accounts.amount(lost)))
+    found = [{"label": label, **amount} for label, amount in rows if amount]
+    for row in _idle_row(source, accounts):
+        work = by_run(every).values()
+        nothing = sum((elapsed(one) - covered(one) for one in work), Decimal(0))
+        keys = ("label", "machine_seconds", "cost", "steps")
+        found.append({**{key: row[key] for key in keys}, "elapsed_seconds": nothing})
+    return found
+
+
+def energy(source: ReportInput) -> dict[str, Any] | None:
+    """What the meters read in all, and how much of the machine time they saw; None without any."""
+    read = [one for one in source.intervals if one.joules is not None]
+    if not read:
+        return None
+    seen, whole = total(read)[0], total(source.intervals)[0]
+    return {
+        "joules": joules(read),
+        "sources": sorted({one.energy.get("source", "") for one in read}),
+        "machine_time_percent": 100 * seen / whole if whole else Decimal(100),
+    }
+
+
+def _task_rows(task: TaskInput, accounts: Accounts) -> list[dict[str, Any]]:
+    """The work of one task by phase."""
+    name = task.name
+    merges, chosen = accounts.find(*merge_names(task)), choosing(task, accounts)
+    tests = testing(task, accounts)
+    own = {id(one) for one in [*merges, *chosen, *tests]}
+    prefixes = (f"merge/{name}/", f"select/{name}/", f"evaluate/{name}/")
+    rest = [one for prefix in prefixes for one in accounts.under(prefix) if id(one) not in own]
+    return [
+        *(
+            _row(name, f"train {language}", "train", accounts.find(f"train/{name}/{language}"))
+            for language in task.languages
+        ),
+        _row(name, "train COMB", "comb", accounts.find(f"train/{name}/comb")),
+        _row(name, "merge the candidates", "merge", merges),
+        _row(name, "choose on dev", "choose", chosen),
+        _row(name, "MEAN: merge and choose", "merge", rest),
+        _row(name, "evaluate on test", "test", tests),
+    ]
+
+
+def _row(task: str, label: str, kind: str, work: Iterable[Interval | None]) -> dict[str, Any]:
+    return {"task": task, "label": label, "kind": kind, "work": [one for one in work if one]}
+
+
+def _idle_row(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
+    every = runs(source, accounts)
+    if not every:
+        return []
+    costs = [one["idle_cost"] for one in every]
+    return [
+        {
+            "task": "",
+            "label": "idle",
+            "kind": "idle",
+            "machine_seconds": sum((one["idle_seconds"] for one in every), Decimal(0)),
+            "cost": None if None in costs else sum(costs, Decimal(0)),
+            "steps": 0,
+        }
+    ]
+
+
+def runs(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
+    """Every run, oldest first: elapsed from its first start to its last end, and what of it."""
+    return [_run(name, work, accounts) for name, work in by_run(source.intervals).items()]
+
+
+def _run(name: str, every: Sequence[Interval], accounts: Accounts) -> dict[str, Any]:
+    wall, unused = elapsed(every), idle(every)
+    work = [one for one in every if one.kind != IDLE]
+    steps = [one for one in work if one.kind not in (PROVISION, LOAD)]
+    busy = total(work)[0]
+    lost = {
+        status: [one for one in work if one.status == status]
+        for status in ("failed", "interrupted")
+    }
+    return {
+        "run": name,
+        "started": min(one.started for one in every).isoformat(timespec="seconds"),
+        "device": every[0].device,
+        "elapsed_seconds": wall,
+        "machine_seconds": busy,
+        "idle_seconds": unused,
+        "idle_cost": accounts.cost_of_seconds(unused, every[0]),
+        "cost": accounts.cost_of_seconds(max(wall, busy), every[0]),
+        "steps": {
+            status: sum(one.status == status for one in steps)
+            for status in ("done", "failed", "interrupted", "open")
+        },
+        **{f"{status}_seconds": total(some)[0] for status, some in lost.items()},
+    }
+
+
+def timeline(source: ReportInput) -> dict[str, Any] | None:
+    """The last run that trained something (or the last of all): which worker did what, and when."""
+    if not source.intervals:
+        return None
+    trained = [one for one in source.intervals if one.kind == "train" and one.status == "done"]
+    run = (trained or list(source.intervals))[-1].run
+    here = (one for one in source.intervals if one.run == run and one.kind != IDLE)
+    work = sorted(here, key=lambda one: one.started)
+    origin = work[0].started.timestamp()
+    bars, free = [], list[float]()
+    for interval in work:
+        start = interval.started.timestamp() - origin
+        lane = next((at for at, until in enumerate(free) if until <= start + 0.05), len(free))
+        free[lane : lane + 1] = [start + float(interval.seconds)]
+        bars.append(
+            {
+                "lane": lane,
+                "step": interval.step,
+                "kind": interval.kind,
+                "status": interval.status,
+                "start_seconds": round(start, 3),
+                "seconds": float(interval.seconds),
+                "share": float(interval.share),
+                "tokens": interval.tokens,
+                "error": interval.error,
+            }
+        )
+    return {
+        "run": run,
+        "started": work[0].started.isoformat(timespec="seconds"),
+        "elapsed_seconds": round(max(free), 3),
+        "lanes": len(free),
+        "bars": bars,
+    }

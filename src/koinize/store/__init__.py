@@ -1,0 +1,30 @@
+"""What is kept on disk: artifacts named by their content, records with a digest, durable files.
+
+- `artifacts`: `Store`, where a step's result is committed last and verified when it is opened;
+- `record`: a JSON object that carries its own digest, for what only saves time when it is there;
+- `durable`: whole files or none, and folders that a dead process leaves for the next to sweep.
+
+Two paths through it. A step builds: `with store.building(id, ...) as draft`, files into
+`draft.folder`, and on a clean exit one rename makes it an artifact. A reader asks `store.open(id)`,
+which checks every byte against the manifest before it says where they lie.
+"""
+
+from __future__ import annotations
+
+from koinize.store.artifacts import MANIFEST, NAMES, Artifact, Draft, Manifest, Store
+from koinize.store.durable import sync, temporary_folder, write_atomically
+from koinize.store.record import read_record, write_record
+
+__all__ = [
+    "MANIFEST",
+    "NAMES",
+    "Artifact",
+    "Draft",
+    "Manifest",
+    "Store",
+    "read_record",
+    "sync",
+    "temporary_folder",
+    "write_atomically",
+    "write_record",
+]
