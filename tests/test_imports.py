@@ -132,7 +132,10 @@ def test_imports_are_found_wherever_they_stand(tmp_path):
     )
     known = {
         "koinize",
-        *(f"koinize.{one}" for one in ("store", "digest", "ledger", "tasks", "train", "model.loaded")),
+        *(
+            f"koinize.{one}"
+            for one in ("store", "digest", "ledger", "tasks", "train", "model.loaded")
+        ),
         *(f"koinize.spec.{one}" for one in ("shape", "grid", "read")),
     }
     assert set(imports(module_name(path, tmp_path / "koinize"), path, known)) == (

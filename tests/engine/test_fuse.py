@@ -12,8 +12,8 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from koinize.engine.conv1d import CONV1D_LAYERS, CONV1D_TYPES
 from koinize.engine.fuse import fuse_adapter
-from koinize.engine.layout import CONV1D_LAYERS, CONV1D_TYPES
 from koinize.errors import InputError
 from tests.peft_folders import Q, base_model, deltas, loaded, save
 

@@ -4,255 +4,33 @@ Plan, validate, apply: everything that can be wrong is found in file headers bef
 is read. Then one module after the other is read, merged and written, so memory is bounded by the
 largest module. The output's bytes depend on the adapters and the settings alone: not on the order
 of the inputs, nor on the number of threads.
+
+What is in here: `merging`, the merge itself, with `plan` (all that headers tell), `memory` (how
+many modules at once), `device`, `workers` and `stream` (modules read, merged and handed on), and
+`card` (what the folder says of itself). Beside it the tools: `verify` does a merge again and
+compares, `resize` changes the rank of one adapter, `fuse` (with `conv1d`) adds an adapter to its
+base, and `inspect` (with `compare`) says what adapters hold and where they disagree.
+
+Two worked paths.
+
+`koinize merge en=A de=B -o OUT --recipe knots-ties`: `merging.merge_adapters` reads the headers
+(`plan.plan_merge`) and refuses what cannot be merged; `memory.modules_at_once` says how many
+modules may be in work; `stream.MergeStream` hands on one merged module after the other, and an
+`AdapterWriter` writes it; the card comes last, then OUT appears, and a `MergeReport` is returned.
+
+`koinize verify OUT en=A de=B`: `verify` reads the card that OUT carries, compares the
+digests of inputs and files with it, does the merge again into a temporary folder by the same
+`merge_adapters`, and compares the bytes.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from koinize.engine.merging import (
+    MergeReport,
+    ModuleReport,
+    adapter_digest,
+    merge_adapters,
+    vllm_flags,
+)
 
-from koinize.adapter import AdapterHeader, AdapterWriter
-from koinize.adapter.header import CONFIG_FILE
-from koinize.adapter.writer import refuse_existing
-from koinize.digest import digest, file_digest
-from koinize.engine.card import render_card
-from koinize.engine.device import merge_device
-from koinize.engine.memory import byte_count, modules_at_once
-from koinize.engine.plan import plan_merge
-from koinize.engine.stream import MergeStream
-from koinize.engine.workers import worker_pool
-from koinize.errors import StepError
-from koinize.merge.recipe import RECIPES, MergeSettings, merge_settings
-
-NOTABLE_ERROR = 0.1
-NEARLY_CANCELLED = 0.01  # the sum of the weights, as a share of their magnitudes
-SIGNIFICANT_BITS = {"float32": 24, "bfloat16": 8, "float16": 11}
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleReport:
-    """One merged module: its rank, and what reaching it lost, as squared Frobenius norms.
-
-    zero: whether nothing is left of the updates.
-    """
-
-    name: str
-    rank: int
-    lost: float
-    total: float
-    zero: bool = False
-
-    @property
-    def error(self) -> float:
-        """Relative Frobenius error; 0 if nothing was cut."""
-        return _relative(self.lost, self.total)
-
-
-@dataclass(frozen=True, slots=True)
-class MergeReport:
-    """What a merge did; `inputs` are the adapters' digests by language, `dtype` the output's."""
-
-    out: Path
-    settings: MergeSettings
-    dtype: str
-    modules: tuple[ModuleReport, ...]
-    inputs: Mapping[str, str]
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def error(self) -> float:
-        """Relative Frobenius error of the change of rank, over all modules together."""
-        lost = sum(module.lost for module in self.modules)
-        return _relative(lost, sum(module.total for module in self.modules))
-
-    @property
-    def precision(self) -> str:
-        """The dtype of the written factors, and what it keeps of an entry."""
-        return f"{self.dtype}, {SIGNIFICANT_BITS[self.dtype]} significant bits"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the user should know: an input's peculiarity, a large error, an unservable rank."""
-        found = [*self.notes, *self.settings.warnings(), *self._odd_inputs()]
-        if zero := sum(module.zero for module in self.modules):
-            found.append(
-                f"the merge is zero in {zero} of {len(self.modules)} modules: the density keeps "
-                "nothing there, or no adapter was trained"
-            )
-        if self.error > NOTABLE_ERROR:
-            found.append(f"the change of rank lost {self.error:.1%} of the merge (Frobenius norm)")
-        if not self.vllm_flags:
-            found.append(f"rank {self.rank} is above vLLM's limit of {VLLM_RANKS[-1]}")
-        return tuple(found)
-
-    def _odd_inputs(self) -> Iterator[str]:
-        """Adapters that are the same one, and weights that a mean can hardly be divided by."""
-        languages: dict[str, list[str]] = {}
-        for language, identity in self.inputs.items():
-            languages.setdefault(identity, []).append(language)
-        for same in languages.values():
-            if same[1:]:
-                yield f"{', '.join(same)} are one and the same adapter"
-        weights = [self.settings.weights.get(language, 1.0) for language in self.inputs]
-        mean = self.settings.composition().combine == "mean"
-        if mean and abs(sum(weights)) < NEARLY_CANCELLED * sum(map(abs, weights)):
-            yield f"the weights nearly cancel: a mean divides by their sum, {sum(weights):g}"
-
-    @property
-    def rank(self) -> int:
-        """The largest rank of any module."""
-        return max(module.rank for module in self.modules)
-
-    @property
-    def vllm_flags(self) -> str:
-        """The flags that vLLM needs for this adapter; empty if its rank is beyond vLLM's limit."""
-        return vllm_flags(self.rank)
-
-
-def written_dtype(headers: Mapping[str, AdapterHeader], settings: MergeSettings) -> str:
-    """The output's dtype: "auto" is bfloat16 if all factors are, and float32 else.
-
-    Not float16 for float16, because the factors of a merge may leave its narrow range.
-    """
-    if settings.dtype != "auto":
-        return settings.dtype
-    modules = [module for header in headers.values() for module in header.modules.values()]
-    tags = {factor.dtype for module in modules for factor in (module.A, module.B)}
-    return "bfloat16" if tags == {"BF16"} else "float32"
-
-
-def _relative(lost: float, total: float) -> float:
-    return math.sqrt(lost / total) if lost > 0.0 else 0.0
-
-
-def vllm_flags(rank: int) -> str:
-    """`--enable-lora --max-lora-rank N` for an adapter of this rank, or "" above vLLM's limit."""
-    fitting = [limit for limit in VLLM_RANKS if limit >= rank]
-    return f"--enable-lora --max-lora-rank {fitting[0]}" if fitting else ""
-
-
-def merge_adapters(
-    adapters: Mapping[str, Path | str],
-    settings: MergeSettings | None = None,
-    *,
-    out: Path | str,
-    threads: int = 1,
-    max_memory: int | str | None = None,
-    device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-    card: Mapping[str, object] | None = None,
-    **options: object,
-) -> MergeReport:
-    """Merge PEFT LoRA folders, by language, into a new folder `out`.
-
-    Give either `settings` or its fields as keywords (`recipe="knots-ties", density=0.5`).
-    threads: modules merged at once. max_memory: bytes, or text such as "1.5GB", that the tensors
-    in work may take; fewer modules are then in flight. Neither changes a byte. device: "cpu",
-    "cuda", "cuda:N" or "auto"; CUDA gives the CPU's result within float32 rounding, and only the
-    CPU's bytes are the same everywhere. progress: called with (done, all) modules.
-    card: more keys for the front matter of the model card, for example {"license": "apache-2.0"}.
-
-    Raises InputError (or ManyErrors) for adapters or settings that cannot be merged, before a
-    tensor is read; StepError if the output cannot be written. `out` exists only after success.
-    """
-    started = time.monotonic()
-    chosen = settings if settings is not None else merge_settings(**options)
-    refuse_existing(Path(out))
-    place = merge_device(device)
-    headers = plan_merge(adapters, chosen)
-    limit = None if max_memory is None else byte_count(max_memory)
-    ahead = modules_at_once(headers, chosen, limit, max(1, threads), place.type == "cpu")
-    with worker_pool(threads) as pool:
-        inputs = dict(zip(headers, pool.map(adapter_digest, headers.values()), strict=True))
-        try:
-            merged = MergeStream(headers, chosen, pool, ahead, place)
-            saved = next(iter(headers.values())).saved
-            dtype = written_dtype(headers, chosen)
-            writer = AdapterWriter(out, merged.shapes(), dtype=dtype, saved=saved)
-            with merged, writer:
-                merged.check_saved()
-                modules = _write(merged, writer, progress)
-                merged.copy_saved(writer)
-                notes = _notes(headers)
-                if place.type != "cpu":
-                    notes += (f"Computed on {place.type}: other bytes than on a CPU.",)
-                report = MergeReport(Path(out), chosen, dtype, modules, inputs, notes)
-                writer.finish(
-                    headers.values(),
-                    card=lambda files: _card(report, headers, card or {}, files),
-                )
-        except OSError as error:
-            raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
-    return replace(report, seconds=time.monotonic() - started)
-
-
-def adapter_digest(header: AdapterHeader) -> str:
-    """The identity of an adapter: its weights and its configuration, not its place."""
-    return digest(
-        {
-            "config": file_digest(header.folder / CONFIG_FILE),
-            "weights": file_digest(header.weights),
-        }
-    )
-
-
-def _notes(headers: Mapping[str, AdapterHeader]) -> tuple[str, ...]:
-    """What the adapters' headers warn of, each once, with the languages that it is about."""
-    about: dict[str, list[str]] = {}
-    for language, header in headers.items():
-        for warning in header.warnings:
-            about.setdefault(warning, []).append(language)
-    return tuple(f"{', '.join(languages)}: {warning}" for warning, languages in about.items())
-
-
-def _card(
-    report: MergeReport,
-    headers: Mapping[str, AdapterHeader],
-    more: Mapping[str, object],
-    files: Mapping[str, str],
-) -> str:
-    front = {
-        "base_model": next(iter(headers.values())).base_model,
-        "language": list(headers),
-        "library_name": "peft",
-        "tags": ["lora", "merge", "koinize"],
-        **more,
-    }
-    settings = report.settings
-    recipe = RECIPES.get(settings.recipe)
-    return render_card(
-        front,
-        title=f"Merged adapter: {', '.join(headers)}",
-        recipe=f"`{settings.describe()}`. {recipe.title} {recipe.paper}.",
-        settings=settings.model_dump(mode="json"),
-        inputs=[
-            (language, settings.weights.get(language, 1.0), report.inputs[language])
-            for language in headers
-        ],
-        outcome=[
-            f"Modules: {len(report.modules)}; rank: {report.rank}.",
-            f"Lost by the change of rank: {report.error:.3%} of the Frobenius norm.",
-            f"Written in {report.precision}.",
-            f"vLLM: `{report.vllm_flags}`." if report.vllm_flags else "vLLM: rank above its limit.",
-            *report.notes,
-        ],
-        errors=[(module.name, module.rank, module.error) for module in report.modules],
-        files=files,
-    )
-
-
-def _write(
-    merged: MergeStream, writer: AdapterWriter, progress: Callable[[int, int], None] | None
-) -> tuple[ModuleReport, ...]:
-    done: list[ModuleReport] = []
-    for name, result in merged.merged():
-        zero = writer.write(name, result.factors) == 0.0
-        done.append(ModuleReport(name, result.factors.rank, result.lost, result.total, zero))
-        if progress is not None:
-            progress(len(done), len(merged.modules))
-    return tuple(done)
+__all__ = ["MergeReport", "ModuleReport", "adapter_digest", "merge_adapters", "vllm_flags"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from koinize.adapter import Adapter, AdapterHeader, ModuleHeader, read_header
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
 from koinize.adapter.writer import Draft, refuse_existing
-from koinize.engine.layout import transposed_modules
+from koinize.engine.conv1d import transposed_modules
 from koinize.engine.workers import worker_pool
 from koinize.errors import InputError, StepError, nearest
 

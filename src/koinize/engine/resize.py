@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from koinize.adapter import read_header
-from koinize.engine import MergeReport, merge_adapters
+from koinize.engine.merging import MergeReport, merge_adapters
 from koinize.errors import InputError
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from koinize.adapter import open_adapter, read_header
 from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE
 from koinize.digest import file_digest
-from koinize.engine import adapter_digest, merge_adapters
 from koinize.engine.card import ERRORS, FILES, INPUTS, OUTCOMES, table_rows
+from koinize.engine.merging import adapter_digest, merge_adapters
 from koinize.errors import InputError, StepError
 from koinize.merge.recipe import merge_settings
 
