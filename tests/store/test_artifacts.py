@@ -101,13 +101,13 @@ def test_only_what_was_verified_leads_to_its_files(tmp_path):
 
 
 SOURCE = Path(koinize.__file__).parent
-KNOW_THE_FOLDERS = {"store/artifacts.py", "release/garbage.py"}
-"""The second one weighs what nobody refers to, broken artifacts too, and reads none."""
+KNOW_THE_FOLDERS = {"store/home.py", "store/artifacts.py", "release/garbage.py"}
+"""The last one weighs what nobody refers to, broken artifacts too, and reads none."""
 
 
 def goes_to_artifacts(source: str) -> bool:
     """Whether a module joins this folder to a path, or has it inside a text."""
-    return re.search(r'/ "artifacts"|artifacts/', source) is not None
+    return re.search(r'/ "artifacts"|artifacts/|(home|files|\))\.artifacts', source) is not None
 
 
 def test_everybody_else_has_the_files_of_artifacts_from_the_store():
@@ -123,6 +123,9 @@ def test_everybody_else_has_the_files_of_artifacts_from_the_store():
     ("source", "expected"),
     [
         ('home / "artifacts" / id', True),
+        ("project.files.artifacts / id", True),
+        ("Home(folder).artifacts / id", True),
+        ("candidate.artifacts", False),
         ('home.glob("artifacts/*/rows.jsonl")', True),
         ('f"{home}/artifacts/{id}"', True),
         ('record["artifacts"]', False),
@@ -350,7 +353,7 @@ def test_sweeping_spares_the_living(tmp_path):
     """Of two processes that build, one is killed; what lies there otherwise is swept, too."""
     living, dead = (
         subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(tmp_path)],
+            [sys.executable, "-c", HOLD, str(tmp_path / "tmp")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -362,7 +365,7 @@ def test_sweeping_spares_the_living(tmp_path):
     dead.communicate()
     (tmp_path / "tmp" / "1-of-an-older-koinize").mkdir()
     (tmp_path / "tmp" / "file").write_text("left")
-    with temporary_folder(tmp_path) as mine:
+    with temporary_folder(tmp_path / "tmp") as mine:
         Store(tmp_path).sweep()
         assert set((tmp_path / "tmp").iterdir()) == {folders[0], mine}
         assert (folders[0] / "file").read_text() == "half"

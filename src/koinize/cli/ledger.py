@@ -122,9 +122,9 @@ def prices(as_json: AsJson = False) -> None:
 def _ledger(spec: Path) -> Ledger:
     """The ledger of the project; its koinize.yaml may be broken, but it has to be there."""
     from koinize.ledger import Ledger
-    from koinize.pipeline.project import HOME
+    from koinize.store.home import FOLDER, Home
 
-    return Ledger(existing_spec_file(spec).parent / HOME / "ledger.jsonl")
+    return Ledger(Home(existing_spec_file(spec).parent / FOLDER).ledger)
 
 
 def _table(first: str, lines: Iterable[tuple[str, Sum]]) -> Table:

@@ -94,7 +94,7 @@ def run(
         lines = [*outcome.failed.values(), f"{len(outcome.skipped)} steps wait for them"]
         raise StepError("\n".join(lines))
     written = project.root / "report.html"
-    if todo.missing or _is_outdated(written, project.home):
+    if todo.missing or _is_outdated(written, project):
         _write_report(_results(project), written)
     if as_json:
         print_json({"done": outcome.done, "report": str(written)})
@@ -136,9 +136,9 @@ def schema() -> None:
     print_json(spec_schema())
 
 
-def _is_outdated(report: Path, home: Path) -> bool:
+def _is_outdated(report: Path, project: Project) -> bool:
     """Whether work was recorded since the report, as when a run was killed before writing it."""
-    ledger = home / "ledger.jsonl"
+    ledger = project.files.ledger
     if not (report.exists() and ledger.exists()):
         return not report.exists()
     return report.stat().st_mtime_ns < ledger.stat().st_mtime_ns

@@ -48,10 +48,10 @@ def user_cache() -> Path:
     return Path(os.environ.get("KOINIZE_CACHE") or Path.home() / ".cache" / "koinize").expanduser()
 
 
-def identity(base: BaseSpec, root: Path, cache: Path) -> str:
+def identity(base: BaseSpec, root: Path, digests: Path) -> str:
     """Digest of what the base model is: its content, wherever it lies, and its dtype.
 
-    `root` is what a relative path starts from; `cache` is the folder that remembers the digests
+    `root` is what a relative path starts from; `digests` is the folder that remembers those
     of large files. Raises InputError when the model cannot be found or is not pinned.
     """
     if base.model.startswith(PACKAGE):
@@ -60,9 +60,9 @@ def identity(base: BaseSpec, root: Path, cache: Path) -> str:
         content = ["hub", base.model, _commit(base)]
     elif path.is_dir():
         files = _content_files(path)
-        content = ["folder", [[file.name, _known_digest(file, cache)] for file in files]]
+        content = ["folder", [[file.name, _known_digest(file, digests)] for file in files]]
     else:
-        content = ["gguf", CONVERSION, _known_digest(path, cache)]
+        content = ["gguf", CONVERSION, _known_digest(path, digests)]
     return digest([content, base.dtype])
 
 
@@ -82,7 +82,7 @@ def prepare(base: BaseSpec, root: Path, cache: Path) -> Path:
     if path.is_dir():
         _content_files(path)
         return path
-    key = short(digest(["gguf", CONVERSION, _known_digest(path, cache)]))
+    key = short(digest(["gguf", CONVERSION, _known_digest(path, cache / "digests")]))
     folder = cache / "bases" / f"{path.stem}-{key}"
     return folder if folder.exists() else _from_gguf(path, folder)
 
@@ -113,9 +113,9 @@ def _content_files(folder: Path) -> list[Path]:
     return files
 
 
-def _known_digest(file: Path, cache: Path) -> str:
-    """A file's digest, from the cache when path, size, time and inode are as they were."""
-    known = cache / "digests" / f"{short(digest(str(file.resolve())))}.json"
+def _known_digest(file: Path, digests: Path) -> str:
+    """A file's digest, as remembered when path, size, time and inode are as they were."""
+    known = digests / f"{short(digest(str(file.resolve())))}.json"
     state = file.stat()
     stamp = [str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ino]
     remembered = read_record(known)

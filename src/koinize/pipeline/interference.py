@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from koinize.digest import digest
-from koinize.store import Store
+from koinize.store import Home, Store
 from koinize.store.record import read_record, write_record
 
 VERSION = 1  # raised by whoever changes what is measured
-FOLDER = "interference"
 
 
 def interference(
@@ -29,7 +28,7 @@ def interference(
     if len(adapters) < 2:
         return None
     wanted = digest([VERSION, dict(adapters)])
-    path = home / FOLDER / f"{digest(task)}.json"  # a task's name need not be a file's
+    path = Home(home).interference(task)
     kept = read_record(path) or {}
     if kept.get("of") == wanted:
         return dict(kept["figures"])

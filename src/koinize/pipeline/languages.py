@@ -17,12 +17,13 @@ from pathlib import Path
 from koinize.data import SPLITS, Row, read_rows, refuse
 from koinize.errors import InputError
 from koinize.pipeline.plan import Plan
-from koinize.pipeline.project import HOME, Project
+from koinize.pipeline.project import Project
 from koinize.pipeline.run import locked
 from koinize.spec import Spec, load
 from koinize.spec.edit import Edit, require_language
 from koinize.spec.splice import YamlText
 from koinize.store import write_atomically
+from koinize.store.home import FOLDER
 from koinize.tasks import Task
 
 BOM = "\ufeff"
@@ -51,7 +52,7 @@ def edit_spec(file: Path, edit: Callable[[YamlText], Edit], *, write: bool) -> C
     load(file)  # before anything is written beside it
     with ExitStack() as stack:
         if write:
-            stack.enter_context(locked(file.parent / HOME))
+            stack.enter_context(locked(file.parent / FOLDER))
         before = file.read_bytes().decode("utf-8")
         mark = BOM if before.startswith(BOM) else ""
         done = edit(YamlText(before.removeprefix(BOM), file.name))
@@ -73,7 +74,7 @@ def append_rows(file: Path, task: str, language: str, new: Path, *, write: bool)
     """
     with ExitStack() as stack:
         if write:
-            stack.enter_context(locked(file.parent / HOME))
+            stack.enter_context(locked(file.parent / FOLDER))
         project = Project.at(file)
         require_language(YamlText(file.read_text("utf-8-sig"), file.name), language)
         _ = project.inputs  # what is wrong already is told first

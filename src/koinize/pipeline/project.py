@@ -23,9 +23,8 @@ from koinize.pipeline.step import Step
 from koinize.pipeline.update import History
 from koinize.pipeline.work import ADAPTER_FILES
 from koinize.spec import Spec, load
-from koinize.store import Store
-
-HOME = ".koinize"
+from koinize.store import Home, Store
+from koinize.store.home import FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,12 @@ class Project:
     @property
     def home(self) -> Path:
         """Where artifacts, ledger and memory are kept."""
-        return self.root / HOME
+        return self.root / FOLDER
+
+    @property
+    def files(self) -> Home:
+        """Which of them lies where."""
+        return Home(self.home)
 
     @property
     def store(self) -> Store:
@@ -61,12 +65,12 @@ class Project:
     @cached_property
     def inputs(self) -> Inputs:
         """The data as they are now, checked."""
-        return survey(self.spec, self.root, self.home / "inputs.json")
+        return survey(self.spec, self.root, self.files.inputs)
 
     @cached_property
     def steps(self) -> list[Step]:
         """Every step of the project, whether or not it was done."""
-        identity = base.identity(self.spec.base, self.root, self.home)
+        identity = base.identity(self.spec.base, self.root, self.files.digests)
         history = History(
             self.spec, self.inputs, self.root, self.store, retrain_comb=self.retrain_comb
         )
@@ -74,11 +78,11 @@ class Project:
 
     def intervals(self) -> list[Interval]:
         """The ledger. Raises KoinizeError when a line of it was changed."""
-        return Ledger(self.home / "ledger.jsonl").intervals()
+        return Ledger(self.files.ledger).intervals()
 
     def experience(self) -> Experience:
         """What the ledger teaches about time. Raises KoinizeError when a line was changed."""
-        return recall(Ledger(self.home / "ledger.jsonl"), self.home / "experience.json")
+        return recall(Ledger(self.files.ledger), self.files.experience)
 
     def plan(self, broken: Mapping[str, str] | None = None) -> Plan:
         """What is missing, why, and what it will cost.

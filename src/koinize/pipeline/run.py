@@ -26,12 +26,11 @@ from koinize.ledger import GATE, LOAD, MILLISECOND, PROVISION, Heartbeat, Interv
 from koinize.ledger.energy import Meter, metering
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
-from koinize.pipeline.work import PROGRESS, Job, perform
+from koinize.pipeline.work import Job, perform
 from koinize.spec import Spec
-from koinize.store import Store
+from koinize.store import Home, Store
 
 POLL_SECONDS = 0.25
-HEARTBEAT = "heartbeat"
 MILLIONTH = Decimal("0.000001")
 
 
@@ -76,8 +75,8 @@ class _Running:
 def locked(home: Path) -> Iterator[None]:
     """Hold the project's lock. Raises InputError that says who holds it when it is taken."""
     home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home / "lock", blocking=False)
-    holder = home / "holder.json"
+    lock = FileLock(Home(home).lock, blocking=False)
+    holder = Home(home).holder
     try:
         lock.acquire()
     except Timeout as error:
@@ -108,9 +107,9 @@ def run(
     after the steps in hand were stopped and their intervals closed. Every second of the machine is
     in one interval: starting the workers, loading the model into each, the steps, and idle time.
     """
-    ledger = Ledger(home / "ledger.jsonl")
+    ledger = Ledger(Home(home).ledger)
     store = Store(home)
-    ledger.close_abandoned(Heartbeat.read(home / HEARTBEAT), partial(_kept, store))
+    ledger.close_abandoned(Heartbeat.read(Home(home).heartbeat), partial(_kept, store))
     if not missing:
         return Outcome()
     workers, threads = machine.layout(spec.machine.workers, spec.machine.threads)
@@ -126,7 +125,7 @@ def run(
             raise
         finally:
             work.close_run()
-            shutil.rmtree(home / PROGRESS, ignore_errors=True)
+            shutil.rmtree(Home(home).progress, ignore_errors=True)
             store.sweep()
     return work.outcome
 
@@ -195,7 +194,7 @@ class _Run:
     def _beat(self) -> None:
         """Leave a sign of life, and read the meter before one of its counters wraps."""
         now = self.ledger.at(self.name)
-        Heartbeat(time.time(), self.name, now).write(self.home / HEARTBEAT)
+        Heartbeat(time.time(), self.name, now).write(Home(self.home).heartbeat)
         if self.meter:
             self.meter.sample()
 

@@ -29,14 +29,13 @@ from koinize.pipeline.inputs import example_digest, examples_of
 from koinize.pipeline.step import PARENT, Step
 from koinize.pipeline.update import read_learnt, select, together, write_learnt
 from koinize.spec import Spec
-from koinize.store import Artifact, Draft, Store
+from koinize.store import Artifact, Draft, Home, Store
 from koinize.tasks import Example
 
 if TYPE_CHECKING:
     from koinize.model.loaded import Loaded
 
 ROWS = "rows.jsonl"
-PROGRESS = "progress"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 PROGRESS_SECONDS = 0.5
 USES_MODEL = ("train", "evaluate")
@@ -55,12 +54,12 @@ class Job:
     @property
     def progress_file(self) -> Path:
         """Where the worker says how far it is, for whoever shows it."""
-        return self.home / PROGRESS / self.step.id
+        return Home(self.home).progress / self.step.id
 
     @property
     def log_file(self) -> Path:
         """Where the traceback of an unexpected failure goes."""
-        return self.home / "logs" / f"{self.step.name.replace('/', '.')}.log"
+        return Home(self.home).log(self.step.name)
 
 
 def perform(job: Job) -> dict[str, Any]:

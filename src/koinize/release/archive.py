@@ -18,10 +18,9 @@ from typing import Any, Literal
 
 from koinize.digest import file_digest
 from koinize.errors import InputError, KoinizeError, did_you_mean
-from koinize.store import sync, temporary_folder
+from koinize.store import Home, sync, temporary_folder
 from koinize.store.record import read_record, write_record
 
-RELEASES = "releases"
 MANIFEST = "release.json"
 FORMAT = 1
 CHANNELS = ("production", "staging")
@@ -113,7 +112,7 @@ class Releases:
 
     def __init__(self, home: Path, task: str) -> None:
         self.task, self.home = task, home
-        self.folder = home / RELEASES / task
+        self.folder = Home(home).releases / task
         self.attempts = self.folder / "attempts.json"
 
     def versions(self) -> list[int]:
@@ -151,7 +150,7 @@ class Releases:
 
     def add(self, version: int, record: Mapping[str, Any], fill: Callable[[Path], None]) -> Release:
         """Commit a release: `fill` writes its files into a folder that nobody sees yet."""
-        with temporary_folder(self.home) as folder:
+        with temporary_folder(Home(self.home).temporary) as folder:
             fill(folder)
             self._commit(folder, version, record)
         return self.open(version)

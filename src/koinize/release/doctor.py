@@ -22,12 +22,12 @@ from koinize import __version__, machine
 from koinize.digest import short
 from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.ledger import Ledger
-from koinize.pipeline.project import HOME
 from koinize.pipeline.run import locked
 from koinize.release.archive import CHANNELS, Releases
 from koinize.release.garbage import folder_bytes, tasks_released
 from koinize.spec import SPEC_FILE, load
-from koinize.store import NAMES, Store, sync, write_atomically
+from koinize.store import Home, Store, sync, write_atomically
+from koinize.store.home import FOLDER
 from koinize.store.record import read_record
 
 State = Literal["good", "note", "broken"]
@@ -35,8 +35,6 @@ State = Literal["good", "note", "broken"]
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "scipy", "pydantic")
 GIGABYTE = 1e9
 LEAST_FREE_GIGABYTES = 1.0
-LEDGER = "ledger.jsonl"
-MEMORIES = ("inputs.json", "experience.json", "digests/*.json", "interference/*.json")
 MEND = "`koinize doctor --mend` keeps what is sound"
 
 
@@ -56,10 +54,10 @@ def examine(root: Path, spec: str = SPEC_FILE) -> list[Check]:
 
     Finds rather than raises: a broken koinize.yaml or ledger is one of the findings.
     """
-    home = root / HOME
+    home = root / FOLDER
     checks = [*_versions(), _devices(), _specification(root / spec), _disk(root)]
     if not home.is_dir():
-        return [*checks, Check(HOME, "note", "nothing was run here yet")]
+        return [*checks, Check(FOLDER, "note", "nothing was run here yet")]
     kept = (_lock(home), *_ledger(home), *_artifacts(home), *_memory(home), *_releases(home))
     return [*checks, *kept]
 
@@ -70,11 +68,11 @@ def mend(root: Path) -> list[str]:
     Holds the lock: raises InputError when another koinize works here. A broken release stays, since
     nothing makes it again.
     """
-    home = root / HOME
+    home = root / FOLDER
     if not home.is_dir():
         return []
     with locked(home):
-        done = [*_mend_artifacts(Store(home)), *_mend_ledger(home / LEDGER)]
+        done = [*_mend_artifacts(Store(home)), *_mend_ledger(Home(home).ledger)]
         for path in _unreadable(home):
             path.unlink()
             done.append(f"removed {path.relative_to(home)}; it is made again")
@@ -93,7 +91,7 @@ def _mend_artifacts(store: Store) -> Iterator[str]:
         yield f"removed {left} half-built artifacts of processes that were killed"
     if store.written_names() is None and store.ids():
         store.point(store.names())
-        yield f"wrote {NAMES} again, with the newest artifact of each name"
+        yield f"wrote {store.home.names.name} again, with the newest artifact of each name"
 
 
 def _mend_ledger(path: Path) -> Iterator[str]:
@@ -149,8 +147,8 @@ def _disk(root: Path) -> Check:
         return Check("disk", "broken", f"{root} cannot be written; mend its permissions")
     if free < LEAST_FREE_GIGABYTES:
         return Check("disk", "broken", f"only {free:.2f} GB are free; `koinize gc` may help")
-    used = folder_bytes(root / HOME) / GIGABYTE
-    return Check("disk", "good", f"{free:.1f} GB free, {used:.3f} GB in {HOME}")
+    used = folder_bytes(root / FOLDER) / GIGABYTE
+    return Check("disk", "good", f"{free:.1f} GB free, {used:.3f} GB in {FOLDER}")
 
 
 def _lock(home: Path) -> Check:
@@ -165,12 +163,12 @@ def _lock(home: Path) -> Check:
 
 def _ledger(home: Path) -> Iterator[Check]:
     try:
-        intervals = Ledger(home / LEDGER).intervals()
+        intervals = Ledger(Home(home).ledger).intervals()
     except KoinizeError as error:
         yield Check("ledger", "broken", f"{error}; or {MEND}")
         return
     yield Check("ledger", "good", f"{len(intervals)} intervals, the chain holds")
-    if not _ends_whole(home / LEDGER):
+    if not _ends_whole(Home(home).ledger):
         yield Check("ledger", "note", "its last line was never finished; the next run drops it")
     if open_ones := sum(one.status == "open" for one in intervals):
         yield Check("ledger", "note", f"{open_ones} intervals are open; the next run closes them")
@@ -187,7 +185,7 @@ def _ends_whole(path: Path) -> bool:
 def _memory(home: Path) -> Iterator[Check]:
     store = Store(home)
     if store.written_names() is None and store.ids():
-        yield Check(NAMES, "broken", f"is lost or cannot be read; {MEND}")
+        yield Check(store.home.names.name, "broken", f"is lost or cannot be read; {MEND}")
     for path in _unreadable(home):
         yield Check(str(path.relative_to(home)), "note", "cannot be read; it is made again")
     if left := store.leftovers():
@@ -197,8 +195,7 @@ def _memory(home: Path) -> Iterator[Check]:
 
 def _unreadable(home: Path) -> list[Path]:
     """What is only remembered, and is not as it was written."""
-    remembered = (path for pattern in MEMORIES for path in sorted(home.glob(pattern)))
-    return [path for path in remembered if read_record(path) is None]
+    return [path for path in Home(home).remembered() if read_record(path) is None]
 
 
 def _artifacts(home: Path) -> Iterator[Check]:

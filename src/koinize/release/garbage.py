@@ -9,7 +9,8 @@ from pathlib import Path
 from koinize.errors import KoinizeError
 from koinize.pipeline import Project
 from koinize.pipeline.run import locked
-from koinize.release.archive import RELEASES, Releases
+from koinize.release.archive import Releases
+from koinize.store import Home
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def garbage(project: Project) -> list[Garbage]:
             name = artifact.name if artifact else "no manifest"
         except KoinizeError:
             name = "broken"
-        size = folder_bytes(project.home / "artifacts" / artifact_id)
+        size = folder_bytes(project.files.artifacts / artifact_id)
         found.append(Garbage(artifact_id, name, size))
     return sorted(found, key=lambda one: (-one.bytes, one.id))
 
@@ -76,7 +77,7 @@ def folder_bytes(folder: Path) -> int:
 
 def tasks_released(home: Path) -> list[str]:
     """The tasks that have releases, whether or not the project still names them."""
-    folder = home / RELEASES
+    folder = Home(home).releases
     return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
 
 

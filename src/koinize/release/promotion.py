@@ -146,7 +146,7 @@ class _Test:
         release = self.theirs.release
         trial = self.attempts.trial(self.identity, release.record["adapter"])
         spec = self.project.spec
-        with Ledger(self.project.home / "ledger.jsonl").recording(
+        with Ledger(self.project.files.ledger).recording(
             f"gate/{self.ours.task}",
             kind=GATE,
             device=machine.device(),

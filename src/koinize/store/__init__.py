@@ -1,5 +1,6 @@
 """What is kept on disk: artifacts named by their content, records with a digest, durable files.
 
+- `home`: which file lies where under `.koinize`;
 - `artifacts`: `Store`, where a step's result is committed last and verified when it is opened;
 - `record`: a JSON object that carries its own digest, for what only saves time when it is there;
 - `durable`: whole files or none, and folders that a dead process leaves for the next to sweep.
@@ -11,15 +12,16 @@ which checks every byte against the manifest before it says where they lie.
 
 from __future__ import annotations
 
-from koinize.store.artifacts import MANIFEST, NAMES, Artifact, Draft, Manifest, Store
+from koinize.store.artifacts import MANIFEST, Artifact, Draft, Manifest, Store
 from koinize.store.durable import sync, temporary_folder, write_atomically
+from koinize.store.home import Home
 from koinize.store.record import read_record, write_record
 
 __all__ = [
     "MANIFEST",
-    "NAMES",
     "Artifact",
     "Draft",
+    "Home",
     "Manifest",
     "Store",
     "read_record",

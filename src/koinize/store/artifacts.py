@@ -22,9 +22,9 @@ from typing import Any
 from koinize.digest import digest, file_digest, short
 from koinize.errors import BrokenError, KoinizeError
 from koinize.store.durable import free, remove, sync, temporary_folder, write_atomically
+from koinize.store.home import Home
 
 MANIFEST = "manifest.json"
-NAMES = "names.json"
 FORMAT = 1
 IDENTITY = re.compile(r"[0-9a-f]{64}")
 
@@ -67,12 +67,12 @@ class Store:
     """The artifacts of one project, under `root`."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.home = root, Home(root)
         self._verified: dict[str, Artifact] = {}
 
     def ids(self) -> set[str]:
         """The ids of every committed artifact."""
-        folder = self.root / "artifacts"
+        folder = self.home.artifacts
         entries = os.scandir(folder) if folder.is_dir() else ()
         return {entry.name for entry in entries if IDENTITY.fullmatch(entry.name)}
 
@@ -87,7 +87,7 @@ class Store:
         return self._recorded(artifact_id, folder / MANIFEST)
 
     def _folder(self, artifact_id: str) -> Path:
-        return self.root / "artifacts" / artifact_id
+        return self.home.artifacts / artifact_id
 
     def _recorded(self, artifact_id: str, file: Path) -> Manifest:
         folder = self._folder(artifact_id)
@@ -119,7 +119,7 @@ class Store:
         if recorded is None:
             raise KoinizeError(
                 f"artifact {short(artifact_id)} is not in the store",
-                where=str(self.root / "artifacts"),
+                where=str(self.home.artifacts),
                 remedy="run again: it will be built",
             )
         artifact = Artifact(**vars(recorded), folder=self._folder(artifact_id))
@@ -136,7 +136,7 @@ class Store:
 
         When two processes build the same id, the first to finish is kept. Raises OSError.
         """
-        with temporary_folder(self.root) as folder:
+        with temporary_folder(self.home.temporary) as folder:
             draft = Draft(folder)
             yield draft
             self._commit(draft, artifact_id, name, inputs)
@@ -173,7 +173,7 @@ class Store:
                 raise
             return  # somebody else committed the same content first
         sync(target.parent)
-        self._lost(artifact_id).unlink(missing_ok=True)
+        self.home.lost(artifact_id).unlink(missing_ok=True)
 
     def names(self) -> dict[str, str]:
         """Name -> id of what was current when the last run ended or stopped.
@@ -183,7 +183,7 @@ class Store:
         written = self.written_names()
         if written is not None:
             return written
-        path = self.root / NAMES
+        path = self.home.names
         if path.exists():
             logger.warning("%s cannot be read; the newest artifact of each name is taken", path)
         return self._newest()
@@ -191,7 +191,7 @@ class Store:
     def written_names(self) -> dict[str, str] | None:
         """The names as they stand in the file; None where it is lost or cannot be read."""
         try:
-            names = json.loads((self.root / NAMES).read_bytes())
+            names = json.loads(self.home.names.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
         return names if isinstance(names, dict) else None
@@ -218,12 +218,12 @@ class Store:
         if names != (self.written_names() or {}):
             self.root.mkdir(parents=True, exist_ok=True)
             text = json.dumps(names, indent=0, sort_keys=True)
-            write_atomically(self.root / NAMES, text)
+            write_atomically(self.home.names, text)
 
     def discard(self, artifact_id: str) -> None:
         """Remove an artifact."""
         self._verified.pop(artifact_id, None)
-        temporary = self.root / "tmp"
+        temporary = self.home.temporary
         temporary.mkdir(parents=True, exist_ok=True)
         # Moved away whole, so that whoever is killed here leaves no half of it behind; and by a
         # rename alone, which also succeeds on a full disk.
@@ -241,20 +241,18 @@ class Store:
         """
         with suppress(KoinizeError, OSError):  # a manifest that is broken, too; a full disk
             if self.manifest(artifact_id) is not None:
-                self._lost(artifact_id).parent.mkdir(parents=True, exist_ok=True)
+                lost = self.home.lost(artifact_id)
+                lost.parent.mkdir(parents=True, exist_ok=True)
                 manifest = self._folder(artifact_id) / MANIFEST
-                write_atomically(self._lost(artifact_id), manifest.read_text(encoding="utf-8"))
+                write_atomically(lost, manifest.read_text(encoding="utf-8"))
         self.discard(artifact_id)
 
     def lost(self, artifact_id: str) -> Manifest | None:
         """What is remembered of a broken artifact that was removed and is not built again yet."""
         try:
-            return self._recorded(artifact_id, self._lost(artifact_id))
+            return self._recorded(artifact_id, self.home.lost(artifact_id))
         except BrokenError:
             return None
-
-    def _lost(self, artifact_id: str) -> Path:
-        return self.root / "lost" / f"{artifact_id}.json"
 
     def sweep(self) -> None:
         """Remove what processes that no longer live left half built."""
@@ -263,7 +261,7 @@ class Store:
 
     def leftovers(self) -> list[Path]:
         """What processes that no longer live left half built."""
-        temporary = self.root / "tmp"
+        temporary = self.home.temporary
         found = []
         for path in temporary.iterdir() if temporary.is_dir() else ():
             with free(path) as abandoned:

@@ -15,14 +15,13 @@ PART = ".part"  # how the name of a file ends that `write_atomically` has not fi
 
 
 @contextmanager
-def temporary_folder(root: Path) -> Iterator[Path]:
-    """A new folder in `root`/tmp, gone at the end unless it was moved elsewhere.
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent`, gone at the end unless it was moved elsewhere.
 
     Its process holds a lock on it, which ends with the process however that ends: by it
     `Store.sweep` knows what nobody works on any more. (Process ids would come round again, in
     containers with every start.)
     """
-    parent = root / "tmp"
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent))
     handle = os.open(folder, os.O_RDONLY)
