@@ -284,7 +284,7 @@ releases.add(1, {"a": 1}, lambda folder: (folder / "file").write_text("x"))
 """
 
 
-@pytest.mark.parametrize("moment", ["sync", "_commit", "write_record"])
+@pytest.mark.parametrize("moment", ["put_in_place", "_commit", "write_record"])
 def test_killed_while_writing_leaves_no_release(tmp_path: Path, moment: str) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False)
     assert ended.returncode == -signal.SIGKILL

@@ -242,7 +242,8 @@ def test_an_exception_leaves_nothing(tmp_path):
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     """Whichever of the syncs of a commit fails; then, with room again, the commit succeeds."""
     real = os.fsync
-    for fails_at in range(5):  # two files, their folder, the manifest, the draft's folder
+    # The manifest and its folder; two files, their folder, the manifest and the draft's folder.
+    for fails_at in range(7):
         room = iter(range(fails_at))
 
         def full(handle: int, room: Iterator[int] = room) -> None:

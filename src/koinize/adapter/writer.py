@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import math
-import os
-import secrets
-import shutil
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -23,12 +16,11 @@ from koinize.adapter.scales import own_keys
 from koinize.adapter.tensorfile import TensorSpec, TensorWriter
 from koinize.digest import file_digest
 from koinize.errors import InputError
+from koinize.store import NewFolder
 
 if TYPE_CHECKING:
     import torch
 
-# Characters of an output's name in that of its draft: four bytes each at most, of a name's 255.
-MOST_OF_A_NAME = 50
 PIECE_ENTRIES = 1 << 17  # of a factor that is cast, checked and written at a time
 
 
@@ -59,7 +51,7 @@ class AdapterWriter:
         dtype: str = "float32",
         saved: Mapping[str, TensorSpec] | None = None,
     ) -> None:
-        self._draft = Draft(out)
+        self._draft = NewFolder(out)
         self._folder = self._draft.folder
         self._dtype = dtype
         self._ranks: dict[str, int] = {}
@@ -164,86 +156,6 @@ def overflow(module: str) -> InputError:
     )
 
 
-class Draft:
-    """A hidden folder beside `out` that takes its place when it is finished, or goes.
-
-    It is locked as long as its process lives, so that whoever next writes the same `out` can
-    remove what a killed process left behind. Raises InputError if `out` exists, OSError if it
-    cannot be written.
-    """
-
-    def __init__(self, out: Path | str) -> None:
-        self.out = Path(out).absolute()
-        refuse_existing(self.out)
-        name = self.out.name[:MOST_OF_A_NAME]
-        self.folder = self.out.parent / f".{name}.{secrets.token_hex(4)}.partial"
-        missing = [parent for parent in self.out.parents if not parent.exists()]
-        # Ctrl-C may come before anybody has entered a `with`: then it goes with this object.
-        self._discard = weakref.finalize(self, _remove, self.folder, missing)
-        try:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            for left in self.out.parent.glob(f".{escape(name)}.*.partial"):
-                _remove_if_abandoned(left)
-            self.folder.mkdir()
-        except OSError:
-            self._discard()
-            raise
-        self._handle = os.open(self.folder, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # a file system without locks: nobody will sweep there
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def commit(self) -> None:
-        """Make the folder durable, then give it its name. Raises InputError if that exists."""
-        for path in sorted(self.folder.iterdir()):
-            _sync(path)
-        os.fsync(self._handle)
-        refuse_existing(self.out)
-        self.folder.rename(self.out)
-        _sync(self.out.parent)
-
-    def close(self) -> None:
-        """Remove the folder if it was not committed, and the parents that were made for it."""
-        self._discard()
-        os.close(self._handle)
-
-
-def _remove(folder: Path, parents: Iterable[Path]) -> None:
-    """Remove a draft, and those of its parents that are empty then, the nearest first."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in parents:
-        with contextlib.suppress(OSError):  # one that holds something, or was never made
-            parent.rmdir()
-
-
-def _remove_if_abandoned(folder: Path) -> None:
-    """Remove a draft that no living process has locked."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    except OSError:
-        return  # its process lives
-    finally:
-        os.close(handle)
-
-
-def refuse_existing(out: Path) -> None:
-    """Nothing is ever written over. Raises InputError if `out` exists, or never can."""
-    try:
-        out.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except (OSError, ValueError) as error:  # a name that is too long, or holds a null character
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(
-            f"cannot be written: {reason}", where=str(out), remedy="choose another name"
-        ) from None
-    raise InputError("exists already", where=str(out), remedy="remove it or choose another name")
-
-
 def peft_config(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> dict[str, object]:
     """The `adapter_config.json` of an adapter with these ranks, for the base of the inputs.
 
@@ -288,11 +200,3 @@ def _targets(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> list[str]
 
 def _tensor_name(module: str, side: str) -> str:
     return f"base_model.model.{module}.lora_{side}.weight"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

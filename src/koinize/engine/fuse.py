@@ -12,10 +12,10 @@ from pathlib import Path
 
 from koinize.adapter import Adapter, AdapterHeader, ModuleHeader, read_header
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
-from koinize.adapter.writer import Draft, refuse_existing
 from koinize.engine.conv1d import transposed_modules
 from koinize.engine.workers import worker_pool
 from koinize.errors import InputError, StepError, nearest
+from koinize.store import NewFolder, refuse_existing
 
 INDEX_FILE = "model.safetensors.index.json"
 OTHER_BASE = "give the base that the adapter was trained on"
@@ -61,7 +61,7 @@ def fuse_adapter(
     files = _weight_files(base)
     plan = _plan(header, base, _tensors(base, files))
     try:
-        with closing(Draft(out)) as draft, Adapter(header) as opened:
+        with closing(NewFolder(out)) as draft, Adapter(header) as opened:
             _copy(base, draft.folder, files)
             lost, total = _add_all(opened, draft.folder, plan, progress)
             draft.commit()

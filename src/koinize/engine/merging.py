@@ -10,7 +10,6 @@ from pathlib import Path
 
 from koinize.adapter import AdapterHeader, AdapterWriter
 from koinize.adapter.header import CONFIG_FILE
-from koinize.adapter.writer import refuse_existing
 from koinize.digest import digest, file_digest
 from koinize.engine.card import render_card
 from koinize.engine.device import merge_device
@@ -20,6 +19,7 @@ from koinize.engine.stream import MergeStream
 from koinize.engine.workers import worker_pool
 from koinize.errors import StepError
 from koinize.merge.recipe import RECIPES, MergeSettings, merge_settings
+from koinize.store import refuse_existing
 
 NOTABLE_ERROR = 0.1
 NEARLY_CANCELLED = 0.01  # the sum of the weights, as a share of their magnitudes

@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from pydantic import Field
 from koinize.digest import digest, file_digest, short
 from koinize.errors import InputError
 from koinize.frozen import Frozen
+from koinize.store import NewFolder
 from koinize.store.record import read_record, write_record
 
 # Goes up whenever `prepare` would write other weights for the same file.
@@ -221,17 +222,16 @@ def _from_package(package: ModuleType, folder: Path) -> Path:
 
 
 def _from_gguf(file: Path, folder: Path) -> Path:
-    """Converts once, even when several processes ask: temporary folder, then rename."""
+    """Converts once, even when several processes ask; the folder is there whole or not at all."""
     from filelock import FileLock
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if folder.exists():
             return folder
-        with tempfile.TemporaryDirectory(dir=folder.parent) as parts:
-            draft = Path(parts) / "model"
-            _convert(file, draft)
-            draft.replace(folder)
+        with closing(NewFolder(folder)) as draft:
+            _convert(file, draft.folder)
+            draft.commit()
     return folder
 
 

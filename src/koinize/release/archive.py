@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from koinize.digest import file_digest
 from koinize.errors import InputError, KoinizeError, did_you_mean
-from koinize.store import Home, sync, temporary_folder
+from koinize.store import Home, put_in_place, temporary_folder
 from koinize.store.record import read_record, write_record
 
 MANIFEST = "release.json"
@@ -161,14 +161,12 @@ class Releases:
         write_record(
             folder / MANIFEST, {"format": FORMAT, "version": version, **record, "files": files}
         )
-        for path in (*folder.rglob("*"), folder):
+        for path in folder.rglob("*"):
             if path.is_file():
                 path.chmod(0o444)  # a reminder for people; the digests are what holds
-            sync(path)
         folder.chmod(0o755)
         self.folder.mkdir(parents=True, exist_ok=True)
-        folder.rename(self.folder / f"v{version}")
-        sync(self.folder)
+        put_in_place(folder, self.folder / f"v{version}")
 
     def channel(self, name: str) -> Channel:
         """Where a channel points. Raises InputError for an unknown one, KoinizeError when its

@@ -13,7 +13,14 @@ which checks every byte against the manifest before it says where they lie.
 from __future__ import annotations
 
 from koinize.store.artifacts import MANIFEST, Artifact, Draft, Manifest, Store
-from koinize.store.durable import sync, temporary_folder, write_atomically
+from koinize.store.durable import (
+    NewFolder,
+    put_in_place,
+    refuse_existing,
+    sync,
+    temporary_folder,
+    write_atomically,
+)
 from koinize.store.home import Home
 from koinize.store.record import read_record, write_record
 
@@ -23,8 +30,11 @@ __all__ = [
     "Draft",
     "Home",
     "Manifest",
+    "NewFolder",
     "Store",
+    "put_in_place",
     "read_record",
+    "refuse_existing",
     "sync",
     "temporary_folder",
     "write_atomically",

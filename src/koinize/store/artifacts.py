@@ -21,7 +21,7 @@ from typing import Any
 
 from koinize.digest import digest, file_digest, short
 from koinize.errors import BrokenError, KoinizeError
-from koinize.store.durable import free, remove, sync, temporary_folder, write_atomically
+from koinize.store.durable import free, put_in_place, remove, temporary_folder, write_atomically
 from koinize.store.home import Home
 
 MANIFEST = "manifest.json"
@@ -158,8 +158,6 @@ class Store:
             "facts": draft.facts,
             "files": files,
         }
-        for path in draft.folder.rglob("*"):
-            sync(path)
         as_read = json.loads(json.dumps(record))  # the digest is of what a reader will find
         record["digest"] = digest(as_read)
         write_atomically(draft.folder / MANIFEST, json.dumps(record, indent=1, ensure_ascii=False))
@@ -167,12 +165,11 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.folder.chmod(0o755)  # mkdtemp makes folders that nobody else can read
         try:
-            draft.folder.rename(target)
+            put_in_place(draft.folder, target)
         except OSError:
             if not target.is_dir():
                 raise
             return  # somebody else committed the same content first
-        sync(target.parent)
         self.home.lost(artifact_id).unlink(missing_ok=True)
 
     def names(self) -> dict[str, str]:

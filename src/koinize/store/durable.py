@@ -1,16 +1,22 @@
-"""Files that are written whole or not at all, and locks that end with their process."""
+"""Files and folders that appear whole or not at all, and locks that end with their process."""
 
 from __future__ import annotations
 
 import fcntl
 import glob
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from koinize.errors import InputError
+
+# Characters of an output's name in that of its draft: four bytes each at most, of a name's 255.
+MOST_OF_A_NAME = 50
 PART = ".part"  # how the name of a file ends that `write_atomically` has not finished
 
 
@@ -31,6 +37,76 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     finally:
         os.close(handle)
         remove(folder)
+
+
+class NewFolder:
+    """A hidden folder beside `out` that takes its place when it is finished, or goes.
+
+    It is locked as long as its process lives, so that whoever next writes the same `out` can
+    remove what a killed process left behind. Raises InputError if `out` exists, OSError if it
+    cannot be written.
+    """
+
+    def __init__(self, out: Path | str) -> None:
+        self.out = Path(out).absolute()
+        refuse_existing(self.out)
+        name = self.out.name[:MOST_OF_A_NAME]
+        self.folder = self.out.parent / f".{name}.{secrets.token_hex(4)}.partial"
+        missing = [parent for parent in self.out.parents if not parent.exists()]
+        # Ctrl-C may come before anybody has entered a `with`: then it goes with this object.
+        self._discard = weakref.finalize(self, _remove_with, self.folder, missing)
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            for left in self.out.parent.glob(f".{glob.escape(name)}.*.partial"):
+                with free(left) as abandoned:
+                    if abandoned:
+                        remove(left)
+            self.folder.mkdir()
+        except OSError:
+            self._discard()
+            raise
+        self._handle = os.open(self.folder, os.O_RDONLY)
+        lock(self._handle)
+
+    def commit(self) -> None:
+        """Make the folder durable, then give it its name. Raises InputError if that exists."""
+        refuse_existing(self.out)
+        put_in_place(self.folder, self.out)
+
+    def close(self) -> None:
+        """Remove the folder if it was not committed, and the parents that were made for it."""
+        self._discard()
+        os.close(self._handle)
+
+
+def _remove_with(folder: Path, parents: Iterable[Path]) -> None:
+    """Remove a folder, and those of its parents that are empty then, the nearest first."""
+    remove(folder)
+    for parent in parents:
+        with suppress(OSError):  # one that holds something, or was never made
+            parent.rmdir()
+
+
+def refuse_existing(out: Path) -> None:
+    """Nothing is ever written over. Raises InputError if `out` exists, or never can."""
+    try:
+        out.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a null character
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(
+            f"cannot be written: {reason}", where=str(out), remedy="choose another name"
+        ) from None
+    raise InputError("exists already", where=str(out), remedy="remove it or choose another name")
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Put a folder with all that is in it on disk, then give it its name. Raises OSError."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+    folder.rename(target)
+    sync(target.parent)
 
 
 def write_atomically(path: Path, text: str) -> None:
