@@ -1,4 +1,4 @@
-"""Error and power of the gate, by simulation with its own code: koinize.gate.weigh, level_of.
+"""Error and power of the gate, by simulation with its own code (compare_pairs, level_of).
 
     OMP_NUM_THREADS=1 python benchmarks/gate_simulation.py [times [table ...]]
 
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from koinize.gate import POWER, Verdict, level_of, rows_needed, weigh
+from koinize.gate import POWER, Verdict, compare_pairs, level_of, rows_needed
 from koinize.metrics import Metric, metrics
 
 Floats = NDArray[np.float64]
@@ -75,7 +75,7 @@ class Kind:
 
     def verdict(self, ours: Floats, theirs: Floats, level: float, seed: int) -> Verdict:
         """The gate's, on drawn statistics."""
-        return weigh(
+        return compare_pairs(
             ours, theirs, self.metric, self.margin, level=level, resamples=RESAMPLES, seed=seed
         )
 

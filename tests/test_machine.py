@@ -39,9 +39,9 @@ def with_machine(monkeypatch):
         (8, 2, 1, 1, (1, 1)),
     ],
 )
-def test_layout(with_machine, cores, gpus, workers, threads, expected):
+def test_workers_and_threads(with_machine, cores, gpus, workers, threads, expected):
     with_machine(cores, gpus)
-    assert machine.layout(workers, threads) == expected
+    assert machine.workers_and_threads(workers, threads) == expected
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _LENGTH = struct.Struct(">Q").pack
@@ -24,11 +24,6 @@ def digest(value: object) -> str:
     pieces: list[bytes] = []
     _encode(value, pieces.append)
     return hashlib.sha256(b"".join(pieces)).hexdigest()
-
-
-def digest_unordered(values: Iterable[object]) -> str:
-    """Digest of a bag: the order of the values does not matter, their number does."""
-    return digest(sorted(digest(value) for value in values))
 
 
 def piecewise() -> hashlib._Hash:

@@ -108,10 +108,10 @@ def compare(
     not the same on both sides, and for one key with two truths.
     """
     ours, theirs = _paired(candidate, reference, metric)
-    return weigh(ours, theirs, metric, margin, level=level, resamples=resamples, seed=seed)
+    return compare_pairs(ours, theirs, metric, margin, level=level, resamples=resamples, seed=seed)
 
 
-def weigh(
+def compare_pairs(
     ours: Sequence[ResultRow],
     theirs: Sequence[ResultRow],
     metric: Metric,

@@ -60,7 +60,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def layout(workers: int | str, threads: int | str) -> tuple[int, int]:
+def workers_and_threads(workers: int | str, threads: int | str) -> tuple[int, int]:
     """(workers, threads per worker), "auto" resolved.
 
     A worker per GPU where there are any; else processes before threads, because small products

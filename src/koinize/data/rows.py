@@ -1,4 +1,4 @@
-"""One row of data, its identity, and how the mistakes in many rows become one error."""
+"""One row of data, and how the mistakes in many rows become one error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from koinize.digest import digest, digest_unordered
 from koinize.errors import InputError, ManyErrors
 
 SPLITS = ("train", "dev", "test")
@@ -19,21 +18,6 @@ class Row:
 
     columns: Mapping[str, object]
     where: str
-
-
-def row_digest(row: Row) -> str:
-    """Identity of a row: its columns, whatever their order; not the place where it stands."""
-    return digest(row.columns)
-
-
-def rows_digest(rows: Iterable[Row]) -> str:
-    """Identity of a split: the bag of its rows, whatever their order."""
-    return digest_unordered(row.columns for row in rows)
-
-
-def canonical_order(rows: Iterable[Row]) -> list[Row]:
-    """The rows sorted by content: the order to start from wherever an order matters."""
-    return sorted(rows, key=row_digest)
 
 
 def refuse(errors: Sequence[InputError]) -> None:

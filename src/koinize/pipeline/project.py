@@ -89,7 +89,9 @@ class Project:
 
         `broken` maps the ids of artifacts that were just removed to what was wrong with them.
         """
-        workers, _ = machine.layout(self.spec.machine.workers, self.spec.machine.threads)
+        workers, _ = machine.workers_and_threads(
+            self.spec.machine.workers, self.spec.machine.threads
+        )
         price = self.spec.price.record() if self.spec.price else {}
         return plan(self.steps, self.store, self.experience(), workers, price, broken)
 

@@ -112,7 +112,7 @@ def run(
     ledger.close_abandoned(Heartbeat.read(Home(home).heartbeat), partial(_kept, store))
     if not missing:
         return Outcome()
-    workers, threads = machine.layout(spec.machine.workers, spec.machine.threads)
+    workers, threads = machine.workers_and_threads(spec.machine.workers, spec.machine.threads)
     executor = executors.get(spec.machine.executor)(workers, threads)
     with metering() as meter:
         work = _Run(missing, spec, root, home, watcher, executor, ledger, meter)

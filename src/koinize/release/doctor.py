@@ -122,7 +122,7 @@ def _versions() -> Iterator[Check]:
 
 
 def _devices() -> Check:
-    workers, threads = machine.layout("auto", "auto")
+    workers, threads = machine.workers_and_threads("auto", "auto")
     found = f"{machine.device()}; {workers} x {threads} threads by default"
     with suppress(metadata.PackageNotFoundError):
         if machine.gpus() and "+cpu" in (build := metadata.version("torch")):

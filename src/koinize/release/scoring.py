@@ -71,7 +71,7 @@ def _plan(project: Project, ours: Candidate, theirs: Reference) -> Plan:
     ]
     if steps and release.record["adapter"] not in project.store.ids():
         steps.insert(0, _import(project, release))
-    workers, _ = machine.layout(spec.machine.workers, spec.machine.threads)
+    workers, _ = machine.workers_and_threads(spec.machine.workers, spec.machine.threads)
     price = spec.price.record() if spec.price else {}
     return plan(steps, project.store, project.experience(), workers, price)
 
