@@ -294,8 +294,8 @@ def test_a_loss_that_is_no_number_stops_the_step_and_frees_the_base(tmp_path):
     with pytest.raises(StepError) as caught:
         fit(tmp_path / "out", base=base)
     assert str(caught.value) == (
-        "the loss is nan and its gradient's norm nan at step 1; lower training.learning_rate, "
-        "or use dtype bfloat16 or float32"
+        "the loss is nan and its gradient's norm nan at step 1, on the rows k1, k0, k3, k2, k5, "
+        "k4; lower training.learning_rate, or use dtype bfloat16 or float32"
     )
     assert not (tmp_path / "out").exists()
     assert not any("lora" in name for name, _ in base.model.named_modules())

@@ -1,0 +1,23 @@
+"""Training: (base, examples, settings) -> LoRA adapters in PEFT folders.
+
+`train` trains one adapter. `train_together` trains several on one base at once: their rows share
+the forward passes, and each adapter becomes what it would have become alone.
+"""
+
+from __future__ import annotations
+
+from koinize.train.alone import train
+from koinize.train.learner import Training
+from koinize.train.report import Progress, TrainingReport
+from koinize.train.schedule import epoch_batches, rate
+from koinize.train.together import train_together
+
+__all__ = [
+    "Progress",
+    "Training",
+    "TrainingReport",
+    "epoch_batches",
+    "rate",
+    "train",
+    "train_together",
+]

@@ -1,0 +1,188 @@
+"""Training: (base, examples, settings) -> one LoRA adapter in a PEFT folder.
+
+One loop: batches of near-equal lengths, hidden states from the backbone, cross-entropy on the
+target tokens only, AdamW. The loss of a step is the mean over all target tokens of its batch,
+however the batch is cut into forward passes.
+
+In a bfloat16 base the adapter's float32 factors stay the masters and only the products run in
+bfloat16 (torch.autocast): small steps are not lost to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from koinize.model.encoding import buckets
+from koinize.model.loaded import Loaded, pad, peak_bytes, reset_peak
+from koinize.settings import LoraSpec, TrainingSpec
+from koinize.tasks import Example
+from koinize.train.lora import injected, layers_of, save
+from koinize.train.report import Progress, TrainingReport, no_number, report_of
+from koinize.train.schedule import (
+    Row,
+    encode_rows,
+    epoch_batches,
+    planned_steps,
+    rate,
+    target_tokens,
+)
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def train(
+    loaded: Loaded,
+    train_examples: Sequence[Example],
+    dev_examples: Sequence[Example],
+    lora: LoraSpec,
+    training: TrainingSpec,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    start: Path | None = None,
+) -> TrainingReport:
+    """Trains one adapter and writes it to `out` as a PEFT folder; the base is left as it was.
+
+    The result depends on the examples, not on their order, and on nothing random but the seeds.
+    With `patience` the adapter of the best dev loss is written, else the last. `start` is the PEFT
+    folder of an adapter to train on from, with a fresh optimizer, instead of a fresh one.
+    `progress` gets (steps done, steps planned, loss). Raises InputError for unusable examples or
+    targets, or a start of another shape than `lora`, and StepError when the loss is no longer a
+    number.
+    """
+    started = time.perf_counter()
+    reset_peak(loaded.device)
+    rows, dev_rows = encode_rows(loaded, train_examples, dev_examples, training)
+    with injected(loaded, lora, training, start) as peft_model:
+        report = _Loop(loaded, peft_model, training, progress).run(rows, dev_rows)
+        layers = layers_of(peft_model).items()
+        factors = {
+            name: (one.lora_A["default"].weight, one.lora_B["default"].weight)
+            for name, one in layers
+        }
+        save(loaded, peft_model.peft_config["default"], factors, out)
+    return replace(
+        report, seconds=time.perf_counter() - started, peak_bytes=peak_bytes(loaded.device)
+    )
+
+
+class _Loop:
+    """The training loop and its state: the optimizer, the counts, the best adapter so far."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        peft_model: PeftModel,
+        training: TrainingSpec,
+        progress: Progress | None,
+    ) -> None:
+        self.loaded, self.training, self.progress = loaded, training, progress
+        self.parameters = [p for p in peft_model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+        self.losses: list[float] = []
+        self.dev_losses: list[float] = []
+        self.kept_epoch = 0
+        self.best: list[Tensor] = []
+
+    def run(self, rows: list[Row], dev_rows: list[Row]) -> TrainingReport:
+        training = self.training
+        planned = planned_steps(rows, training)
+        for epoch in range(training.epochs):
+            for batch in epoch_batches(rows, training, epoch):
+                self._step(batch, planned)
+            if dev_rows:
+                self.dev_losses.append(self._dev_loss(dev_rows))
+            if self._should_stop(epoch + 1):
+                break
+        self._restore_best()
+        return report_of(rows, epoch + 1, self.losses, self.dev_losses, self.kept_epoch)
+
+    def _step(self, batch: list[Row], planned: int) -> None:
+        step = len(self.losses)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.training.learning_rate * rate(step, planned, self.training)
+        targets = target_tokens(batch)
+        loss = 0.0
+        for part in self._passes(batch):
+            loss += self._backward(part, targets)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
+        if not (math.isfinite(loss) and math.isfinite(float(norm))):
+            raise no_number(loss, float(norm), step, batch)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.losses.append(loss)
+        if self.progress:
+            self.progress(step + 1, planned, loss)
+
+    def _backward(self, part: list[Row], batch_targets: int) -> float:
+        """Adds one forward pass's share of the batch's gradient; returns its share of the loss."""
+        hidden, targets = self._hidden(part)
+        # The output layer goes piece by piece, each with its own backward pass, so that no more
+        # than head_rows rows of logits ever live at once.
+        rows = hidden.detach().requires_grad_()
+        loss = 0.0
+        for piece in self._losses(rows, targets):
+            (piece / batch_targets).backward()  # type: ignore[no-untyped-call]
+            loss += float(piece.detach())
+        if hidden.requires_grad:  # not so when the output layer alone is adapted
+            hidden.backward(rows.grad)  # type: ignore[no-untyped-call]
+        return loss / batch_targets
+
+    @torch.no_grad()
+    def _dev_loss(self, rows: list[Row]) -> float:
+        loss = 0.0
+        for part in self._passes(rows):
+            loss += sum(float(piece) for piece in self._losses(*self._hidden(part)))
+        return loss / target_tokens(rows)
+
+    def _passes(self, rows: list[Row]) -> Iterator[list[Row]]:
+        budget = self.loaded.pass_tokens(self.training.batch_tokens)
+        return buckets(rows, lambda row: row.tokens.longest, budget)
+
+    def _hidden(self, part: list[Row]) -> tuple[Tensor, Tensor]:
+        """Hidden states (n, hidden) that predict the part's n target tokens, and those tokens."""
+        # Right padding needs no mask under causal attention.
+        lines = [row.line for row in part]
+        ids, _ = pad(lines, self.loaded.encoder.pad_token, self.loaded.device)
+        chosen = torch.zeros_like(ids, dtype=torch.bool)
+        for marks, row, line in zip(chosen, part, lines, strict=True):
+            marks[len(row.tokens.prompt) - 1 : len(line)] = True
+        targets = torch.tensor([token for row in part for token in row.target])
+        with self.loaded.precision():
+            hidden = self.loaded.backbone(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden[chosen], targets.to(self.loaded.device)
+
+    def _losses(self, hidden: Tensor, targets: Tensor) -> Iterator[Tensor]:
+        """Summed cross-entropies of successive pieces of the rows."""
+        size = self.loaded.head_rows
+        pieces = torch.split(hidden, size), torch.split(targets, size)
+        for some, wanted in zip(*pieces, strict=True):
+            with self.loaded.precision():
+                logits = self.loaded.head(some)
+            yield cross_entropy(logits, wanted, reduction="sum")
+
+    def _should_stop(self, epoch: int) -> bool:
+        if self.training.patience is None:
+            self.kept_epoch = epoch
+            return False
+        if self.dev_losses[-1] <= min(self.dev_losses):
+            self.kept_epoch = epoch
+            self.best = [parameter.detach().clone() for parameter in self.parameters]
+        return epoch - self.kept_epoch >= self.training.patience
+
+    @torch.no_grad()
+    def _restore_best(self) -> None:
+        for parameter, best in zip(self.parameters, self.best or self.parameters, strict=True):
+            parameter.copy_(best)

@@ -1,0 +1,119 @@
+"""One of several adapters while they are trained together: what is its own, and stays on the host.
+
+Its rows in their order, its counts and losses, and whether it goes on after an epoch. Its factors
+lie with those of the others, in one buffer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from koinize.errors import KoinizeError
+from koinize.settings import LoraSpec, TrainingSpec
+from koinize.tasks import Example
+from koinize.train.lora import Frame, Pair
+from koinize.train.report import TrainingReport, no_number, report_of
+from koinize.train.schedule import Row, epoch_batches, planned_steps, rate
+
+
+@dataclass(frozen=True)
+class Training:
+    """One adapter to be trained: the arguments of `train`, and a name for whoever asked for it."""
+
+    name: str
+    train_examples: Sequence[Example]
+    dev_examples: Sequence[Example]
+    lora: LoraSpec
+    settings: TrainingSpec
+    out: Path
+    start: Path | None = None
+
+
+@dataclass(eq=False)
+class Learner:
+    """A training and how far it is. `outcome` is None until it has finished or failed."""
+
+    training: Training
+    frame: Frame
+    first: Mapping[str, Pair]
+    rows: list[Row]
+    dev_rows: list[Row]
+    losses: list[float] = field(default_factory=list)
+    dev_losses: list[float] = field(default_factory=list)
+    epoch: int = 0  # epochs that are done
+    kept_epoch: int = 0
+    best: Tensor | None = None  # its row of the buffer after the kept epoch; None for the last
+    seen: int = 0  # tokens, padding left out
+    outcome: TrainingReport | KoinizeError | None = None
+
+    def __post_init__(self) -> None:
+        self.planned = planned_steps(self.rows, self.settings)
+        self._batches = self._in_order()
+        self._taken: list[list[Row]] = []
+        self._left = 0
+
+    @property
+    def settings(self) -> TrainingSpec:
+        """Of its training."""
+        return self.training.settings
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that were begun, also those whose loss was not read yet."""
+        return len(self._taken)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the step that was begun last."""
+        return self.settings.learning_rate * rate(self.steps - 1, self.planned, self.settings)
+
+    @property
+    def at_epochs_end(self) -> bool:
+        """Whether the step that was begun last is the last of its epoch."""
+        return not self._left
+
+    def next_batch(self) -> list[Row]:
+        """Begins an optimizer step: its rows."""
+        batch = next(self._batches)
+        self._taken.append(batch)
+        self.seen += sum(row.tokens.longest for row in batch)
+        return batch
+
+    def _in_order(self) -> Iterator[list[Row]]:
+        for epoch in range(self.settings.epochs):
+            batches = epoch_batches(self.rows, self.settings, epoch)
+            for number, batch in enumerate(batches, 1):
+                self._left = len(batches) - number
+                yield batch
+
+    def read(self, loss: float, norm: float) -> None:
+        """Takes the loss and gradient's norm of the next step; the first that is no number is its
+        end, and those after it mean nothing.
+        """
+        if self.outcome is not None:
+            return
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            step = len(self.losses)
+            self.outcome = no_number(loss, norm, step, self._taken[step])
+            return
+        self.losses.append(loss)
+
+    def ends(self, values: Tensor) -> bool:
+        """Ends an epoch with its row of the buffer; whether it was the last."""
+        self.epoch += 1
+        patience = self.settings.patience
+        if patience is None:
+            self.kept_epoch = self.epoch
+        elif self.dev_losses[-1] <= min(self.dev_losses):
+            self.kept_epoch, self.best = self.epoch, values.clone()
+        stopped = patience is not None and self.epoch - self.kept_epoch >= patience
+        return stopped or self.epoch == self.settings.epochs
+
+    def report(self) -> TrainingReport:
+        """What it did; time and memory are not known yet."""
+        return report_of(self.rows, self.epoch, self.losses, self.dev_losses, self.kept_epoch)

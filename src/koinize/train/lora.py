@@ -1,0 +1,199 @@
+"""LoRA on a base: PEFT puts the layers in, the first values are our own, and a folder comes out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from koinize.adapter import read_header
+from koinize.digest import digest
+from koinize.errors import InputError
+from koinize.model.loaded import Loaded
+from koinize.settings import LoraSpec, TrainingSpec
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from peft.tuners.lora import LoraLayer
+
+Pair = tuple[Tensor, Tensor]
+"""The factors A (rank, inputs) and B (outputs, rank) of one layer, as they are stored."""
+
+
+@contextmanager
+def injected(
+    loaded: Loaded, lora: LoraSpec, training: TrainingSpec, start: Path | None
+) -> Iterator[PeftModel]:
+    """The base with LoRA layers, fresh or as in `start`, and without them again afterwards."""
+    from peft.helpers import disable_input_dtype_casting
+
+    with _empty(loaded, lora) as peft_model:
+        layers = layers_of(peft_model)
+        scales = {name: one.scaling["default"] for name, one in layers.items()}
+        shapes = {name: _shape(one) for name, one in layers.items()}
+        for name, (A, B) in first_factors(shapes, scales, lora, start):
+            module = layers[name]
+            module.train(lora.dropout > 0)
+            with torch.no_grad():
+                module.lora_A["default"].weight.copy_(A)
+                module.lora_B["default"].weight.copy_(B)
+            if training.adapter_dtype == "bfloat16":
+                module.to(torch.bfloat16)
+        with (
+            disable_input_dtype_casting(peft_model, active=loaded.dtype != torch.float32),
+            torch.random.fork_rng(),
+        ):
+            torch.manual_seed(training.seed)  # only dropout draws from it
+            yield peft_model
+
+
+@contextmanager
+def _empty(loaded: Loaded, lora: LoraSpec) -> Iterator[PeftModel]:
+    """The base with LoRA layers as PEFT makes them, and without them again afterwards."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        use_rslora=lora.rslora,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets if lora.targets == "all-linear" else list(lora.targets),
+        task_type="CAUSAL_LM",
+        revision=loaded.revision,
+    )
+    try:
+        peft_model = get_peft_model(loaded.model, config)
+    except ValueError as error:
+        raise InputError(
+            f"no LoRA layers fit base model '{loaded.name}': {error}",
+            where="lora.targets",
+            remedy="use 'all-linear', or names of the model's linear layers",
+        ) from error
+    try:
+        yield peft_model
+    finally:
+        peft_model.unload()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What PEFT makes of a LoraSpec on a base, without its tensors.
+
+    `shapes` are (rank, inputs, outputs) by module name; `linear` says whether every module is a
+    linear layer of the backbone, whose inputs are the sequences' hidden states.
+    """
+
+    config: LoraConfig
+    shapes: Mapping[str, tuple[int, int, int]]
+    scale: float
+    linear: bool
+
+
+def frame_of(loaded: Loaded, lora: LoraSpec) -> Frame:
+    """Raises InputError for targets that the base does not have; the base is left as it was."""
+    from transformers.pytorch_utils import Conv1D
+
+    with _empty(loaded, lora) as peft_model:
+        layers = layers_of(peft_model)
+        kinds = {type(one.get_base_layer()) for one in layers.values()}
+        output = loaded.model.get_output_embeddings()
+        return Frame(
+            config=copy.deepcopy(peft_model.peft_config["default"]),
+            shapes={name: _shape(one) for name, one in layers.items()},
+            scale=float(next(iter(layers.values())).scaling["default"]),
+            linear=kinds <= {nn.Linear, Conv1D} and output not in layers.values(),
+        )
+
+
+def _shape(layer: LoraLayer) -> tuple[int, int, int]:
+    """(rank, inputs, outputs)"""
+    A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    return A.shape[0], A.shape[1], B.shape[0]
+
+
+def first_factors(
+    shapes: Mapping[str, tuple[int, int, int]],
+    scales: Mapping[str, float],
+    lora: LoraSpec,
+    start: Path | None,
+) -> Iterator[tuple[str, Pair]]:
+    """The factors that a training begins with, module by module: fresh, or those of `start`.
+
+    Fresh is LoRA's usual start: B = 0 and A uniform in +-1/sqrt(inputs). PEFT draws A in the order
+    of the modules from one global generator; here a module's A depends on (seed, name) alone, so
+    other targets, ranks of other modules or other code change nothing.
+    """
+    if start is not None:
+        yield from _taken_over(shapes, scales, start)
+        return
+    for name, (rank, inputs, outputs) in shapes.items():
+        generator = torch.Generator().manual_seed(int(digest([lora.seed, name])[:15], 16))
+        uniform = torch.rand((rank, inputs), generator=generator) * 2 - 1
+        yield name, (uniform / math.sqrt(inputs), torch.zeros(outputs, rank))
+
+
+def _taken_over(
+    shapes: Mapping[str, tuple[int, int, int]], scales: Mapping[str, float], start: Path
+) -> Iterator[tuple[str, Pair]]:
+    """The factors of the adapter that lies in `start`, whose modules, ranks and scales must be
+    those of the LoRA layers.
+    """
+    from safetensors.torch import load_file
+
+    header = read_header(start)
+    found = {name: (one.rank, one.scale) for name, one in header.modules.items()}
+    wanted = {name: (shapes[name][0], scales[name]) for name in shapes}
+    if found != wanted:
+        differing = min(name for name in {**found, **wanted} if found.get(name) != wanted.get(name))
+        raise InputError(
+            f"has another shape than lora says, first at module '{differing}'",
+            where=str(start),
+            expected="the same modules, ranks and scales",
+            remedy="train from the base instead",
+        )
+    tensors = load_file(header.weights)
+    for name in shapes:
+        A, B = (tensors[_tensor_name(name, side)] for side in "AB")
+        yield name, (A, B)
+
+
+def layers_of(peft_model: PeftModel) -> dict[str, LoraLayer]:
+    """The LoRA layers by the names of the modules that they adapt."""
+    from peft.tuners.lora import LoraLayer
+
+    named = peft_model.base_model.model.named_modules()
+    return {name: module for name, module in named if isinstance(module, LoraLayer)}
+
+
+def _tensor_name(module: str, side: str) -> str:
+    return f"base_model.model.{module}.lora_{side}.weight"
+
+
+def save(loaded: Loaded, config: LoraConfig, factors: Mapping[str, Pair], out: Path) -> None:
+    """Writes adapter_config.json and adapter_model.safetensors, byte for byte reproducible, as
+    PEFT's save_pretrained does.
+    """
+    from safetensors.torch import save_file
+
+    config = copy.deepcopy(config)
+    config.base_model_name_or_path, config.inference_mode = loaded.name, True
+    config.save_pretrained(str(out))
+    tensors = {
+        _tensor_name(name, side): factor.detach().cpu().contiguous()
+        for name, pair in factors.items()
+        for side, factor in zip("AB", pair, strict=True)
+    }
+    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    path = out / "adapter_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(settings["target_modules"], list):  # from a set: its order changes between runs
+        settings["target_modules"].sort()
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,370 @@
+"""Many adapters, one base, one process: a batch mixes the rows of several adapters.
+
+Each step takes the next optimizer batch of every adapter that still learns. Their rows share the
+forward passes (`koinize.model.stacked`); loss, clipping, AdamW, schedule, dev loss and early stop
+are each adapter's own, and so it becomes what it would have become alone, to the dtype's rounding.
+
+A GPU that trains one adapter on short rows waits for the host, kernel after kernel; the same
+kernels do for many adapters. So nothing here waits for the device in a step: losses stay there and
+are read together, every READ_EVERY steps and at the ends of epochs.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from koinize.errors import KoinizeError
+from koinize.model.encoding import buckets
+from koinize.model.loaded import Loaded, peak_bytes, reset_peak, send
+from koinize.model.stacked import Layout, Slots, Working, stackable
+from koinize.settings import LoraSpec
+from koinize.train.adamw import RowwiseAdamW
+from koinize.train.alone import train
+from koinize.train.learner import Learner, Training
+from koinize.train.lora import Frame, first_factors, frame_of, save
+from koinize.train.report import Progress, TrainingReport
+from koinize.train.schedule import Row, encode_rows, target_tokens
+
+# Steps whose losses may lie unread on an accelerator; a loss that is no number is found then.
+READ_EVERY = 50
+
+Share = tuple[int, list[Row]]
+"""The place of an adapter among those that learn, and rows of it for one forward pass."""
+
+
+def train_together(
+    loaded: Loaded, trainings: Sequence[Training], progress: Progress | None = None
+) -> list[TrainingReport | KoinizeError]:
+    """Trains many adapters at once, each as `train` would; the base is left as it was.
+
+    The adapters may differ in everything. One that fails (InputError, StepError) leaves its error
+    in the list and the others go on; one that ends early leaves its share of the passes to them.
+    What cannot share a pass is trained alone, after the others: dropout, factors in bfloat16, and
+    layers that do not see a batch sequence by sequence (the output layer, experts).
+    `progress` gets (steps done, steps planned, mean loss) of all adapters together. A report's
+    `seconds` are the adapter's share of the time, by tokens; `peak_bytes` are those of all.
+    """
+    started = time.perf_counter()
+    reset_peak(loaded.device)
+    frames = _Frames(loaded)
+    outcomes: dict[int, TrainingReport | KoinizeError] = {}
+    learners: dict[int, Learner] = {}
+    for index, training in enumerate(trainings):
+        try:
+            if (frame := frames.of(training)) is not None:
+                learners[index] = _prepare(loaded, training, frame)
+        except KoinizeError as error:
+            outcomes[index] = error
+    if learners:
+        _Loop(loaded, list(learners.values()), progress).run()
+        outcomes |= _outcomes(loaded, learners, time.perf_counter() - started)
+    for index in range(len(trainings)):
+        if index not in outcomes:
+            outcomes[index] = _alone(loaded, trainings[index], progress)
+    return [outcomes[index] for index in range(len(trainings))]
+
+
+class _Frames:
+    """Frames by shape of adapter, each made once."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.known: dict[LoraSpec, Frame | None] = {}
+
+    def of(self, training: Training) -> Frame | None:
+        """None for a training that has to be alone. Raises InputError for unusable targets."""
+        if training.lora.dropout > 0 or training.settings.adapter_dtype != "float32":
+            return None
+        shape = training.lora.model_copy(update={"seed": 0})
+        if shape not in self.known:
+            frame = frame_of(self.loaded, shape)
+            self.known[shape] = frame if stackable(self.loaded, frame.shapes) else None
+        return self.known[shape]
+
+
+def _prepare(loaded: Loaded, training: Training, frame: Frame) -> Learner:
+    rows, dev_rows = encode_rows(
+        loaded, training.train_examples, training.dev_examples, training.settings
+    )
+    scales = dict.fromkeys(frame.shapes, frame.scale)
+    first = dict(first_factors(frame.shapes, scales, training.lora, training.start))
+    return Learner(training, frame, first, rows, dev_rows)
+
+
+def _alone(
+    loaded: Loaded, one: Training, progress: Progress | None
+) -> TrainingReport | KoinizeError:
+    examples = one.train_examples, one.dev_examples
+    try:
+        return train(loaded, *examples, one.lora, one.settings, one.out, progress, start=one.start)
+    except KoinizeError as error:
+        return error
+
+
+def _outcomes(
+    loaded: Loaded, learners: Mapping[int, Learner], seconds: float
+) -> Iterator[tuple[int, TrainingReport | KoinizeError]]:
+    seen = sum(one.seen for one in learners.values())
+    peak = peak_bytes(loaded.device)
+    for index, one in learners.items():
+        if isinstance(one.outcome, TrainingReport):
+            share = seconds * one.seen / seen
+            yield index, replace(one.outcome, seconds=share, peak_bytes=peak)
+        elif one.outcome is not None:
+            yield index, one.outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """One forward pass on the device: `ids` (sequences, width), the same number of sequences for
+    each of its adapters; and for each of its n target tokens: its place among all ids, itself, the
+    place of its adapter, and its weight in that adapter's loss.
+    """
+
+    ids: Tensor
+    places: Tensor
+    targets: Tensor
+    owners: Tensor
+    weights: Tensor
+
+
+class _Loop:
+    """The factors of all adapters that still learn, a row each, and what is done to them."""
+
+    def __init__(self, loaded: Loaded, learners: list[Learner], progress: Progress | None) -> None:
+        self.loaded, self.progress = loaded, progress
+        self.learners, self.live = learners, list(learners)
+        self.layout = Layout([one.frame.shapes for one in learners])
+        self.slots = Slots(loaded.model, self.layout.shapes)
+        self.optimizer = RowwiseAdamW(self._first())
+        self.gradients = torch.zeros_like(self.optimizer.values)
+        scales = torch.tensor([[one.frame.scale] for one in learners])
+        self.scales = send(scales, loaded.device)
+        self.working: dict[int, Working] = {}
+        self.unread: list[Tensor] = []
+        # What one adapter may put into a pass, times the adapters: also when some have ended.
+        self.budget = loaded.pass_tokens(sum(one.settings.batch_tokens for one in learners))
+
+    def _first(self) -> Tensor:
+        values = torch.zeros(len(self.learners), self.layout.width, device=self.loaded.device)
+        views = self.layout.views(values)
+        for row, learner in enumerate(self.learners):
+            for name, (A, B) in learner.first.items():
+                views[name][0][row, : len(A)] = A
+                views[name][1][row, :, : len(A)] = B
+            learner.first = {}
+        return values
+
+    def run(self) -> None:
+        """Trains and writes all of them."""
+        with self.slots.hooked(), warnings.catch_warnings():
+            # An adapter's row keeps its factors together and not each layer's, as torch expects.
+            warnings.filterwarnings("ignore", message="grad and param do not obey")
+            while self.live:
+                self._step()
+                ended = [one for one in self.live if one.at_epochs_end]
+                if ended or len(self.unread) == READ_EVERY or self.loaded.device.type == "cpu":
+                    self._read()
+                self._end_epoch([one for one in ended if one.outcome is None])
+                self._drop()
+
+    def _step(self) -> None:
+        batches = [one.next_batch() for one in self.live]
+        weights = [1 / target_tokens(batch) for batch in batches]
+        losses = torch.zeros(len(self.live), device=self.loaded.device)
+        self.gradients.zero_()
+        for shares in self._passes(dict(enumerate(batches))):
+            self._learn(shares, weights, losses)
+        self.gradients[:, : self.layout.A_width].mul_(self.scales)
+        norms = self._clip()
+        self.optimizer.step(
+            self.gradients,
+            rates=[one.rate for one in self.live],
+            decays=[one.settings.weight_decay for one in self.live],
+            steps=[one.steps for one in self.live],
+        )
+        self.unread.append(torch.stack([losses, norms]))
+
+    def _passes(self, rows: Mapping[int, list[Row]]) -> Iterator[list[Share]]:
+        """Cuts the rows of adapters, by their places, into passes within the budget."""
+        own = {
+            place: max(self.budget // len(rows), self.live[place].settings.batch_tokens)
+            for place in rows
+        }
+        cut = [
+            [(place, part) for part in buckets(some, _length, min(self.budget, own[place]))]
+            for place, some in rows.items()
+        ]
+        for parts in zip_longest(*cut):
+            shares = [part for part in parts if part is not None]
+            # An adapter's rows come longest first; neighbours in length share a pass.
+            shares.sort(key=lambda share: _length(share[1][0]))
+            yield from _grouped(shares, self.budget)
+
+    def _learn(self, shares: list[Share], weights: list[float], losses: Tensor) -> None:
+        """Adds one pass's share to the gradients, and to the losses (adapters that learn,)."""
+        members = self._put(shares)
+        batch = self._batch(shares, weights)
+        hidden = self._hidden(batch)
+        # The output layer goes piece by piece, each with its own backward pass, so that no more
+        # than head_rows rows of logits ever live at once.
+        rows = hidden.detach().requires_grad_()
+        for owners, piece in self._losses(rows, batch):
+            piece.sum().backward()  # type: ignore[no-untyped-call]
+            losses.index_add_(0, owners, piece.detach())
+        hidden.backward(rows.grad)  # type: ignore[no-untyped-call]
+        self.gradients.index_add_(0, members, self.working[len(shares)].gradients.float())
+
+    @torch.no_grad()
+    def _put(self, shares: list[Share]) -> Tensor:
+        """Makes the factors of a pass's adapters current; their places (n,) on the device."""
+        count = len(shares)
+        members = send(torch.tensor([place for place, _ in shares]), self.loaded.device)
+        if count not in self.working:
+            dtype = self.loaded.dtype
+            self.working[count] = Working(self.layout, count, dtype, self.loaded.device, learn=True)
+        working = self.slots.current = self.working[count]
+        values = self.optimizer.values[members]
+        values[:, : self.layout.A_width].mul_(self.scales[members])
+        working.values.copy_(values)
+        working.gradients.zero_()
+        return members
+
+    def _batch(self, shares: list[Share], weights: Sequence[float]) -> _Batch:
+        height = max(len(rows) for _, rows in shares)
+        width = max(len(row.line) for _, rows in shares for row in rows)
+        ids = np.full((len(shares) * height, width), self.loaded.encoder.pad_token)
+        places: list[int] = []
+        targets: list[int] = []
+        owners: list[int] = []
+        for number, (owner, rows) in enumerate(shares):
+            for at, row in enumerate(rows, number * height):
+                line = row.line
+                ids[at, : len(line)] = line
+                first = at * width + len(row.tokens.prompt) - 1
+                places += range(first, first + len(row.target))
+                targets += row.target
+                owners += [owner] * len(row.target)
+        device = self.loaded.device
+        sent = send(torch.tensor([places, targets, owners]), device)
+        each = send(torch.tensor([weights[owner] for owner in owners]), device)
+        return _Batch(send(torch.from_numpy(ids), device), sent[0], sent[1], sent[2], each)
+
+    def _hidden(self, batch: _Batch) -> Tensor:
+        """Hidden states (n, hidden) that predict the n target tokens."""
+        # Right padding needs no mask under causal attention.
+        with self.loaded.precision():
+            output = self.loaded.backbone(input_ids=batch.ids, use_cache=False)
+        states: Tensor = output.last_hidden_state
+        return states.flatten(0, 1)[batch.places]
+
+    def _losses(self, hidden: Tensor, batch: _Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Successive pieces of the weighted cross-entropies, and whose they are."""
+        size = self.loaded.head_rows
+        parts = (hidden, batch.targets, batch.owners, batch.weights)
+        for some, wanted, owners, weights in zip(
+            *(torch.split(part, size) for part in parts), strict=True
+        ):
+            with self.loaded.precision():
+                logits = self.loaded.head(some)
+            yield owners, cross_entropy(logits, wanted, reduction="none") * weights
+
+    @torch.no_grad()
+    def _clip(self) -> Tensor:
+        """Clips each adapter's gradient as clip_grad_norm_ does; the norms before (adapters,)."""
+        norms: Tensor = torch.linalg.vector_norm(self.gradients, dim=1)
+        limits = torch.tensor([one.settings.max_grad_norm for one in self.live])
+        factors = (send(limits, self.loaded.device) / (norms + 1e-6)).clamp(max=1.0)
+        self.gradients.mul_(factors[:, None])
+        return norms
+
+    def _read(self) -> None:
+        """Fetches the losses that lie on the device; ends adapters with one that is no number."""
+        if not self.unread:
+            return
+        for losses, norms in torch.stack(self.unread).tolist():
+            for one, loss, norm in zip(self.live, losses, norms, strict=True):
+                one.read(loss, norm)
+            self._tell()
+        self.unread = []
+
+    def _tell(self) -> None:
+        last = [one.losses[-1] for one in self.live if one.outcome is None]
+        if self.progress and last:
+            done = sum(len(one.losses) for one in self.learners)
+            planned = sum(
+                one.planned if one.outcome is None else len(one.losses) for one in self.learners
+            )
+            self.progress(done, planned, sum(last) / len(last))
+
+    def _end_epoch(self, ended: list[Learner]) -> None:
+        if measured := [one for one in ended if one.dev_rows]:
+            for one, loss in zip(measured, self._dev_losses(measured), strict=True):
+                one.dev_losses.append(loss)
+        for one in ended:
+            values = self.optimizer.values[self.live.index(one)]
+            if one.ends(values):
+                self._finish(one, values if one.best is None else one.best)
+
+    @torch.no_grad()
+    def _dev_losses(self, measured: list[Learner]) -> list[float]:
+        rows = {self.live.index(one): one.dev_rows for one in measured}
+        weights = [1 / max(1, target_tokens(one.dev_rows)) for one in self.live]
+        losses = torch.zeros(len(self.live), device=self.loaded.device)
+        for shares in self._passes(rows):
+            self._put(shares)
+            batch = self._batch(shares, weights)
+            for owners, piece in self._losses(self._hidden(batch), batch):
+                losses.index_add_(0, owners, piece)
+        found: list[float] = losses.tolist()
+        return [found[place] for place in rows]
+
+    def _finish(self, one: Learner, values: Tensor) -> None:
+        views = self.layout.views(values[None])
+        factors = {}
+        for name, (rank, _, _) in one.frame.shapes.items():
+            A, B = views[name]
+            factors[name] = A[0, :rank], B[0, :, :rank]
+        save(self.loaded, one.frame.config, factors, one.training.out)
+        one.outcome, one.best = one.report(), None
+
+    def _drop(self) -> None:
+        """Takes out of the buffers what has finished or failed."""
+        kept = [place for place, one in enumerate(self.live) if one.outcome is None]
+        if len(kept) == len(self.live):
+            return
+        rows = send(torch.tensor(kept, dtype=torch.long), self.loaded.device)
+        self.live = [self.live[place] for place in kept]
+        self.optimizer.keep(rows)
+        self.scales = self.scales[rows]
+        self.gradients = torch.zeros_like(self.optimizer.values)
+        self.working.clear()
+        self.slots.current = None
+
+
+def _length(row: Row) -> int:
+    return row.tokens.longest
+
+
+def _grouped(shares: Sequence[Share], budget: int) -> Iterator[list[Share]]:
+    """Joins neighbours while their padded rows fit into the budget."""
+    group: list[Share] = []
+    for share in shares:
+        joined = [*group, share]
+        height = max(len(rows) for _, rows in joined)
+        width = max(_length(rows[0]) for _, rows in joined)
+        if group and len(joined) * height * width > budget:
+            yield group
+            joined = [share]
+        group = joined
+    if group:
+        yield group
