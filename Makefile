@@ -18,15 +18,15 @@ $(READY): pyproject.toml constraints.txt
 # The main job: five languages, one adapter each, the paper's merges, an honest report.
 demo: $(READY)
 	test -f demo/koinize.yaml || $(BIN)/koinize init --example reviews demo
-	$(BIN)/koinize run --spec demo
-	$(BIN)/koinize report --spec demo
+	$(BIN)/koinize run demo
+	$(BIN)/koinize report demo
 
 # The same on a generated model of a few thousand parameters.
 tiny: $(READY)
 	rm -rf .cache/tiny
 	$(BIN)/koinize init --example tiny .cache/tiny
-	$(BIN)/koinize run --spec .cache/tiny
-	$(BIN)/koinize report --spec .cache/tiny
+	$(BIN)/koinize run .cache/tiny
+	$(BIN)/koinize report .cache/tiny
 
 test: check
 	$(BIN)/pytest -m slow

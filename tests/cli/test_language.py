@@ -284,7 +284,7 @@ def test_where_there_is_no_project_nothing_is_left(call: Call, small: Small, com
     assert code == 2
     assert err == (
         "koinize: nope/koinize.yaml there is no such file; run `koinize init` to write a first "
-        "one, or name one with --spec\n"
+        "one, or name the folder of one\n"
     )
     assert sorted(small.root.rglob("*")) == before
 

@@ -198,6 +198,6 @@ def test_no_project_here(call: Call) -> None:
     assert call("show") == (
         2,
         "",
-        "koinize: koinize.yaml there is no such file; go to a project's folder, or name its "
-        "koinize.yaml with --spec\n",
+        "koinize: koinize.yaml there is no such file; go to a project's folder, or name it "
+        "as an argument\n",
     )

@@ -43,7 +43,7 @@ def test_no_project_here(call: Call, small: Small) -> None:
         2,
         "",
         "koinize: koinize.yaml there is no such file; run `koinize init` to write a first one, or "
-        "name one with --spec\n",
+        "name the folder of one\n",
     )
 
 

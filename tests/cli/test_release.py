@@ -222,8 +222,8 @@ def test_the_doctor_examines_the_project_that_was_named(call: Call, small: Small
     assert call("doctor", "--spec", "typo") == (
         2,
         "",
-        "koinize: typo there is no such file; go to a project's folder, or name its koinize.yaml "
-        "with --spec\n",
+        "koinize: typo there is no such file; go to a project's folder, or name it as an "
+        "argument\n",
     )
     other = small.root / "other.yaml"
     other.write_text((small.root / "koinize.yaml").read_text().replace("[en, de]", "[en]"))

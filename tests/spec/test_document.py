@@ -136,7 +136,7 @@ def test_no_file(tmp_path):
         load(tmp_path / "koinize.yaml")
     assert str(caught.value) == (
         f"{tmp_path}/koinize.yaml there is no such file; "
-        "run `koinize init` to write a first one, or name one with --spec"
+        "run `koinize init` to write a first one, or name the folder of one"
     )
 
 

@@ -10,15 +10,33 @@ import signal
 import sys
 from functools import cache
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from koinize import __version__
 from koinize.errors import KoinizeError
 
+
+class Groups(TyperGroup):
+    """Commands whose help lists them in groups, one after the other as they were registered."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002 - of click
+        """A section for each group: the names, and the first line of what each is for."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for name, command in self.commands.items():
+            group = getattr(command, "rich_help_panel", None) or "Commands"
+            groups.setdefault(group, []).append((name, command.get_short_help_str(width)))
+        for title, lines in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(lines)
+
+
 app = typer.Typer(
     name="koinize",
+    cls=Groups,
     help="One LoRA adapter per language, merged into one; re-merged when one language changes.",
     no_args_is_help=True,
     add_completion=False,
@@ -44,22 +62,22 @@ def _root(
 
 
 @cache
-def _application() -> typer.Typer:
+def application() -> typer.Typer:
     """All commands, put together once per process however often `main` is called."""
     from koinize.cli import language, ledger, merge, project, release, whatif
 
-    for part in (project, merge, release, language, ledger, whatif):
+    for part in (project, language, whatif, release, merge, ledger):
         part.register(app)
     return app
 
 
 def main() -> NoReturn:
     """The console script: runs a command and turns errors into one message and an exit code."""
-    application = _application()
+    commands = application()
     signal.signal(signal.SIGTERM, _interrupt)
     atexit.register(_ignore_signals)
     try:
-        application()
+        commands()
     except KoinizeError as error:
         sys.stderr.write(f"koinize: {error}\n")
         raise SystemExit(error.exit_code) from None

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from koinize.cli.options import SPEC, AsJson, SpecFile, open_project, print_json, spec_file
+from koinize.cli.options import (
+    PROJECT,
+    AsJson,
+    Place,
+    SpecFile,
+    open_project,
+    print_json,
+    spec_file,
+)
 
 if TYPE_CHECKING:
     from koinize.pipeline import Plan, Project
@@ -30,7 +38,8 @@ Test = Annotated[str | None, typer.Option(help="Its test rows.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the diff and write nothing.")]
 
 application = typer.Typer(
-    help="Add, remove or update a language; koinize.yaml keeps its comments and its style.",
+    help="Add, remove or update a language in koinize.yaml.\n\n"
+    "The file keeps its comments and its style.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -40,7 +49,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     for command in (add, remove, update):
         application.command()(command)
-    app.add_typer(application, name="language")
+    app.add_typer(application, name="language", rich_help_panel=PROJECT)
 
 
 def add(
@@ -50,31 +59,44 @@ def add(
     train: Train = None,
     dev: Dev = None,
     test: Test = None,
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Add a language; DATA may be left out where the tasks' templates fit its files."""
+    """Add a language.
+
+    DATA may be left out where the tasks' templates fit its files.
+    """
     from koinize.pipeline.languages import edit_spec
     from koinize.spec.edit import add_language
 
     splits = {"train": train, "dev": dev, "test": test}
-    sources = _sources(open_project(spec), data, task or [], splits)
+    sources = _sources(open_project(place, spec), data, task or [], splits)
     done = edit_spec(
-        spec_file(spec), lambda file: add_language(file, language, sources), write=not dry_run
+        spec_file(place, spec),
+        lambda file: add_language(file, language, sources),
+        write=not dry_run,
     )
     _tell(done, dry_run=dry_run, as_json=as_json)
 
 
 def remove(
-    language: Language, spec: SpecFile = SPEC, dry_run: DryRun = False, as_json: AsJson = False
+    language: Language,
+    place: Place = None,
+    spec: SpecFile = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Remove a language and all that koinize.yaml says of it; its data files stay."""
+    """Remove a language and all that koinize.yaml says of it.
+
+    Its data files stay.
+    """
     from koinize.pipeline.languages import edit_spec
     from koinize.spec.edit import remove_language
 
     done = edit_spec(
-        spec_file(spec), lambda file: remove_language(file, language), write=not dry_run
+        spec_file(place, spec), lambda file: remove_language(file, language), write=not dry_run
     )
     _tell(done, dry_run=dry_run, as_json=as_json)
 
@@ -89,23 +111,24 @@ def update(
     append: Annotated[
         Path | None, typer.Option(help="Add this file's rows to its training rows.")
     ] = None,
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Point a language at other data, or add rows to its training rows."""
+    """Point a language at other data, or add training rows."""
     from koinize.errors import InputError
     from koinize.pipeline.languages import append_rows, edit_spec
     from koinize.release import task_of
     from koinize.spec.edit import update_language
 
-    project = open_project(spec)
+    project = open_project(place, spec)
     splits = {"train": train, "dev": dev, "test": test}
     if append is not None:
         if data or any(splits.values()) or len(task or []) > 1:
             raise InputError("--append adds to one file", remedy="leave the other data out")
         name = task_of(project, task[0] if task else None)
-        done = append_rows(spec_file(spec), name, language, append, write=not dry_run)
+        done = append_rows(spec_file(place, spec), name, language, append, write=not dry_run)
     else:
         sources = _sources(project, data, task or [], splits)
         if not sources:
@@ -115,7 +138,7 @@ def update(
                 remedy="rows edited in place need no command: `koinize plan` sees them",
             )
         done = edit_spec(
-            spec_file(spec),
+            spec_file(place, spec),
             lambda file: update_language(file, language, sources),
             write=not dry_run,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from koinize.cli.options import SPEC, AsJson, SpecFile, existing_spec_file, print_json
+from koinize.cli.options import ACCOUNT, AsJson, Place, SpecFile, existing_spec_file, print_json
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 group = typer.Typer(
     name="ledger",
-    help="What was spent: time on both clocks, money, energy. Show it, check it, export it.",
+    help="Show, check and export what was spent.\n\nTime on both clocks, money and energy.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -29,15 +29,15 @@ group = typer.Typer(
 
 def register(app: typer.Typer) -> None:
     """Add this group of commands to the application."""
-    app.add_typer(group)
+    app.add_typer(group, rich_help_panel=ACCOUNT)
 
 
 @group.command()
-def show(spec: SpecFile = SPEC, as_json: AsJson = False) -> None:
+def show(place: Place = None, spec: SpecFile = None, as_json: AsJson = False) -> None:
     """Show what was spent, by kind of work and by run."""
     from koinize.ledger.summary import everything, kinds, runs
 
-    ledger = _ledger(spec)
+    ledger = _ledger(place, spec)
     intervals = ledger.intervals()
     by_kind, by_run, whole = kinds(intervals), runs(intervals), everything(intervals)
     setbacks = ledger.setbacks()
@@ -63,9 +63,12 @@ def show(spec: SpecFile = SPEC, as_json: AsJson = False) -> None:
 
 
 @group.command()
-def verify(spec: SpecFile = SPEC, as_json: AsJson = False) -> None:
-    """Check that no line was changed, dropped or moved, and say where the chain ends."""
-    ledger = _ledger(spec)
+def verify(place: Place = None, spec: SpecFile = None, as_json: AsJson = False) -> None:
+    """Check that no line was changed, dropped or moved.
+
+    And say where the chain ends.
+    """
+    ledger = _ledger(place, spec)
     head, setbacks = ledger.verify(), ledger.setbacks()
     if as_json:
         found = {"records": head.records, "head": head.digest}
@@ -80,7 +83,8 @@ def verify(spec: SpecFile = SPEC, as_json: AsJson = False) -> None:
 
 @group.command()
 def export(
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     csv: Annotated[
         Path | None, typer.Option("--csv", help="The file to write; standard output without it.")
     ] = None,
@@ -88,7 +92,7 @@ def export(
     """Write one row of comma-separated values per interval."""
     from koinize.ledger.summary import write_csv
 
-    intervals = _ledger(spec).intervals()
+    intervals = _ledger(place, spec).intervals()
     if csv is None:
         write_csv(intervals, sys.stdout)
         return
@@ -119,12 +123,12 @@ def prices(as_json: AsJson = False) -> None:
         typer.echo(f"{names}: {source}")
 
 
-def _ledger(spec: Path) -> Ledger:
+def _ledger(place: Path | None, spec: Path | None) -> Ledger:
     """The ledger of the project; its koinize.yaml may be broken, but it has to be there."""
     from koinize.ledger import Ledger
     from koinize.store.home import FOLDER, Home
 
-    return Ledger(Home(existing_spec_file(spec).parent / FOLDER).ledger)
+    return Ledger(Home(existing_spec_file(place, spec).parent / FOLDER).ledger)
 
 
 def _table(first: str, lines: Iterable[tuple[str, Sum]]) -> Table:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from koinize.cli.modules_progress import Report, counting_modules
+from koinize.cli.options import ADAPTERS
 from koinize.errors import GateError, InputError, Interrupted
 from koinize.machine import keep_memory
 
@@ -29,7 +30,7 @@ SET_FORM = "PATTERN:OPTION=VALUE"
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     for command in (merge, recipes, inspect, fuse, resize, verify):
-        app.command()(command)
+        app.command(rich_help_panel=ADAPTERS)(command)
 
 
 def merge(
@@ -67,7 +68,10 @@ def merge(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Merge PEFT LoRA folders of one base into one PEFT folder, without reading the base."""
+    """Merge PEFT LoRA folders of one base into one.
+
+    The base model is not read.
+    """
     from koinize.engine import merge_adapters
     from koinize.merge.recipe import merge_settings
 
@@ -107,7 +111,7 @@ def merge(
 
 
 def recipes(as_json: AsJson = False) -> None:
-    """List the merge recipes, what they do, their options and their papers."""
+    """List the merge recipes, their options and their papers."""
     from dataclasses import asdict
 
     from koinize.merge.recipe import RECIPES
@@ -130,7 +134,7 @@ def inspect(
     threads: Threads = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in adapters, and how much they interfere with one another."""
+    """Show what is in adapters, and how they interfere."""
     from dataclasses import asdict
 
     from koinize.cli.inspect_view import show_inspection
@@ -151,7 +155,10 @@ def fuse(
     out: Out,
     as_json: AsJson = False,
 ) -> None:
-    """Add an adapter to its base model: full safetensors files, the rounding loss stated."""
+    """Add an adapter to its base model.
+
+    Writes the model's safetensors files, and says what rounding lost.
+    """
     from koinize.engine.fuse import fuse_adapter
 
     with _watched(as_json) as progress:
@@ -170,7 +177,7 @@ def resize(
     dtype: Annotated[str, typer.Option(help=DTYPES)] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Change the rank of an adapter, with the least possible error."""
+    """Change the rank of an adapter, with the least error."""
     from koinize.engine.resize import resize_adapter
 
     with _watched(as_json) as progress:
@@ -189,7 +196,10 @@ def verify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check an adapter against its card, and with its inputs that it is the merge stated there."""
+    """Check an adapter against its card and its inputs.
+
+    With its inputs the merge is done again, and compared byte for byte.
+    """
     from koinize.engine.verify import verify_adapter
 
     with _watched(as_json) as progress:

@@ -12,41 +12,61 @@ import typer
 if TYPE_CHECKING:
     from koinize.pipeline import Project
 
-SpecFile = Annotated[
-    Path, typer.Option("--spec", help="The project's koinize.yaml, or the folder that holds it.")
+PROJECT, RELEASES, ADAPTERS, ACCOUNT = "Project", "Releases", "Adapters", "Account"
+"""The groups that `koinize --help` lists the commands in."""
+
+Place = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="PROJECT",
+        help="A project's folder or its koinize.yaml; the folder you are in if not given.",
+        show_default=False,
+    ),
 ]
+SpecFile = Annotated[Path | None, typer.Option("--spec", help="PROJECT, as an option.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="Needed where there are several.")]
-SPEC = Path("koinize.yaml")
 
 
-def open_project(spec: Path, *, retrain_comb: bool = False) -> Project:
-    """The project of this koinize.yaml, or of the one in this folder. Raises InputError."""
+def open_project(
+    place: Path | None, spec: Path | None = None, *, retrain_comb: bool = False
+) -> Project:
+    """The project that an argument or --spec names. Raises InputError."""
     from koinize.pipeline import Project
 
-    return Project.at(spec_file(spec), retrain_comb=retrain_comb)
+    return Project.at(spec_file(place, spec), retrain_comb=retrain_comb)
 
 
-def spec_file(spec: Path) -> Path:
-    """The koinize.yaml that an option names, itself or by its folder."""
+def spec_file(place: Path | None, spec: Path | None) -> Path:
+    """The koinize.yaml that an argument or --spec names, itself or by its folder.
+
+    Raises InputError where both name one.
+    """
+    from koinize.errors import InputError
     from koinize.spec import SPEC_FILE
 
-    return spec / SPEC_FILE if spec.is_dir() else spec
+    if place and spec:
+        raise InputError(
+            f"the project is named twice, as '{place}' and with --spec '{spec}'",
+            expected="one of the two",
+        )
+    named = place or spec or Path()
+    return named / SPEC_FILE if named.is_dir() else named
 
 
-def existing_spec_file(spec: Path) -> Path:
+def existing_spec_file(place: Path | None, spec: Path | None) -> Path:
     """The same, for commands that put up with a broken koinize.yaml, but not with none.
 
     Raises InputError.
     """
     from koinize.errors import InputError
 
-    file = spec_file(spec)
+    file = spec_file(place, spec)
     if not file.is_file():
         raise InputError(
             "there is no such file",
             where=str(file),
-            remedy="go to a project's folder, or name its koinize.yaml with --spec",
+            remedy="go to a project's folder, or name it as an argument",
         )
     return file
 

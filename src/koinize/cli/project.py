@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from koinize.cli.options import SPEC, AsJson, SpecFile, open_project, print_json
+from koinize.cli.options import PROJECT, AsJson, Place, SpecFile, open_project, print_json
 
 if TYPE_CHECKING:
     from koinize.pipeline import Project
@@ -39,14 +39,17 @@ MaxTime = Annotated[
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     for command in (init, plan, run, report, schema):
-        app.command()(command)
+        app.command(rich_help_panel=PROJECT)(command)
 
 
 def init(
     folder: Annotated[Path, typer.Argument(help="The folder to make.")],
     example: Annotated[str, typer.Option(help="Which example to write.")] = "reviews",
 ) -> None:
-    """Write a small commented project: koinize.yaml and data in several languages."""
+    """Write a small project to start from.
+
+    A commented koinize.yaml, and data in several languages.
+    """
     from koinize.examples import write_example
 
     write_example(example, folder)
@@ -54,18 +57,19 @@ def init(
 
 
 def plan(
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     retrain_comb: RetrainComb = False,
     max_cost: MaxCost = None,
     max_time: MaxTime = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is missing, why, and what it will cost, before it costs anything."""
+    """Say what is missing, why, and what it will cost."""
     from koinize.cli.limits import Limits
     from koinize.cli.plan_view import plan_json, show_plan
 
     limits = Limits.read(max_cost, max_time)
-    project = open_project(spec, retrain_comb=retrain_comb)
+    project = open_project(place, spec, retrain_comb=retrain_comb)
     todo = project.plan()
     if as_json:
         print_json(plan_json(todo, project))
@@ -75,19 +79,23 @@ def plan(
 
 
 def run(
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     retrain_comb: RetrainComb = False,
     max_cost: MaxCost = None,
     max_time: MaxTime = None,
     as_json: AsJson = False,
 ) -> None:
-    """Do what is missing: train, merge, choose on dev, test once, report."""
+    """Do what is missing: train, merge, choose, test, report.
+
+    The merge is chosen on dev, and tested once.
+    """
     from koinize.cli.limits import Limits
     from koinize.cli.progress import watching
     from koinize.errors import StepError
 
     limits = Limits.read(max_cost, max_time)
-    project = open_project(spec, retrain_comb=retrain_comb)
+    project = open_project(place, spec, retrain_comb=retrain_comb)
     with watching(quiet=as_json) as watcher:
         todo, outcome = project.run(watcher, limits.check)
     if outcome.failed:
@@ -104,17 +112,18 @@ def run(
 
 
 def report(
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where the HTML goes.")] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the report as one HTML file, and show it in the terminal."""
+    """Show the results, and write them as one HTML file."""
     from rich.console import Console
 
     from koinize.report import render_text
 
-    project = open_project(spec)
+    project = open_project(place, spec)
     written = out or project.root / "report.html"
     results = _results(project)
     # Machines may ask where the project may only be read.

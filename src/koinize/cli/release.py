@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from koinize.cli.options import (
-    SPEC,
+    PROJECT,
+    RELEASES,
     AsJson,
+    Place,
     SpecFile,
     TaskName,
     existing_spec_file,
@@ -28,12 +30,15 @@ PRODUCTION = "production"
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (promote, rollback, anchor, history, diff, gc, doctor):
-        app.command()(command)
+    for check in (gc, doctor):
+        app.command(rich_help_panel=PROJECT)(check)
+    for command in (promote, rollback, anchor, history, diff):
+        app.command(rich_help_panel=RELEASES)(command)
 
 
 def promote(
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     channel: ChannelName = PRODUCTION,
     task: TaskName = None,
     score: Annotated[
@@ -46,13 +51,16 @@ def promote(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Put the chosen merge into use, if it is shown that no language gets worse."""
+    """Put the chosen merge into use, if no language gets worse.
+
+    That has to be shown, on the test rows and by the margins of the metrics.
+    """
     from koinize import release
     from koinize.cli.plan_view import estimate
     from koinize.cli.progress import watching
     from koinize.release.text import tables
 
-    project = open_project(spec)
+    project = open_project(place, spec)
     name = release.task_of(project, task)
 
     def say(todo: Plan) -> None:
@@ -76,15 +84,19 @@ def promote(
 
 def anchor(
     version: Annotated[str, typer.Argument(help="A release, such as v3.")],
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     channel: ChannelName = PRODUCTION,
     task: TaskName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure drift from this release from now on, instead of the channel's first one."""
+    """Measure drift from this release from now on.
+
+    Until then it is measured from the channel's first one.
+    """
     from koinize import release
 
-    project = open_project(spec)
+    project = open_project(place, spec)
     name = release.task_of(project, task)
     event = release.anchor(project, name, channel, release.version_of(version)).events[-1]
     if as_json:
@@ -94,7 +106,8 @@ def anchor(
 
 
 def rollback(
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     channel: ChannelName = PRODUCTION,
     task: TaskName = None,
     as_json: AsJson = False,
@@ -102,7 +115,7 @@ def rollback(
     """Put the release before into use again."""
     from koinize import release
 
-    project = open_project(spec)
+    project = open_project(place, spec)
     name = release.task_of(project, task)
     event = release.rollback(project, name, channel).events[-1]
     if as_json:
@@ -111,11 +124,13 @@ def rollback(
         typer.echo(f"{name}: {channel} is v{event.version} again, no longer v{event.before}")
 
 
-def history(spec: SpecFile = SPEC, task: TaskName = None, as_json: AsJson = False) -> None:
-    """Show what was promoted and rolled back on every channel, and every attempt at the gate."""
+def history(
+    place: Place = None, spec: SpecFile = None, task: TaskName = None, as_json: AsJson = False
+) -> None:
+    """Show what was promoted, and every attempt at the gate."""
     from koinize.release import task_of
 
-    project = open_project(spec)
+    project = open_project(place, spec)
     names = [task_of(project, task)] if task else sorted(project.spec.tasks)
     events, attempts = _events(project, names), _attempts(project, names)
     if as_json:
@@ -196,14 +211,18 @@ def _show_attempts(attempts: Sequence[dict[str, Any]]) -> None:
 def diff(
     before: Annotated[str, typer.Argument(help="A release, such as v3.")],
     after: Annotated[str, typer.Argument(help="Another one of the same task.")],
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     task: TaskName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what differs between two releases: data, settings, scores, cost."""
+    """Show what differs between two releases.
+
+    Their data, settings, scores and costs.
+    """
     from koinize.release import Releases, changes, task_of, version_of
 
-    project = open_project(spec)
+    project = open_project(place, spec)
     releases = Releases(project.home, task_of(project, task))
     old, new = (releases.open(version_of(one)) for one in (before, after))
     found = changes(old, new)
@@ -219,17 +238,21 @@ def diff(
 
 
 def gc(
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     delete: Annotated[
         bool, typer.Option("--delete/--dry-run", help="Remove it, or only say what could go.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the artifacts that no step of today, no name and no release refers to."""
+    """Find the artifacts that nothing refers to, and remove them.
+
+    No step of today, no name and no release. Without --delete they are only counted.
+    """
     from koinize.release import collect, garbage
     from koinize.release.text import aligned
 
-    project = open_project(spec)
+    project = open_project(place, spec)
     found = collect(project) if delete else garbage(project)
     size = sum(one.bytes for one in found)
     if as_json:
@@ -250,17 +273,21 @@ def gc(
 
 
 def doctor(
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     mend: Annotated[
         bool, typer.Option("--mend", help="Remove what is broken and can be made again.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check versions, devices, disk, lock, ledger, artifacts and releases; say how to mend them."""
+    """Check the machine and all that the project keeps.
+
+    Versions, devices, disk, lock, ledger, artifacts and releases, and how to mend them.
+    """
     from koinize.errors import KoinizeError
     from koinize.release import doctor
 
-    file = existing_spec_file(spec)
+    file = existing_spec_file(place, spec)
     root = file.parent
     for did in doctor.mend(root) if mend else ():
         typer.echo(did, err=as_json)

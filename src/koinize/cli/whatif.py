@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from koinize.cli.options import SPEC, AsJson, SpecFile, TaskName, open_project, print_json
+from koinize.cli.options import PROJECT, AsJson, Place, SpecFile, TaskName, open_project, print_json
 
 if TYPE_CHECKING:
     from koinize.pipeline import Plan
@@ -25,7 +25,7 @@ RecipeName = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add this command to the application."""
-    app.command()(whatif)
+    app.command(rich_help_panel=PROJECT)(whatif)
 
 
 def whatif(
@@ -34,14 +34,18 @@ def whatif(
     each: Each = False,
     recipe: RecipeName = None,
     task: TaskName = None,
-    spec: SpecFile = SPEC,
+    place: Place = None,
+    spec: SpecFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask what the merge would be without a language: scored on dev, with no training."""
+    """Ask what the merge would be without a language.
+
+    Or with another weight for one. It is merged and scored on dev, without any training.
+    """
     from koinize.pipeline.whatif import inquire
     from koinize.release import task_of
 
-    project = open_project(spec)
+    project = open_project(place, spec)
     questions = _questions(without or [], weight or [], project.spec.languages if each else ())
     if not questions and not recipe:
         from koinize.errors import InputError

@@ -66,7 +66,7 @@ def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        remedy = "run `koinize init` to write a first one, or name one with --spec"
+        remedy = "run `koinize init` to write a first one, or name the folder of one"
         raise InputError("there is no such file", where=str(path), remedy=remedy) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
