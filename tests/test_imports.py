@@ -16,7 +16,7 @@ import koinize
 SOURCE = Path(koinize.__file__).parent
 
 LAYERS = (
-    {"errors", "digest", "catalog", "frozen"},
+    {"errors", "digest", "catalog", "files", "frozen", "shown"},
     {"adapter", "data", "ledger", "machine", "settings", "store"},
     {"executors", "merge", "metrics", "model", "tasks"},
     {"engine", "evaluate", "examples", "gate", "report", "spec", "train"},

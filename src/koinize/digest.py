@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Mapping
+from io import BufferedReader
 from pathlib import Path
+
+from koinize.files import open_regular
 
 _LENGTH = struct.Struct(">Q").pack
 
@@ -31,10 +34,20 @@ def piecewise() -> hashlib._Hash:
     return hashlib.sha256()
 
 
+def bytes_digest(content: bytes) -> str:
+    """SHA-256, as 64 hex digits, of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def file_digest(path: Path) -> str:
-    """SHA-256, as 64 hex digits, of a file's bytes. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256, as 64 hex digits, of a regular file's bytes. Raises OSError."""
+    with open_regular(path) as file:
+        return open_file_digest(file)
+
+
+def open_file_digest(file: BufferedReader) -> str:
+    """SHA-256, as 64 hex digits, of an open file's bytes. Raises OSError."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def short(identity: str) -> str:

@@ -10,6 +10,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import PurePath
 
+from koinize import shown
+
+MOST_SHOWN = 100  # mistakes of one input that are told one by one
+
 
 class KoinizeError(Exception):
     """A step failed. The root of the tree: the command line prints it and never a traceback.
@@ -29,7 +33,7 @@ class KoinizeError(Exception):
             parts.append(f"expected {self.expected}")
         if self.remedy:
             parts.append(self.remedy)
-        return "; ".join(parts)
+        return "; ".join(map(shown.message, parts))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling between worker processes.
@@ -72,7 +76,10 @@ class ManyErrors(InputError):
 
     def __init__(self, errors: Iterable[InputError]) -> None:
         self.errors = tuple(single for error in errors for single in each(error))
-        super().__init__("\n".join(str(error) for error in self.errors))
+        lines = [str(error) for error in self.errors[:MOST_SHOWN]]
+        if len(self.errors) > MOST_SHOWN:
+            lines.append(f"and {len(self.errors) - MOST_SHOWN} more")
+        super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         return ManyErrors, (self.errors,)

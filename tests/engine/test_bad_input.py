@@ -547,13 +547,14 @@ def test_names_that_no_file_can_have(work, name, reason):
     before = sorted(work.rglob("*"))
     with pytest.raises(InputError) as caught:
         merge_adapters({"de": "de"}, recipe="sum", out=name)
-    assert str(caught.value) == f"{name} cannot be written: {reason}; choose another name"
+    shown = name.replace("\0", "\\u0000")
+    assert str(caught.value) == f"{shown} cannot be written: {reason}; choose another name"
     with pytest.raises(InputError) as caught:
         merge_adapters({"de": name}, recipe="sum", out="out")
     said = "does not exist; expected a PEFT adapter folder"
     if reason == "File name too long":
-        name, said = f"{name}/{CONFIG}", f"cannot be read: {reason}"
-    assert str(caught.value) == f"{name} {said}"
+        shown, said = f"{name}/{CONFIG}", f"cannot be read: {reason}"
+    assert str(caught.value) == f"{shown} {said}"
     assert sorted(work.rglob("*")) == before
 
 

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from koinize.adapter import open_adapter
 from koinize.engine.workers import in_order, worker_pool
 from tests.peft_folders import save
 
@@ -97,9 +96,3 @@ def test_nothing_is_unmapped_that_another_thread_reads(tmp_path):
     save_file(tensors, bad / "adapter_model.safetensors")
     program = [sys.executable, "-c", READING, good, bad]
     assert subprocess.run(program, capture_output=True, check=False).returncode == 0
-
-
-def test_a_tensor_outlives_the_adapter_it_is_read_from(tmp_path):
-    with open_adapter(save(tmp_path / "en", 0)) as adapter:
-        view = torch.frombuffer(adapter._map, dtype=torch.uint8)
-    assert bytes(view.numpy()) == (tmp_path / "en" / "adapter_model.safetensors").read_bytes()

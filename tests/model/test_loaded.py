@@ -214,20 +214,78 @@ def test_an_adapter_on_the_output_layer_counts(tmp_path):
     assert tuned[0] > bare[0] + 0.05
 
 
-@pytest.mark.parametrize("fault", ["shape", "names", "config"])
+def reworded(folder: Path, to: Path, **keys: object) -> Path:
+    """The adapter with other words in its configuration."""
+    to.mkdir()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (to / "adapter_config.json").write_text(json.dumps({**config, **keys}))
+    (to / "adapter_model.safetensors").write_bytes(
+        (folder / "adapter_model.safetensors").read_bytes()
+    )
+    return to
+
+
+# What PEFT acts on when it loads an adapter: it rewrites the base, asks for data or imports things.
+ACTED_ON = [
+    *({"init_lora_weights": one} for one in ("pissa", "pissa_niter_4", "olora", "corda", "mica")),
+    *({"init_lora_weights": one} for one in ("eva", "loftq", "orthogonal", "lora_ga", "no such")),
+    {"auto_mapping": {"base_model_class": "x", "parent_library": "antigravity"}},
+    {"loftq_config": {"loftq_bits": 4}},
+    {"runtime_config": {"ephemeral_gpu_offload": True}},
+    {"megatron_core": "antigravity"},
+    {"target_modules": "(a|aa)+b"},
+    {"ensure_weight_tying": True},
+]
+
+
+@pytest.mark.parametrize("words", ACTED_ON, ids=str)
+def test_no_word_of_a_configuration_acts_on_the_base(tmp_path, words):
+    base, folder = loaded(), adapter(tmp_path / "adapter")
+    bare = logits(base)
+    with with_adapter(base, folder):
+        tuned = logits(base)
+    with with_adapter(base, reworded(folder, tmp_path / "reworded", **words)):
+        assert torch.equal(logits(base), tuned)
+    assert torch.equal(logits(base), bare)
+    assert not torch.equal(tuned, bare)
+
+
+def test_scales_and_ranks_by_module_are_those_of_peft(tmp_path):
+    from peft import PeftModel
+
+    folder = adapter(tmp_path / "adapter")
+    words = {"alpha_pattern": {"down_proj": 7}, "use_rslora": True, "lora_alpha": 3}
+    reworded(folder, tmp_path / "patterns", **words)
+    base, theirs = loaded(), loaded()
+    PeftModel.from_pretrained(theirs.model, str(tmp_path / "patterns"))
+    with with_adapter(base, tmp_path / "patterns"):
+        assert torch.equal(logits(base), logits(theirs))
+
+
+def test_a_base_that_changed_under_an_adapter_serves_nobody_any_more(tmp_path):
+    base, folder = loaded(), adapter(tmp_path / "adapter")
+    weight = base.model.get_submodule("model.layers.0.mlp.down_proj").weight
+    said = "model.layers.0.mlp.down_proj the base model's own weights changed while"
+    with pytest.raises(StepError, match=said), with_adapter(base, folder):
+        weight.data[0, 0] += 2**-20  # one bit, where no counter of torch's notices
+    for later in (None, folder):
+        with pytest.raises(StepError, match=said), with_adapter(base, later):
+            pass
+
+
+@pytest.mark.parametrize("fault", ["shape", "names"])
 def test_an_adapter_of_another_base_is_refused_and_leaves_no_trace(tmp_path, fault):
     base, folder = loaded(), adapter(tmp_path / "adapter")
     bare = logits(base)
     weights = folder / "adapter_model.safetensors"
     tensors = load_file(weights)
     if fault == "shape":
-        tensors = {n: torch.zeros(v.shape[0] + 1, v.shape[1] + 1) for n, v in tensors.items()}
-    elif fault == "names":
-        tensors = {name.replace("layers", "blocks"): value for name, value in tensors.items()}
+        tensors = {
+            name: torch.zeros(2, v.shape[1] + 1) if "lora_A" in name else v
+            for name, v in tensors.items()
+        }
     else:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        config["target_modules"] = ["no_such_layer"]
-        (folder / "adapter_config.json").write_text(json.dumps(config))
+        tensors = {name.replace("layers", "blocks"): value for name, value in tensors.items()}
     save_file(tensors, weights)
     with pytest.raises(InputError) as caught, with_adapter(base, folder):
         pass

@@ -1,9 +1,12 @@
-"""The tensors of an adapter: the factors of one module at a time, from a mapped file."""
+"""The tensors of an adapter: the factors of one module at a time, read from an open file.
+
+It is read and not mapped: of a mapped file that somebody shortens, a touch ends the process.
+"""
 
 from __future__ import annotations
 
 import math
-import mmap
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +14,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from koinize.adapter.header import AdapterHeader, read_header
-from koinize.adapter.tensorfile import ITEM_BYTES, TORCH_NAMES, TensorSpec
+from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec
+from koinize.digest import open_file_digest
 from koinize.errors import InputError
+from koinize.files import open_regular, stamp
 
 if TYPE_CHECKING:
     import torch
@@ -52,14 +57,49 @@ def magnitude(tensor: torch.Tensor) -> float:
     return max(-float(low), float(high))
 
 
+class _Opened:
+    """An open file, closed with its last reader: threads may read on while a merge is given up."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = open_regular(path)
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            self.file.close()
+
+
 class Adapter:
-    """An open adapter. Use it as a context manager; reading is safe from several threads."""
+    """An open adapter. Use it as a context manager; reading is safe from several threads.
+
+    Raises InputError if the file is no longer the one that the header was read from.
+    """
 
     def __init__(self, header: AdapterHeader) -> None:
         self.header = header
-        with header.weights.open("rb") as file:
-            # A private writable mapping, because torch warns about read-only buffers.
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        try:
+            self._opened = _Opened(header.weights)
+        except OSError as error:
+            what = f"cannot be read: {error.strerror}"
+            raise InputError(what, where=str(header.weights)) from error
+        self.refuse_changes()
+
+    def refuse_changes(self) -> None:
+        """Raise InputError if anybody wrote into the file since its header was read."""
+        now = stamp(os.fstat(self._opened.file.fileno()))
+        if self.header.stamp and now != self.header.stamp:
+            raise self._changed()
+
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes, which stay these while `refuse_changes` raises nothing."""
+        with open(self._opened.file.fileno(), "rb", closefd=False) as file:
+            file.seek(0)
+            found = open_file_digest(file)
+        self.refuse_changes()
+        return found
+
+    def _changed(self) -> InputError:
+        what = "changed while it was read"
+        return InputError(what, where=str(self.header.weights), remedy="run again")
 
     def factors(self, module: str) -> Factors:
         """The factors of one module in float32, alpha folded in.
@@ -86,10 +126,10 @@ class Adapter:
         spec = self.header.saved[name]
         dtype = getattr(torch, TORCH_NAMES[spec.dtype])
         for start in range(spec.start, spec.end, PIECE_BYTES):
-            piece = bytearray(self._map[start : min(start + PIECE_BYTES, spec.end)])
-            if not bool(torch.isfinite(torch.frombuffer(piece, dtype=dtype)).all()):
+            piece = self._read(start, min(start + PIECE_BYTES, spec.end))
+            if not bool(torch.isfinite(piece.view(dtype)).all()):
                 raise self._not_finite(name)
-            yield memoryview(piece)
+            yield piece.numpy().data
 
     def _not_finite(self, name: str) -> InputError:
         return InputError(
@@ -103,17 +143,30 @@ class Adapter:
         import torch
 
         dtype = getattr(torch, TORCH_NAMES[spec.dtype])
-        if spec.start % ITEM_BYTES[spec.dtype]:  # legal in the format, not for a processor
-            raw = torch.frombuffer(bytearray(self._map[spec.start : spec.end]), dtype=dtype)
-        else:
-            count = (spec.end - spec.start) // ITEM_BYTES[spec.dtype]
-            raw = torch.frombuffer(self._map, dtype=dtype, count=count, offset=spec.start)
-        # A copy in any case: sums must not depend on where the file happens to be mapped.
-        tensor = raw.reshape(spec.shape).to(torch.float32, copy=True)
+        stored = self._read(spec.start, spec.end).view(dtype).reshape(spec.shape)
+        tensor = stored.to(torch.float32)
         largest = magnitude(tensor)
         if not math.isfinite(largest):
             raise self._not_finite(name)
         return tensor, largest
+
+    def _read(self, start: int, end: int) -> torch.Tensor:
+        """The file's bytes [start, end), in memory of their own. Raises InputError for fewer."""
+        import torch
+
+        opened = self._opened
+        buffer = torch.empty(end - start, dtype=torch.uint8)
+        view, done = buffer.numpy().data, 0
+        while done < len(view):
+            try:
+                count = os.preadv(opened.file.fileno(), [view[done:]], start + done)
+            except OSError as error:
+                what = f"cannot be read: {error.strerror}"
+                raise InputError(what, where=str(self.header.weights)) from error
+            if not count:  # somebody shortened it
+                raise self._changed()
+            done += count
+        return buffer
 
     def __enter__(self) -> Adapter:
         return self
@@ -124,8 +177,7 @@ class Adapter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Unmapped with its last view, and not before: a tensor holds the map, but does not lock it.
-        del self._map
+        del self._opened
 
 
 def open_adapter(folder: Path | str | AdapterHeader) -> Adapter:

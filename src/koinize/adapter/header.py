@@ -6,15 +6,17 @@ Everything that would make a merge wrong is refused here rather than ignored: an
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from koinize.adapter.scales import Scales
-from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
+from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_file
+from koinize.digest import bytes_digest
 from koinize.errors import InputError
+from koinize.files import LARGEST_TEXT, Stamp, parse_json, read_bytes
+from koinize.shown import line, without_secrets
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -48,11 +50,22 @@ HARMLESS = frozenset((
     "use_rslora",
 ))
 # fmt: on
+TASK_TYPES = (
+    "CAUSAL_LM",
+    "FEATURE_EXTRACTION",
+    "QUESTION_ANS",
+    "SEQ_2_SEQ_LM",
+    "SEQ_CLS",
+    "TOKEN_CLS",
+)  # fmt: skip
 # Initialisations that replace W by a residual: the saved B A belongs on that residual.
 RESIDUAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 # Names are cut at all their dots and compared, which a file that is made for it could draw out.
 LONGEST_NAME = 1000
+MOST_WHOLE_MODULES = 100
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+LONGEST_TEXT = 4096  # of a base model's name, which may be a path
 TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 
 
@@ -74,6 +87,7 @@ class AdapterHeader:
     """Everything about an adapter that can be known without reading a tensor.
 
     saved: the tensors, by their names in the file, of the whole modules in `modules_to_save`.
+    config_digest: of the bytes of the configuration that was read. stamp: of the weights' file.
     """
 
     folder: Path
@@ -86,6 +100,8 @@ class AdapterHeader:
     warnings: tuple[str, ...]
     modules_to_save: tuple[str, ...] = ()
     saved: Mapping[str, TensorSpec] = field(default_factory=dict)
+    config_digest: str = ""
+    stamp: Stamp = ()
 
     @property
     def weights(self) -> Path:
@@ -100,11 +116,12 @@ def read_header(folder: Path | str) -> AdapterHeader:
     biases, whole saved modules, adapted embeddings or convolutions, pickles, broken files.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    content = _read(folder)
+    config = _parse(folder / CONFIG_FILE, content)
     if not (folder / WEIGHTS_FILE).is_file():
         raise _no_weights(folder)
     whole = _modules_to_save(folder, config)
-    specs = read_tensor_specs(folder / WEIGHTS_FILE)
+    specs, stamp = read_tensor_file(folder / WEIGHTS_FILE)
     saved = _saved(folder, whole, specs)
     modules = _modules(folder, config, {n: spec for n, spec in specs.items() if n not in saved})
     return AdapterHeader(
@@ -118,6 +135,8 @@ def read_header(folder: Path | str) -> AdapterHeader:
         warnings=_warnings(config),
         modules_to_save=whole,
         saved=saved,
+        config_digest=bytes_digest(content),
+        stamp=stamp,
     )
 
 
@@ -137,25 +156,63 @@ def _no_weights(folder: Path) -> InputError:
     )
 
 
-def _read_config(folder: Path) -> dict[str, object]:
+def _read(folder: Path) -> bytes:
+    """The configuration's bytes."""
     path = folder / CONFIG_FILE
     try:
         if not folder.is_dir():
             what = "is no folder" if folder.exists() else "does not exist"
             raise InputError(what, where=str(folder), expected="a PEFT adapter folder")
-        config = json.loads(path.read_bytes().decode("utf-8"))
+        return read_bytes(path, LARGEST_TEXT)
     except FileNotFoundError:
         raise InputError(
             f"there is no {CONFIG_FILE}", where=str(folder), expected="a PEFT adapter folder"
         ) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
+
+
+def _parse(path: Path, content: bytes) -> dict[str, object]:
+    try:
+        config = parse_json(content.decode("utf-8"))
+    except ValueError as error:
         raise InputError(f"is not JSON ({type(error).__name__})", where=str(path)) from None
     if not isinstance(config, dict):
         raise InputError("is not a JSON object", where=str(path))
+    _refuse_texts(path, config)
     _refuse(path, config)
     return config
+
+
+def _refuse_texts(path: Path, config: Mapping[str, object]) -> None:
+    """Refuse what no file could hold again, and a task that PEFT does not have."""
+    for text in _texts(config):
+        if HALF_CHARACTER.search(text):
+            raise InputError(
+                f"holds half a character (a lone surrogate) in '{text}'",
+                where=str(path),
+                expected="text that can be written as UTF-8",
+            )
+    for key in ("base_model_name_or_path", "revision"):
+        if len(text := _text(config, key) or "") > LONGEST_TEXT:
+            what = f"{key} has {len(text)} characters"
+            raise InputError(what, where=str(path), expected=f"at most {LONGEST_TEXT}")
+    if (task := config.get("task_type")) is not None and task not in TASK_TYPES:
+        what = f"task_type is {task!r}"
+        raise InputError(what, where=str(path), expected=f"one of {', '.join(TASK_TYPES)}")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a JSON value, keys among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield key
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
 
 
 def _refuse(path: Path, config: Mapping[str, object]) -> None:
@@ -193,16 +250,16 @@ def _warnings(config: Mapping[str, object]) -> tuple[str, ...]:
     init = config.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(RESIDUAL_INITS):
         return (
-            f"saved with init_lora_weights '{init}': it and its merge belong on the residual base "
-            "model that this initialisation made; to merge it for the plain base, save it with "
-            "path_initial_model_for_weight_conversion",
+            f"saved with init_lora_weights '{line(init)}': it and its merge belong on the residual "
+            "base model that this initialisation made; to merge it for the plain base, save it "
+            "with path_initial_model_for_weight_conversion",
         )
     return ()
 
 
 def _text(config: Mapping[str, object], key: str) -> str | None:
     value = config.get(key)
-    return value if isinstance(value, str) else None
+    return without_secrets(value) if isinstance(value, str) else None
 
 
 def _target_modules(config: Mapping[str, object]) -> tuple[str, ...] | str | None:
@@ -224,6 +281,10 @@ def _modules_to_save(folder: Path, config: Mapping[str, object]) -> tuple[str, .
             where=str(folder / CONFIG_FILE),
             expected="a list of module names",
         )
+    if len(names) > MOST_WHOLE_MODULES:
+        what = f"modules_to_save names {len(names)} modules"
+        where = str(folder / CONFIG_FILE)
+        raise InputError(what, where=where, expected=f"at most {MOST_WHOLE_MODULES}")
     return tuple(sorted(set(names)))
 
 
@@ -270,10 +331,18 @@ def _modules(
                 where=where,
                 expected=f"at most {LONGEST_NAME}",
             )
-        found = TENSOR_NAME.fullmatch(name)
+        found = TENSOR_NAME.fullmatch(name) if name.isprintable() else None
         if found is None:
             raise _unusable(name, where)
-        sides.setdefault(found[1], {})[found[2]] = spec
+        module, side = found.groups()
+        if side in (factors := sides.setdefault(module, {})):
+            raise InputError(
+                f"module '{module}' has two tensors for lora_{side}, and nothing says which counts",
+                where=where,
+                expected=f"either lora_{side}.weight or lora_{side}.default.weight",
+                remedy="save the adapter again",
+            )
+        factors[side] = spec
     if not sides:
         raise InputError("holds no LoRA factors", where=where)
     scales = Scales(folder / CONFIG_FILE, config, sorted(sides))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from types import TracebackType
 
 from koinize.digest import file_digest, piecewise
 from koinize.errors import InputError
+from koinize.files import Stamp, open_regular, stamp
 
 ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -26,8 +28,10 @@ ITEM_BYTES = {
 # What the arithmetic accepts; other tensors of a file may only be passed by.
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 FORMAT_NAMES = {name: tag for tag, name in TORCH_NAMES.items()}
-LARGEST_HEADER = 100_000_000  # the format's own limit, in bytes
+LARGEST_HEADER = 1 << 25  # bytes; 40,000 tensors take a fifth of it
 LENGTH_BYTES = 8
+MOST_DIMENSIONS = 16
+LARGEST_COUNT = 1 << 53  # of entries or bytes; beyond it a product of sizes takes its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,15 @@ class TensorSpec:
 
 def read_tensor_specs(path: Path) -> dict[str, TensorSpec]:
     """Every tensor's place in a safetensors file, by name. Raises InputError for a broken file."""
+    return read_tensor_file(path)[0]
+
+
+def read_tensor_file(path: Path) -> tuple[dict[str, TensorSpec], Stamp]:
+    """The same, and the stamp of the file that was read."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
+            size = status.st_size
             head = file.read(LENGTH_BYTES)
             if len(head) < LENGTH_BYTES:
                 raise _broken(path, f"it has {size} bytes, less than a header")
@@ -59,7 +69,7 @@ def read_tensor_specs(path: Path) -> dict[str, TensorSpec]:
     start = LENGTH_BYTES + length
     specs = {name: _spec(path, name, entry, start) for name, entry in entries.items()}
     _check_layout(path, specs.values(), start, size)
-    return specs
+    return specs, stamp(status)
 
 
 def _broken(path: Path, reason: str) -> InputError:
@@ -90,7 +100,8 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _spec(path: Path, name: str, entry: object, start: int) -> TensorSpec:
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [first, last]}:
-            if not all(_is_count(number) for number in [*shape, first, last]):
+            counts = [*shape, first, last]
+            if len(shape) > MOST_DIMENSIONS or not all(map(_is_count, counts)):
                 raise _broken(path, f"tensor '{name}' has a shape or offset that is no count")
         case _:
             raise _broken(path, f"tensor '{name}' lacks dtype, shape or data_offsets")
@@ -106,7 +117,7 @@ def _spec(path: Path, name: str, entry: object, start: int) -> TensorSpec:
 
 
 def _is_count(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
+    return type(number) is int and 0 <= number <= LARGEST_COUNT
 
 
 def _check_layout(path: Path, specs: Iterable[TensorSpec], start: int, size: int) -> None:

@@ -5,11 +5,11 @@ A card holds no date and no path, so that the same merge writes the same bytes a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
 from koinize.merge.recipe import shortest_decimal
+from koinize.shown import json_text, markdown
 
 # What `koinize verify` reads again: tables, by their first line.
 INPUTS = "| language | weight | adapter (SHA-256) |"
@@ -34,11 +34,13 @@ def render_card(
     settings: Mapping[str, object],
     inputs: Iterable[tuple[str, float, str]],
     outcome: Sequence[str],
+    notes: Sequence[str],
     errors: Iterable[tuple[str, int, float]],
     files: Mapping[str, str],
 ) -> str:
     """README.md with YAML front matter.
 
+    outcome: lines of ours in Markdown; notes: text that may quote an input.
     inputs: (language, weight, digest); errors: (module, rank, relative Frobenius error); files:
     the digests of the folder's other files, by name.
     """
@@ -47,16 +49,17 @@ def render_card(
         *(f"{key}: {_yaml(value)}" for key, value in front.items() if value not in ("", None)),
         "---",
         "",
-        f"# {title}",
+        f"# {markdown(title)}",
         "",
         recipe,
         "",
         *(f"- {line}" for line in outcome),
+        *(f"- {markdown(note)}" for note in notes),
         "",
         INPUTS,
         "|---|---|---|",
         *(
-            f"| {language} | {shortest_decimal(weight)} | `{digest}` |"
+            f"| {markdown(language)} | {shortest_decimal(weight)} | `{digest}` |"
             for language, weight, digest in inputs
         ),
         "",
@@ -67,14 +70,14 @@ def render_card(
         "Settings:",
         "",
         "```json",
-        json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False),
+        json_text(settings, indent=2),
         "```",
         "",
         "<details><summary>Rank and relative error of every module</summary>",
         "",
         ERRORS,
         "|---|---|---|",
-        *(f"| {module} | {rank} | {error:.6f} |" for module, rank, error in errors),
+        *(f"| {markdown(module)} | {rank} | {error:.6f} |" for module, rank, error in errors),
         "",
         "</details>",
     ]
@@ -83,4 +86,4 @@ def render_card(
 
 def _yaml(value: object) -> str:
     """JSON is YAML; quoting every string keeps `no` Norwegian."""
-    return json.dumps(value, ensure_ascii=False)
+    return json_text(value)

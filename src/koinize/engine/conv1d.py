@@ -6,13 +6,13 @@ PEFT writes there what the last layer is that it adapts, and GPT-2's lm_head is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from koinize.adapter import AdapterHeader
 from koinize.engine.inspect import LAYER
 from koinize.errors import InputError
+from koinize.files import LARGEST_TEXT, parse_json, read_bytes
 
 CONFIG_FILE = "config.json"
 # The models of the transformers library that use Conv1D, and the names of these layers in all.
@@ -43,10 +43,10 @@ def transposed_modules(
 def _library_types(base: Path) -> set[str]:
     """The `model_type` of a model and of its parts; none if unknown, or with code of its own."""
     try:
-        config = json.loads((base / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = parse_json(read_bytes(base / CONFIG_FILE, LARGEST_TEXT))
         own_code = isinstance(config, dict) and "auto_map" in config
         return set() if own_code else set(_model_types(config))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return set()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_spec
 from koinize.engine.conv1d import transposed_modules
 from koinize.engine.workers import worker_pool
 from koinize.errors import InputError, StepError, nearest
+from koinize.files import LARGEST_TEXT, parse_json, read_bytes
 from koinize.store import NewFolder, refuse_existing
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -59,11 +59,14 @@ def fuse_adapter(
     header, base = read_header(adapter), Path(base)
     refuse_existing(Path(out))
     files = _weight_files(base)
-    plan = _plan(header, base, _tensors(base, files))
+    tensors = _tensors(base, files)
+    plan = _plan(header, base, tensors)
     try:
         with closing(NewFolder(out)) as draft, Adapter(header) as opened:
             _copy(base, draft.folder, files)
+            _refuse_changes(base, draft.folder, files, tensors)
             lost, total = _add_all(opened, draft.folder, plan, progress)
+            opened.refuse_changes()
             draft.commit()
     except OSError as error:
         raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
@@ -113,8 +116,8 @@ def _weight_files(base: Path) -> list[str]:
 
 def _indexed(index: Path) -> list[str]:
     try:
-        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        files = set(parse_json(read_bytes(index, LARGEST_TEXT))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
         files = {None}
     if not all(isinstance(name, str) for name in files):
         raise InputError("is not an index of weights", where=str(index))
@@ -191,6 +194,12 @@ def _copy(base: Path, draft: Path, weights: list[str]) -> None:
     names = {path.name for path in base.iterdir() if path.is_file() and _belongs(path)}
     for name in sorted(names | set(weights)):
         shutil.copyfile(base / name, draft / name)
+
+
+def _refuse_changes(base: Path, copy: Path, files: list[str], tensors: Tensors) -> None:
+    """Raise InputError if what was copied has not the tensors that were planned with."""
+    if _tensors(copy, files) != tensors:
+        raise InputError("changed while it was read", where=str(base), remedy="run again")
 
 
 def _belongs(path: Path) -> bool:

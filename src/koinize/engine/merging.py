@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from koinize.adapter import AdapterHeader, AdapterWriter
-from koinize.adapter.header import CONFIG_FILE
-from koinize.digest import digest, file_digest
+from koinize.adapter import AdapterHeader, AdapterWriter, open_adapter
 from koinize.engine.card import render_card
 from koinize.engine.device import merge_device
 from koinize.engine.memory import byte_count, modules_at_once
 from koinize.engine.plan import plan_merge
-from koinize.engine.stream import MergeStream
+from koinize.engine.stream import MergeStream, identity
 from koinize.engine.workers import worker_pool
 from koinize.errors import StepError
 from koinize.merge.recipe import RECIPES, MergeSettings, merge_settings
+from koinize.shown import code
 from koinize.store import refuse_existing
 
 NOTABLE_ERROR = 0.1
@@ -87,8 +86,8 @@ class MergeReport:
     def _odd_inputs(self) -> Iterator[str]:
         """Adapters that are the same one, and weights that a mean can hardly be divided by."""
         languages: dict[str, list[str]] = {}
-        for language, identity in self.inputs.items():
-            languages.setdefault(identity, []).append(language)
+        for language, digest in self.inputs.items():
+            languages.setdefault(digest, []).append(language)
         for same in languages.values():
             if same[1:]:
                 yield f"{', '.join(same)} are one and the same adapter"
@@ -152,7 +151,8 @@ def merge_adapters(
     card: more keys for the front matter of the model card, for example {"license": "apache-2.0"}.
 
     Raises InputError (or ManyErrors) for adapters or settings that cannot be merged, before a
-    tensor is read; StepError if the output cannot be written. `out` exists only after success.
+    tensor is read, and for one that changed while it was; StepError if the output cannot be
+    written. `out` exists only after success.
     """
     started = time.monotonic()
     chosen = settings if settings is not None else merge_settings(**options)
@@ -162,19 +162,20 @@ def merge_adapters(
     limit = None if max_memory is None else byte_count(max_memory)
     ahead = modules_at_once(headers, chosen, limit, max(1, threads), place.type == "cpu")
     with worker_pool(threads) as pool:
-        inputs = dict(zip(headers, pool.map(adapter_digest, headers.values()), strict=True))
         try:
             merged = MergeStream(headers, chosen, pool, ahead, place)
             saved = next(iter(headers.values())).saved
             dtype = written_dtype(headers, chosen)
             writer = AdapterWriter(out, merged.shapes(), dtype=dtype, saved=saved)
             with merged, writer:
+                inputs = merged.digests()
                 merged.check_saved()
                 modules = _write(merged, writer, progress)
                 merged.copy_saved(writer)
                 notes = _notes(headers)
                 if place.type != "cpu":
                     notes += (f"Computed on {place.type}: other bytes than on a CPU.",)
+                merged.refuse_changes()
                 report = MergeReport(Path(out), chosen, dtype, modules, inputs, notes)
                 writer.finish(
                     headers.values(),
@@ -187,12 +188,8 @@ def merge_adapters(
 
 def adapter_digest(header: AdapterHeader) -> str:
     """The identity of an adapter: its weights and its configuration, not its place."""
-    return digest(
-        {
-            "config": file_digest(header.folder / CONFIG_FILE),
-            "weights": file_digest(header.weights),
-        }
-    )
+    with open_adapter(header) as adapter:
+        return identity(adapter)
 
 
 def _notes(headers: Mapping[str, AdapterHeader]) -> tuple[str, ...]:
@@ -222,7 +219,7 @@ def _card(
     return render_card(
         front,
         title=f"Merged adapter: {', '.join(headers)}",
-        recipe=f"`{settings.describe()}`. {recipe.title} {recipe.paper}.",
+        recipe=f"{code(settings.describe())}. {recipe.title} {recipe.paper}.",
         settings=settings.model_dump(mode="json"),
         inputs=[
             (language, settings.weights.get(language, 1.0), report.inputs[language])
@@ -233,8 +230,8 @@ def _card(
             f"Lost by the change of rank: {report.error:.3%} of the Frobenius norm.",
             f"Written in {report.precision}.",
             f"vLLM: `{report.vllm_flags}`." if report.vllm_flags else "vLLM: rank above its limit.",
-            *report.notes,
         ],
+        notes=report.notes,
         errors=[(module.name, module.rank, module.error) for module in report.modules],
         files=files,
     )

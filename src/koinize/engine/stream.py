@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
 from koinize.adapter.writer import overflow
+from koinize.digest import digest
 from koinize.engine.plan import saved_conflict
 from koinize.engine.workers import in_order
 from koinize.errors import StepError
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from koinize.merge.approximation import Approximation
 
 T = TypeVar("T")
+
+
+def identity(adapter: Adapter) -> str:
+    """Digest of an open adapter: of its weights, and of the configuration that was read with it."""
+    return digest({"config": adapter.header.config_digest, "weights": adapter.digest()})
 
 
 class MergeStream:
@@ -58,6 +64,16 @@ class MergeStream:
             wanted = self._settings.of_module(name).rank
             rank = min(rank, wanted) if isinstance(wanted, int) else rank
             yield ModuleShape(name, present[0].outputs, present[0].inputs, rank)
+
+    def digests(self) -> dict[str, str]:
+        """The identity of every open adapter, by language."""
+        found = self._pool.map(identity, self._adapters.values())
+        return dict(zip(self._adapters, found, strict=True))
+
+    def refuse_changes(self) -> None:
+        """Raise InputError if an adapter is no longer the one whose digest was taken."""
+        for adapter in self._adapters.values():
+            adapter.refuse_changes()
 
     def check_saved(self) -> None:
         """Whole modules have to be the same bytes in all adapters. Raises InputError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,12 @@ from koinize.digest import file_digest
 from koinize.engine.card import ERRORS, FILES, INPUTS, OUTCOMES, table_rows
 from koinize.engine.merging import adapter_digest, merge_adapters
 from koinize.errors import InputError, StepError
+from koinize.files import MEGABYTE, parse_json, read_bytes
 from koinize.merge.recipe import merge_settings
+from koinize.shown import markdown
 
 CARD_FILE = "README.md"
+LARGEST_CARD = 32 * MEGABYTE  # it has a line for every module
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ def verify_adapter(
 def _read_card(folder: Path) -> str:
     path = folder / CARD_FILE
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        return read_bytes(path, LARGEST_CARD).decode("utf-8") if path.is_file() else ""
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except UnicodeDecodeError:
         raise InputError(
             "is not UTF-8 text", where=str(path), expected="a card that koinize wrote"
@@ -85,13 +89,13 @@ def _read_card(folder: Path) -> str:
 def _unnamed_inputs(adapters: Mapping[str, Path | str], card: str) -> list[str]:
     stated = table_rows(card, INPUTS)
     found = {name: adapter_digest(read_header(path)) for name, path in sorted(adapters.items())}
-    missing = sorted(stated.keys() - found.keys())
+    missing = sorted(stated.keys() - set(map(markdown, found)))
     return [
         f"the card also names '{language}', whose folder was not given" for language in missing
     ] + [
         f"the card does not name '{language}' with digest {identity}"
         for language, identity in found.items()
-        if f"`{identity}`" not in stated.get(language, "")
+        if f"`{identity}`" not in stated.get(markdown(language), "")
     ]
 
 
@@ -117,8 +121,8 @@ def _repeated(
 def _stated_settings(folder: Path, card: str) -> dict[str, object]:
     _, fence, rest = card.partition("```json\n")
     try:
-        settings = json.loads(rest.partition("```")[0])
-    except (ValueError, RecursionError):
+        settings = parse_json(rest.partition("```")[0])
+    except ValueError:
         settings = None
     if not fence or not isinstance(settings, dict):
         raise InputError(

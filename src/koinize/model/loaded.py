@@ -11,15 +11,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from koinize.adapter import read_header
 from koinize.errors import InputError, StepError
 from koinize.model.encoding import Encoder
+from koinize.model.plain import Untouched, put_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -87,6 +89,7 @@ class Loaded:
     device: torch.device
     name: str
     revision: str | None
+    untouched: Untouched = field(default_factory=Untouched)
 
     @property
     def backbone(self) -> PreTrainedModel:
@@ -202,22 +205,22 @@ def _check_head(model: PreTrainedModel, head: LogitHead, device: torch.device) -
 def with_adapter(loaded: Loaded, folder: Path | str | None) -> Iterator[Loaded]:
     """Puts a PEFT adapter on the base for a while; None means the bare base.
 
-    The factors take the base's dtype and stay beside its weights, never merged into them:
-    leaving restores the base bit for bit. Raises InputError when PEFT refuses the folder.
+    The factors take the base's dtype and stay beside its weights, never merged into them: leaving
+    restores the base bit for bit. Raises InputError when the folder does not fit the base, and
+    StepError where the base's own weights are not as they were.
     """
+    loaded.untouched.note(loaded.model, ())
     if folder is None:
         yield loaded
         return
-    from peft import PeftModel
-
+    layers = [one for one in read_header(folder).modules if _has(loaded.model, one)]
+    loaded.untouched.note(loaded.model, layers)
     try:
         with warnings.catch_warnings():
             # Tensors that find no module would leave zeros behind and a warning only.
             warnings.filterwarnings("error", message=".*missing adapter keys.*")
-            peft_model = PeftModel.from_pretrained(
-                loaded.model, str(folder), autocast_adapter_dtype=False, local_files_only=True
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, UserWarning) as error:
+            peft_model = put_on(loaded.model, folder)
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, UserWarning) as error:
         _strip(loaded.model)
         raise InputError(
             f"cannot be put on base model '{loaded.name}': {error}",
@@ -229,6 +232,15 @@ def with_adapter(loaded: Loaded, folder: Path | str | None) -> Iterator[Loaded]:
         yield loaded
     finally:
         peft_model.unload()
+        loaded.untouched.check(loaded.model, layers)
+
+
+def _has(model: PreTrainedModel, name: str) -> bool:
+    try:
+        model.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
 
 
 def _strip(model: PreTrainedModel) -> None:

@@ -1,0 +1,109 @@
+"""A stored adapter on a base model as plain factors, and the proof that the base stays the base.
+
+A PEFT configuration may ask for much when it is loaded: to rewrite the base's weights (PiSSA,
+OLoRA, CorDA), to import a module, to match regular expressions. Nothing of it is obeyed here. The
+folder is read as merging reads it, and PEFT is told the modules, their ranks and their scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from koinize.adapter import AdapterHeader, read_header
+from koinize.adapter.scales import own_keys
+from koinize.errors import StepError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+ADAPTER = "default"
+
+
+def put_on(model: PreTrainedModel, folder: Path | str) -> PeftModel:
+    """The model with the adapter's factors beside its layers, in the layers' own dtype.
+
+    Raises InputError for a folder that merging would refuse; whatever PEFT raises, a UserWarning
+    for a tensor without its module among it, where the shapes are those of another base.
+    """
+    from peft import PeftModel
+
+    header = read_header(folder)
+    config = plain_config(header)
+    peft_model = PeftModel.from_pretrained(
+        model, str(folder), config=config, autocast_adapter_dtype=False, local_files_only=True
+    )
+    layers = peft_model.base_model.model
+    for name, module in header.modules.items():
+        layers.get_submodule(name).scaling[ADAPTER] = module.scale
+    return peft_model
+
+
+def plain_config(header: AdapterHeader) -> LoraConfig:
+    """What PEFT has to know to make room for the factors, and nothing that it could act on."""
+    from peft import LoraConfig
+
+    keys = own_keys(header.modules)
+    ranks = {keys[name]: module.rank for name, module in header.modules.items()}
+    return LoraConfig(
+        r=max(ranks.values()),
+        rank_pattern=ranks,
+        target_modules=sorted(header.modules),
+        modules_to_save=list(header.modules_to_save) or None,
+        fan_in_fan_out=header.fan_in_fan_out,
+        init_lora_weights=False,
+        inference_mode=True,
+    )
+
+
+class Untouched:
+    """The layers that adapters were put on, each with a checksum from before the first one."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, int] = {}
+        self.changed: list[str] = []
+
+    def note(self, model: nn.Module, names: Iterable[str]) -> None:
+        """Remember these layers' weights as they are. Raises StepError after a change."""
+        self._refuse()
+        fresh = [name for name in names if name not in self.sums]
+        self.sums |= checksums(model, fresh)
+
+    def check(self, model: nn.Module, names: Iterable[str]) -> None:
+        """Raise StepError, now and from now on, where one of these layers has other weights."""
+        found = checksums(model, names)
+        self.changed += sorted(name for name in found if found[name] != self.sums[name])
+        self._refuse()
+
+    def _refuse(self) -> None:
+        if self.changed:
+            raise StepError(
+                "the base model's own weights changed while an adapter was on it",
+                where=self.changed[0],
+                remedy="run again: nothing more is computed on it in this process",
+            )
+
+
+def checksums(model: nn.Module, names: Iterable[str]) -> dict[str, int]:
+    """The sums of the parameters' bits, as whole numbers modulo 2^64, by the layers' names.
+
+    It takes what reading the weights once takes: a sum that costs more would be left out by
+    somebody, and an accident, or a library that rewrites weights, does not aim at this one.
+    """
+    parts = {
+        name: [_sum(parameter) for parameter in model.get_submodule(name).parameters()]
+        for name in names
+    }
+    return {name: hash(tuple(map(int, sums))) for name, sums in parts.items()}
+
+
+def _sum(parameter: Tensor) -> Tensor:
+    data = parameter.detach().contiguous().reshape(-1).view(torch.uint8)
+    data = data.clone() if data.storage_offset() % 8 else data
+    words = len(data) // 8 * 8
+    return data[:words].view(torch.int64).sum() + data[words:].sum()
