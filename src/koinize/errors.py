@@ -6,6 +6,8 @@ interrupted.
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import PurePath
@@ -106,11 +108,56 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The remedy for a mistyped name: the nearest known one, or the list of all of them."""
     names = sorted(known)
     if near := nearest(word, names):
-        return f"did you mean '{near}'?"
+        return _asked(word, near)
     return f"choose one of: {', '.join(names)}" if names else "none is known here"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known name that a mistyped one most likely stands for; empty if none is near."""
-    near = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    names = sorted(known)
+    if alike := [name for name in names if _look(name) == _look(word)]:
+        return alike[0]
+    near = get_close_matches(word, names, n=1, cutoff=0.6)
     return near[0] if near else ""
+
+
+def perhaps(word: str, known: Iterable[str]) -> str:
+    """The remedy where the known names are told anyway: the nearest one, if one is near."""
+    near = nearest(word, known)
+    return _asked(word, near) if near else ""
+
+
+def _asked(word: str, near: str) -> str:
+    """Whether the near name was meant; in code points, where the eye sees no difference."""
+    asked = f"did you mean '{near}'?"
+    if word == near or _look(word) != _look(near):
+        return asked
+    more, less = Counter(word) - Counter(near), Counter(near) - Counter(word)
+    if not more and not less:  # the same characters in another order
+        return asked
+    if not less:
+        return f"{asked} It has {_code_points(more)} too many"
+    return f"{asked} It has {_code_points(more) or 'nothing'} where {_code_points(less)} belongs"
+
+
+def _look(word: str) -> str:
+    """Equal for words that look the same: composed or not, with invisible characters or without."""
+    visible = (
+        one for one in word if one.isspace() or unicodedata.category(one) not in ("Cf", "Cc")
+    )
+    return " ".join(unicodedata.normalize("NFKC", "".join(visible)).split()).translate(_TWINS)
+
+
+def _code_points(characters: Iterable[str]) -> str:
+    return ", ".join(f"U+{ord(one):04X} {unicodedata.name(one, '(no name)')}" for one in characters)
+
+
+_CYRILLIC = (
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u04bb\u0410"
+    "\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406\u0408\u0405"
+)
+_GREEK = (
+    "\u03bf\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
+)
+_TWINS = str.maketrans(_CYRILLIC + _GREEK, "aeopcyxijsdhABEKMHOPCTXIJS" + "oABEZHIKMNOPTYX")
+"""Cyrillic and Greek letters, and the Latin ones that look like them."""

@@ -396,6 +396,7 @@ def test_only_lines_can_be_added_to(call: Call, small: Small) -> None:
     assert call("update", "de", "--append", file) == (
         2,
         "",
-        "koinize: data/de.train.csv rows can only be added to a .jsonl file; change it there; "
+        "koinize: data/de.train.csv rows can only be added to a .jsonl file in UTF-8 with "
+        "one object per line; change it there; "
         "`koinize plan` sees that by itself\n",
     )

@@ -122,10 +122,11 @@ def test_a_list_in_csv(tmp_path):
 
 def test_what_stands_between():
     quoted = re.findall(r"`\"(.*?)\"`", PAGE[PAGE.index("### What stands between") :])
-    latin, answer, japanese, next_answer = quoted[:4]
+    latin, answer, japanese, next_answer, korean, last_answer = quoted[:6]
     generate = tasks.get("generate")
+    pairs = (latin, answer.rstrip(", .")), (japanese, next_answer), (korean, last_answer)
 
-    for prompt, target in ((latin, answer.rstrip(", .")), (japanese, next_answer)):
+    for prompt, target in pairs:
         task = generate.model_validate({"prompt": f"{{text}}{prompt}"})
         row = Row({"text": "x", "target": target.strip()}, "f:1")
         assert task.examples([row], "en")[0].target == target

@@ -112,6 +112,7 @@ def test_a_path_may_leave_the_root_or_be_absolute(root):
 
 
 OBJECT = "expected one JSON object per line"
+WHOLE = "expected an array of objects, or one object per line"
 PLAIN = "expected text, a number, true, false, null, or a list or object of these"
 
 
@@ -148,7 +149,8 @@ PLAIN = "expected text, a number, true, false, null, or a list or object of thes
         (
             "e.jsonl",
             b'{"a": "x"}\n{"a": "\xe9"}\n',
-            "data/e.jsonl:2 byte 0xe9 is not UTF-8; save the file as UTF-8",
+            "data/e.jsonl:2 byte 0xe9 is not UTF-8; save the file as UTF-8, such as by "
+            "iconv -f WINDOWS-1252 -t UTF-8 'data/e.jsonl' > NEW",
         ),
         (
             "e.csv",
@@ -176,7 +178,52 @@ PLAIN = "expected text, a number, true, false, null, or a list or object of thes
             "e.txt",
             "x",
             "data/e.txt the format '.txt' is unknown; "
-            "expected .jsonl, .csv, .parquet or hf:owner/name#split",
+            "expected .jsonl, .json, .csv, .tsv, .parquet or hf:owner/name#split",
+        ),
+        (
+            "e.csv.gz",
+            b"\x1f\x8b",
+            "data/e.csv.gz the format '.gz' is unknown; expected .jsonl, .json, .csv, .tsv, "
+            ".parquet or hf:owner/name#split; gunzip --keep 'data/e.csv.gz'",
+        ),
+        (
+            "e.jsonl",
+            '{"a": 1}'.encode("utf-16-le"),
+            "data/e.jsonl it holds zero bytes, as UTF-16 without its mark does; "
+            "iconv -f UTF-16LE -t UTF-8 'data/e.jsonl' > NEW",
+        ),
+        (
+            "e.csv",
+            b"\xff\xfea",
+            "data/e.csv it begins as UTF-16 does and is not: truncated data; "
+            "save the file as UTF-8",
+        ),
+        (
+            "e.json",
+            '[\n  {"a": 1},\n  {"a": 2,}\n]\n',
+            "data/e.json:3 it is not JSON: {reason}; " + WHOLE,
+        ),
+        (
+            "e.json",
+            '[\n  {"a": 1},\n  7\n]',
+            f"data/e.json:3 here is something that is no object; {WHOLE}",
+        ),
+        ("e.json", '[\n  {"a": 1}\n', f"data/e.json:2 the array has no end; {WHOLE}"),
+        (
+            "e.json",
+            '[{"a": 1}]\n\n{"a": 2}',
+            f"data/e.json:3 there is more after the array; {WHOLE}",
+        ),
+        ("e.json", "[]", "data/e.json there are no rows here; expected at least one row"),
+        (
+            "e.jsonl",
+            '{\n  "a": 1,\n  "b" 2\n}',
+            f"data/e.jsonl:3 it is not JSON: Expecting ':' delimiter at column 7; {WHOLE}",
+        ),
+        (
+            "e.jsonl",
+            '{\n "a": 1,\n "a": 2}',
+            f"data/e.jsonl:1 it is not JSON: the key 'a' appears twice; {WHOLE}",
         ),
     ],
 )
@@ -189,6 +236,58 @@ def test_what_cannot_be_read_is_said(root, name, content, expected):
         assert said.endswith(after)
     else:
         assert said == expected
+
+
+@given(
+    rows=st.lists(
+        st.dictionaries(printable, json_values, min_size=1, max_size=3), min_size=1, max_size=5
+    ),
+    indent=st.sampled_from([None, 0, 2]),
+    array=st.booleans(),
+    name=st.sampled_from(["a.json", "a.jsonl"]),
+)
+def test_json_over_many_lines_gives_back_what_json_wrote(
+    rows, indent, array, name, tmp_path_factory
+):
+    root = tmp_path_factory.mktemp("json")
+    texts = [json.dumps(row, ensure_ascii=False, indent=indent) for row in rows]
+    text = "[\n" + ",\n".join(texts) + "]\n" if array else "\n".join(texts)
+    (root / name).write_text(text, encoding="utf-8", newline="\n")
+
+    read = read_rows(name, root)
+
+    assert [row.columns for row in read] == rows
+    first = array + 1
+    starts = [first + sum(text.count("\n") + 1 for text in texts[:n]) for n in range(len(rows))]
+    assert [row.where for row in read] == [f"{name}:{line}" for line in starts]
+
+
+def test_a_field_may_be_longer_than_pythons_reader_expects(root):
+    long = "word " * 40_000
+    (root / "x.csv").write_text(f"text,label\n{long},a\n")
+
+    assert [row.columns for row in read_rows("x.csv", root)] == [{"text": long, "label": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("a.csv", ","), ("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", "\t")]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_what_spreadsheets_write(root, name, delimiter, encoding):
+    buffer = io.StringIO(newline="")
+    rows = [["text", "a; b\tc"], ['1,5; "2"\t3', "日本\n語"]]
+    csv.writer(buffer, delimiter=delimiter).writerows(rows)
+    (root / name).write_bytes(buffer.getvalue().encode(encoding))
+
+    (row,) = read_rows(name, root)
+
+    assert [list(row.columns), list(row.columns.values())] == rows
+
+
+def test_a_single_column_needs_no_delimiter(root):
+    (root / "a.csv").write_text("text\none; two\n")
+
+    assert [row.columns for row in read_rows("a.csv", root)] == [{"text": "one; two"}]
 
 
 def test_too_deep_a_line_is_an_error_of_that_line(root):

@@ -195,7 +195,8 @@ def test_one_mistake_after_the_tasks(refused, good, added, message):
         ('"{text}"', '{de: "{text}"}', "6:3 tasks.mood: there is no prompt for language 'en'; "
             "expected one for every language; there is one for de; add 'en: ...' under prompt"),
         ('"{text}"', '"{text}", options: x', "6:65 unknown key 'options' in tasks.mood; choose "
-            "one of: data, key, kind, labels, margins, metrics, prompt, target, verbalizers"),
+            "one of: answers, data, key, kind, labels, margins, metrics, prompt, target, "
+            "verbalizers"),
         ('"{text}"', '"{text}", verbalizer: {}', "6:65 unknown key 'verbalizer' in tasks.mood; "
             "did you mean 'verbalizers'?"),
         ('"{text}"', '"{text}", metrics: [acc]', "6:75 tasks.mood.metrics[0]: unknown metric "

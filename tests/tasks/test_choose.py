@@ -85,10 +85,56 @@ def test_the_ways_to_write_an_answer(answer, right):
 
 
 @pytest.mark.parametrize(
-    ("answer", "right"), [("A", "A"), ("B", "B"), ("1", "1"), (1, "A"), ("0", "C"), ("D", "1")]
+    ("answer", "right"), [("A", "A"), ("B", "B"), ("1", "1"), (1, "1"), ("0", "C"), ("D", "1")]
 )
 def test_the_text_of_an_option_counts_before_its_letter_or_index(answer, right):
     assert example(asked(answer, ["C", "A", "B", "1"])).target == f" {right}"
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "right"),
+    [
+        ([2, 5, 7], 2, "2"),
+        ([2, 5, 7], 0, "2"),
+        ([1, 0], 0, "0"),
+        ([1914, 1939], 1914, "1914"),
+        ([1, 1.0], 1.0, "1.0"),
+        (["1.50", "2.5"], 2.5, "2.5"),
+        (["1.50", "2.5"], "1.5", "1.50"),
+        (["10", "20"], 10.0, "10"),
+        (["nan", "B"], "B", "B"),
+    ],
+)
+def test_the_text_of_a_number_counts_before_its_place(options, answer, right):
+    assert example(asked(answer, options)).target == f" {right}"
+
+
+def test_an_answer_that_may_be_two_options_is_refused():
+    rows = [Row(asked(1, ["1.0", "7"]), "f:1"), Row(asked("2", ["2.0", "2.00"]), "f:2")]
+
+    with pytest.raises(ManyErrors) as caught:
+        TASK.examples(rows, "en")
+
+    expected = "expected an option's text, a letter from A to B, or an index from 0 to 1"
+    assert str(caught.value).splitlines() == [
+        f"f:1 the column 'answer' holds '1', which may be more than one of the options; {expected}",
+        f"f:2 the column 'answer' holds '2', which may be more than one of the options; {expected}",
+    ]
+
+
+def test_a_file_of_indexes_cannot_mean_a_text_once():
+    """Alone, [2, 5, 7] and 2 is the option 2; beside a row that can only be an index, who knows?"""
+    doubtful, by_place = Row(asked(2, [2, 5, 7]), "f:1"), Row(asked(2, [10, 20, 30]), "f:2")
+    text = Row(asked(30, [10, 20, 30]), "f:3")
+
+    assert TASK.examples([doubtful, text], "en")
+    with pytest.raises(ManyErrors) as caught:
+        TASK.examples([doubtful, by_place], "en")
+
+    assert str(caught.value) == (
+        "f:1 the column 'answer' holds '2', the text of one option and the letter or index of "
+        "another, and other rows give letters or indexes; give every row the text of its option"
+    )
 
 
 def test_columns_may_have_other_names_and_a_csv_file_its_list_as_json():

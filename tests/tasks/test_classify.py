@@ -75,7 +75,8 @@ def test_labels_outside_the_set():
     known = "which is no label of the task; expected one of: good, bad"
     assert str(caught.value).splitlines() == [
         f"en.csv:2 the column 'label' holds 'godo', {known}; did you mean 'good'?",
-        f"en.csv:3 the column 'label' holds ' good', {known}; did you mean 'good'?",
+        f"en.csv:3 the column 'label' holds ' good', {known}; did you mean 'good'? "
+        "It has U+0020 SPACE too many",
         f"en.csv:4 the column 'label' holds '7', {known}",
         "en.csv:5 there is no column 'label', which the task names; expected one of: text",
         "en.csv:6 the column 'label' holds a list; expected text or a number",

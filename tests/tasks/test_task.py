@@ -206,24 +206,121 @@ def test_messages_are_a_question_and_its_answer():
     assert (system.prompt, system.target) == ("Be brief.\n\nWhy?\n", "Because.")
 
 
+def conversation(*roles: str, content: object = "x") -> list[dict[str, object]]:
+    return [{"role": role, "content": content} for role in roles]
+
+
+LIST = "expected [{role: user, content: ...}, {role: assistant, content: ...}]"
+TURNS = "a system message first or none, then user and assistant in turns"
+TOOLS = "leave the row out: calls of tools are not learnt"
+ROLES = "expected 'system', 'user' or 'assistant'"
+
+
 @pytest.mark.parametrize(
-    "found",
+    ("found", "said"),
     [
-        "Why?",
-        [],
-        ["Why?"],
-        [{"role": "user", "content": "Why?"}],
-        [{"role": "user", "content": ["Why?"]}, {"role": "assistant", "content": "x"}],
-        [{"role": "assistant", "content": "x"}, {"role": "user", "content": "Why?"}],
-        2 * messages("Why?", "Because.")["messages"],
+        ("Why?", f"the column 'messages' holds no list; {LIST}"),
+        ([], f"the column 'messages' holds no message; {LIST}"),
+        (["Why?"], "message 1 is no object; expected {role: ..., content: ...}"),
+        (
+            conversation("user"),
+            "the last message has the role 'user'; expected 'assistant', whose answer is to be "
+            "learnt",
+        ),
+        (
+            conversation("assistant", "user"),
+            f"message 1 has the role 'assistant'; expected 'user' there: {TURNS}",
+        ),
+        (
+            conversation("user", "assistant", "system", "user", "assistant"),
+            f"message 3 has the role 'system'; expected 'user' there: {TURNS}",
+        ),
+        (
+            conversation("system", "user", "user", "assistant"),
+            f"message 3 has the role 'user'; expected 'assistant' there: {TURNS}",
+        ),
+        (
+            conversation("user", "tool", "assistant"),
+            f"message 2 has the role 'tool'; {ROLES}; {TOOLS}",
+        ),
+        (
+            conversation("developer", "user", "assistant"),
+            f"message 1 has the role 'developer'; {ROLES}; write 'system' instead",
+        ),
+        ([{"content": "x"}], f"message 1 has no role; {ROLES}"),
+        (
+            [{"role": "system", "content": None}, *conversation("user", "assistant")],
+            "message 1, of role 'system', has no content; expected text; leave the message out",
+        ),
+        (
+            [*conversation("user"), {"role": "assistant", "content": None, "tool_calls": [{}]}],
+            f"message 2, of role 'assistant', calls a tool; {TOOLS}",
+        ),
+        (
+            [*conversation("user"), {"role": "assistant"}],
+            "message 2, of role 'assistant', has no content; expected text",
+        ),
+        (
+            [{"role": "user", "content": 7}, *conversation("assistant")],
+            "message 1, of role 'user', has a content that is no text; expected text, or a list "
+            "of parts of type 'text'",
+        ),
+        (
+            conversation("user", "assistant", content=[{"type": "image", "url": "x"}]),
+            "message 1, of role 'user', has a part of type 'image'; expected parts of type 'text' "
+            "only",
+        ),
+        (
+            conversation("user", "assistant", content=["Why?"]),
+            "message 1, of role 'user', has a part of no type; expected parts of type 'text' only",
+        ),
     ],
 )
-def test_messages_of_another_form(found):
-    assert refused(generate(), {"messages": found}) == (
-        "data/en.train.jsonl:1 the column 'messages' is not one question and its answer; "
-        "expected [{role: user, content: ...}, {role: assistant, content: ...}], with a system "
-        "message first or without; make each answer of a longer conversation a row of its own"
-    )
+def test_each_fault_of_messages_has_words_of_its_own(found, said):
+    assert refused(generate(), {"messages": found}) == f"data/en.train.jsonl:1 {said}"
+
+
+def test_a_content_in_parts_is_its_texts():
+    parts = [{"type": "text", "text": "Look."}, {"type": "text", "text": "Why?"}]
+    row = {"messages": [{"role": "user", "content": parts}, *conversation("assistant")]}
+
+    assert one_example(generate(), row).prompt == "Look.\nWhy?"
+
+
+LONG = {
+    "messages": [
+        {"role": role, "content": content}
+        for role, content in [
+            ("system", "s"), ("user", "q1"), ("assistant", "a1"), ("user", "q2"),
+            ("assistant", "a2"),
+        ]
+    ]
+}  # fmt: skip
+
+
+def test_a_conversation_is_its_last_answer_after_what_came_before():
+    example = one_example(generate(), LONG)
+
+    assert example.turns == (("system", "s"), ("user", "q1"), ("assistant", "a1"), ("user", "q2"))
+    assert (example.prompt, example.target) == ("s\n\nq1\n\na1\n\nq2", " a2")
+    assert one_example(generate(), messages("Why?", "Because.")).turns == ()
+
+
+def test_all_answers_of_a_conversation_are_examples_where_the_task_says_so():
+    task = generate(answers="all")
+
+    found = task.examples([Row(LONG, "f:1")], "en")
+
+    asked = {one.target: (one.turns, one.prompt) for one in found}
+    assert asked == {
+        " a1": ((("system", "s"), ("user", "q1")), "s\n\nq1"),
+        " a2": (one_example(generate(), LONG).turns, "s\n\nq1\n\na1\n\nq2"),
+    }
+    first = {"messages": LONG["messages"][:3]}
+    rows = {("en", "train"): [Row(LONG, "f:1")], ("en", "test"): [Row(first, "g:1")]}
+    assert [(one.where, one.other) for one in task.check(rows)] == [("g:1", "f:1")]
+    assert generate().check(rows) == ()
+    assert refused(task, {"messages": conversation("user")}).count("\n") == 0
 
 
 def test_plain_columns_need_a_template():

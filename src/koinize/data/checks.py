@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from koinize.data.rows import SPLITS, Row, refuse
@@ -16,6 +19,8 @@ Place = tuple[str, str]
 Reader = Callable[[Row, str], str]
 """From a row and its language to a text."""
 SHOWN_CHARACTERS = 60
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,18})([.][0-9]{1,9})?")
+"""What is a number when it is the value of a key."""
 
 
 Kind = Literal["leak", "duplicate", "conflict"]
@@ -64,7 +69,8 @@ def check_splits(
     `text` is what a row asks and `answer` what it wants to hear. The same text, or the same value
     in the column `key`, in two splits is a leak, whatever the two languages. The same text twice in
     one split of a language is a duplicate, or a conflict where the answers differ. Texts are the
-    same when they differ in nothing but white space and Unicode composition.
+    same when they differ in nothing but white space and Unicode composition; so are keys, and
+    numbers among them also when they are written in two ways (17, 17.0, "17").
 
     Raises InputError for rows without the column `key`.
     """
@@ -75,10 +81,12 @@ def check_splits(
         for row in rows:
             seen = _Sighting(language, split, row.where, _plain(answer(row, language)))
             by_text[_plain(text(row, language))].append(seen)
-            if key is not None and row.columns.get(key) in (None, ""):
+            if key is None:
+                continue
+            if value := _key(row.columns.get(key)):
+                by_key[value].append(seen)
+            else:
                 missing.append(InputError(f"the key column '{key}' is empty", where=row.where))
-            elif key is not None:
-                by_key[str(row.columns[key])].append(seen)
     refuse(missing)
     leaks = [*_leaks(by_text, "the same text"), *_leaks(by_key, f"the same {key}")]
     return (*_one_per_pair(leaks), *_repeats(by_text))
@@ -97,6 +105,18 @@ def _place_order(item: tuple[Place, object]) -> tuple[str, int]:
 
 def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _key(value: object) -> str:
+    """A key as text; empty where there is none."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = _plain(text)
+    if not NUMBER.fullmatch(text):  # such as 007, which is a name
+        return text
+    number = Decimal(text)
+    return format(number.normalize() + 0, "f")
 
 
 def _leaks(groups: Mapping[str, Sequence[_Sighting]], what: str) -> Iterator[Finding]:

@@ -1,32 +1,50 @@
-"""Rows from .jsonl, .csv and .parquet files or from a hub; a bad row names file, line and field.
+"""Rows from text and Parquet files or from a hub; a bad row names file, line and field.
 
 All formats come down to the values that JSON knows: null, bool, number, text, list, object.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import codecs
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from koinize.data.csv_rows import TAB, csv_rows
 from koinize.data.hub import PREFIX, hub_rows
+from koinize.data.json_rows import json_rows
 from koinize.data.rows import Row, refuse
 from koinize.errors import InputError
 
-FORMATS = f".jsonl, .csv, .parquet or {PREFIX}owner/name#split"
+FORMATS = f".jsonl, .json, .csv, .tsv, .parquet or {PREFIX}owner/name#split"
+CONVERSIONS = {
+    ".gz": "gunzip --keep '{}'",
+    ".bz2": "bunzip2 --keep '{}'",
+    ".xz": "unxz --keep '{}'",
+    ".zst": "unzstd '{}'",
+    ".xlsx": "soffice --headless --convert-to csv '{}'",
+    ".xls": "soffice --headless --convert-to csv '{}'",
+    ".ods": "soffice --headless --convert-to csv '{}'",
+}
+"""The command that makes a file of a known format out of one that is not read."""
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""First bytes that say which encoding a text has; the longer first, as one begins with another."""
 
 
 def read_rows(source: str, root: Path) -> list[Row]:
     """All rows of one split, in the order of the source.
 
-    `source` is the path of a .jsonl, .csv or .parquet file, relative to `root` (the folder of the
-    specification) unless absolute, or a dataset `hf:owner/name[:config][@revision]#split`. In a
-    CSV file every value is text. `Row.where` counts the lines of text files, else rows, from 1.
+    `source` is the path of a .jsonl, .json, .csv, .tsv or .parquet file, relative to `root` (the
+    folder of the specification) unless absolute, or a dataset
+    `hf:owner/name[:config][@revision]#split`. In a CSV file every value is text. `Row.where`
+    counts the lines of text files, else rows, from 1.
 
     Raises InputError for a source that cannot be read or is empty, and ManyErrors for bad rows.
     """
@@ -50,15 +68,18 @@ def _rows_or_errors(source: str, root: Path) -> Iterator[Row | InputError]:
         return _numbered(hub_rows(source), source)
     path = root / source
     match path.suffix.lower():
-        case ".jsonl":
-            return _jsonl_rows(_text(path, source), source)
+        case ".jsonl" | ".ndjson" | ".json":
+            return json_rows(_text(path, source), source)
         case ".csv":
-            return _csv_rows(_text(path, source), source)
+            return csv_rows(_text(path, source), source)
+        case ".tsv":
+            return csv_rows(_text(path, source), source, TAB)
         case ".parquet":
             return _numbered(_parquet_rows(path, source), source)
         case suffix:
             what = f"the format '{suffix}' is unknown"
-            raise InputError(what, where=source, expected=FORMATS)
+            remedy = CONVERSIONS.get(suffix, "").format(source)
+            raise InputError(what, where=source, expected=FORMATS, remedy=remedy)
 
 
 def _numbered(mappings: Iterable[Mapping[str, object]], source: str) -> Iterator[Row]:
@@ -70,13 +91,29 @@ def _text(path: Path, source: str) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise _unreadable(error, source) from error
+    return _decoded(content, source)
+
+
+def _decoded(content: bytes, source: str) -> str:
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "")
+    if not encoding and b"\0" in content[:4]:
+        what = "it holds zero bytes, as UTF-16 without its mark does"
+        remedy = _convert("UTF-16BE" if content[0] == 0 else "UTF-16LE", source)
+        raise InputError(what, where=source, remedy=remedy)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding or "utf-8-sig")
     except UnicodeDecodeError as error:
+        if encoding:
+            what = f"it begins as {encoding.upper()} does and is not: {error.reason}"
+            raise InputError(what, where=source, remedy="save the file as UTF-8") from error
         line = content.count(b"\n", 0, error.start) + 1
         what = f"byte 0x{content[error.start]:02x} is not UTF-8"
-        remedy = "save the file as UTF-8"
+        remedy = f"save the file as UTF-8, such as by {_convert('WINDOWS-1252', source)}"
         raise InputError(what, where=f"{source}:{line}", remedy=remedy) from error
+
+
+def _convert(encoding: str, source: str) -> str:
+    return f"iconv -f {encoding} -t UTF-8 '{source}' > NEW"
 
 
 def _unreadable(error: OSError, source: str) -> InputError:
@@ -84,66 +121,6 @@ def _unreadable(error: OSError, source: str) -> InputError:
         remedy = "a path starts from the folder of koinize.yaml"
         return InputError("there is no such file", where=source, remedy=remedy)
     return InputError(f"it cannot be read: {error.strerror}", where=source)
-
-
-def _jsonl_rows(text: str, source: str) -> Iterator[Row | InputError]:
-    # Not splitlines(): JSON may hold U+2028 and its kin, which end no line of a file.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{source}:{number}"
-        try:
-            columns = json.loads(line, object_pairs_hook=_distinct)
-        except (ValueError, RecursionError) as error:
-            what = f"the line is not JSON: {error}"
-            yield InputError(what, where=where, expected="one JSON object per line")
-            continue
-        if isinstance(columns, dict):
-            yield Row(columns, where)
-        else:
-            yield InputError(
-                "the line is not an object", where=where, expected="one JSON object per line"
-            )
-
-
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    columns = dict(pairs)
-    if len(columns) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key '{twice}' appears twice")
-    return columns
-
-
-def _csv_rows(text: str, source: str) -> Iterator[Row | InputError]:
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
-    header: list[str] = []
-    line = 1
-    try:
-        for fields in reader:
-            where, line = f"{source}:{line}", reader.line_num + 1
-            if not header:
-                header = _header(fields, where)
-            elif len(fields) == len(header):
-                yield Row(dict(zip(header, fields, strict=True)), where)
-            elif fields:
-                what = f"the row has {len(fields)} fields"
-                expected = f"{len(header)}: {', '.join(header)}"
-                yield InputError(what, where=where, expected=expected)
-    except csv.Error as error:
-        # What follows an open quotation mark cannot be told apart into rows any more.
-        yield InputError(f"the row is not CSV: {error}", where=f"{source}:{line}")
-
-
-def _header(names: list[str], where: str) -> list[str]:
-    expected = "a first line of distinct column names"
-    for name in names:
-        if not name.strip():
-            raise InputError("a column has no name", where=where, expected=expected)
-        if names.count(name) > 1:
-            what = f"the column name '{name}' stands twice"
-            raise InputError(what, where=where, expected=expected)
-    return names
 
 
 def _parquet_rows(path: Path, source: str) -> list[dict[str, object]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from koinize.errors import InputError, ManyErrors
+from koinize.errors import InputError, ManyErrors, perhaps
 
 SPLITS = ("train", "dev", "test")
 SHOWN_ERRORS = 20
@@ -33,10 +32,5 @@ def refuse(errors: Sequence[InputError]) -> None:
 def not_among(what: str, name: str, known: Iterable[str], *, where: str = "") -> InputError:
     """The error for a name outside a known set: the whole set, and the nearest name if one is."""
     names = list(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.6)
-    return InputError(
-        what,
-        where=where,
-        expected=f"one of: {', '.join(names)}",
-        remedy=f"did you mean '{near[0]}'?" if near else "",
-    )
+    expected = f"one of: {', '.join(names)}"
+    return InputError(what, where=where, expected=expected, remedy=perhaps(name, names))

@@ -118,7 +118,7 @@ def _known_digest(file: Path, digests: Path) -> str:
     """A file's digest, as remembered when path, size, time and inode are as they were."""
     known = digests / f"{short(digest(str(file.resolve())))}.json"
     state = file.stat()
-    stamp = [str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ino]
+    stamp = [str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns]
     remembered = read_record(known)
     if remembered and remembered["stamp"] == stamp:
         return str(remembered["sha256"])

@@ -136,7 +136,7 @@ def _stamp(path: Path) -> list[int] | None:
         status = path.stat()
     except FileNotFoundError:
         return None
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
 
 
 def _to_plain(experience: Experience) -> dict[str, Any]:

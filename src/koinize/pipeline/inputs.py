@@ -1,7 +1,7 @@
 """What a project's data files hold now: digests, sizes and findings, remembered between runs.
 
-A file is read again only when its size, time or inode changed, or its task did, so that a plan
-over hundreds of files takes milliseconds. Losing the memory costs time and nothing else.
+A file is read again only when its size, times or inode changed, or its task or koinize did, so that
+a plan over hundreds of files takes milliseconds. Losing the memory costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from koinize import __version__
 from koinize.data import SPLITS, Row, read_rows, refuse_leaks
 from koinize.digest import digest
 from koinize.errors import InputError, ManyErrors, StepError
@@ -20,6 +21,10 @@ from koinize.store.record import read_record, write_record
 from koinize.tasks import Example, Task
 
 Place = tuple[str, str]  # language, split
+
+READING = 2
+"""Raised by whoever changes what rows are read as, or what is found between them: what is
+remembered was found by the code, too."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,9 @@ def survey(spec: Spec, root: Path, memory: Path) -> Inputs:
     splits: dict[tuple[str, str, str], SplitFacts] = {}
     findings: list[str] = []
     errors = _Collected()
-    for name, task in spec.tasks.items():
+    for name in spec.tasks:
         with errors:
-            facts, found = _survey_task(spec, task, root, known, used)
+            facts, found = _survey_task(spec, name, root, known, used)
             splits.update({(name, *place): one for place, one in facts.items()})
             findings.extend(f"{name}: {one}" for one in found)
     errors.refuse()
@@ -91,25 +96,34 @@ class _Collected:
 
 
 def _survey_task(
-    spec: Spec, task: Task, root: Path, known: dict[str, Any], used: dict[str, Any]
+    spec: Spec, name: str, root: Path, known: dict[str, Any], used: dict[str, Any]
 ) -> tuple[dict[Place, SplitFacts], list[str]]:
-    meaning = digest(task.model_dump(mode="json"))
+    task = spec.tasks[name]
+    meaning = digest([READING, __version__, task.model_dump(mode="json")])
+    contents: dict[Place, str] = {}
     fresh: dict[Place, list[Row]] = {}
     facts: dict[Place, SplitFacts] = {}
     errors = _Collected()
     for place, source in _sources(spec, task):
         stamp = [meaning, *_stamp(root / source)]
-        key = f"{source} {place[0]}"
+        key = " ".join([name, source, *place])
         entry = known.get(key, {})
         if len(stamp) > 1 and entry.get("stamp") == stamp:
-            facts[place], used[key] = SplitFacts(**entry["facts"]), entry
+            facts[place], contents[place] = SplitFacts(**entry["facts"]), entry["content"]
+            used[key] = entry
             continue
         with errors:
-            fresh[place] = read_rows(source, root)
-            facts[place] = _facts(task.examples(fresh[place], place[0]))
-            used[key] = {"stamp": stamp, "facts": asdict(facts[place])}
+            rows = fresh[place] = read_rows(source, root)
+            contents[place] = digest([[row.where, row.columns] for row in rows])
+            facts[place] = _facts(task.examples(rows, place[0]))
+            used[key] = {
+                "stamp": stamp,
+                "facts": asdict(facts[place]),
+                "content": contents[place],
+            }
     errors.refuse()
-    whole = digest([meaning, [[*place, one.digest] for place, one in facts.items()]])
+    # Findings depend on more than the examples: on the column `key`, and on where the rows stand.
+    whole = digest([meaning, [[*place, one] for place, one in contents.items()]])
     used[whole] = known[whole] if whole in known else _findings(spec, task, root, fresh)
     return facts, used[whole]
 
@@ -136,7 +150,8 @@ def _stamp(path: Path) -> list[int]:
         status = path.stat()
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    # The last is no one's to set: it moves also where a copy or an unpacking keeps the other times.
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
 
 
 def _facts(examples: Sequence[Example]) -> SplitFacts:

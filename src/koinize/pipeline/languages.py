@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
 
-from koinize.data import SPLITS, Row, read_rows, refuse
+from koinize.data import SPLITS, Row, is_by_line, read_rows, refuse
 from koinize.errors import InputError
 from koinize.pipeline.plan import Plan
 from koinize.pipeline.project import Project
@@ -111,13 +111,14 @@ def _replace(path: Path, text: str) -> None:
 
 def _appendable(root: Path, source: str) -> Path:
     target = root / source
-    if not source.lower().endswith(".jsonl") or not target.is_file():
-        raise InputError(
-            "rows can only be added to a .jsonl file",
-            where=source,
-            remedy="change it there; `koinize plan` sees that by itself",
-        )
-    return target
+    with suppress(OSError, UnicodeDecodeError):
+        if source.lower().endswith(".jsonl") and is_by_line(target.read_text("utf-8")):
+            return target
+    raise InputError(
+        "rows can only be added to a .jsonl file in UTF-8 with one object per line",
+        where=source,
+        remedy="change it there; `koinize plan` sees that by itself",
+    )
 
 
 def _refuse_rows(spec: Spec, root: Path, target: Path, new: Sequence[Row], name: str) -> None:

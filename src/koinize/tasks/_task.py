@@ -40,7 +40,8 @@ class Example:
     """One thing to train on or to score, after the prompt template.
 
     `target` and each of `options` go on from `prompt` as they stand, spaces included. A chat
-    model's template is applied later, to `prompt` alone.
+    model's template is applied later, to `turns` or, where there are none, to `prompt` as the
+    message of a user.
     """
 
     key: str
@@ -55,6 +56,9 @@ class Example:
     """The names of the options, in their order."""
     gold: int = -1
     """Index of the right option; -1 where a text is generated."""
+    turns: _reading.Turns = ()
+    """Role and text of each message before the answer, where they are more than one of a user.
+    `prompt` is then all their text."""
 
 
 class Task(Frozen, ABC):
@@ -82,6 +86,11 @@ class Task(Frozen, ABC):
         default=None,
         description="template over the row's columns, or one per language; may be left out where "
         "the rows have messages, or prompt and completion",
+    )
+    answers: Literal["last", "all"] = Field(
+        default="last",
+        description="which answers of a row's messages are examples: the last one, or all of "
+        "them, each with what came before it",
     )
     metrics: Metrics
     margins: dict[str, Margin] = Field(
@@ -146,8 +155,10 @@ class Task(Frozen, ABC):
         self._wording(language)  # one error for the task, not one for every row
         for row in rows:
             try:
-                key = short(digest(self.asked(row, language)))
-                found.append(self.example(row, language, key))
+                for one in self._answered(row):
+                    key = short(digest(self.asked(one, language)))
+                    example = self.example(one, language, key)
+                    found.append(replace(example, turns=self._turns(one)))
             except InputError as error:
                 errors.append(error)
         refuse(errors)
@@ -164,19 +175,34 @@ class Task(Frozen, ABC):
         def answer(row: Row, language: str) -> str:
             return self.example(row, language, key="0").target
 
-        return check_splits(splits, text=self.asked, answer=answer, key=self.key)
+        answered = {
+            place: [one for row in rows for one in self._answered(row)]
+            for place, rows in splits.items()
+        }
+        return check_splits(answered, text=self.asked, answer=answer, key=self.key)
 
     def asked(self, row: Row, language: str) -> str:
         """What a row asks, without the words that the template puts around it."""
         if self.template(language) is None:
-            return _reading.conversation(row)[0]
+            return _reading.plain(_reading.conversation(row)[0])
         return "\n".join(self._cells(row, language).values())
 
     def _prompt(self, row: Row, language: str, **placeholders: str) -> str:
         template = self.template(language)
         if template is None:
-            return _reading.conversation(row)[0]
+            return _reading.plain(_reading.conversation(row)[0])
         return _template.render(template, self._cells(row, language) | placeholders)
+
+    def _answered(self, row: Row) -> list[Row]:
+        """The rows that one row stands for: one for each of the answers that count."""
+        if self.prompt is not None or self.answers == "last":
+            return [row]
+        return _reading.each_answer(row)
+
+    def _turns(self, row: Row) -> _reading.Turns:
+        """The messages before the answer; none where they are but the prompt of a user."""
+        turns = _reading.conversation(row)[0] if self.prompt is None else ()
+        return turns if len(turns) > 1 else ()
 
     def _cells(self, row: Row, language: str) -> dict[str, str]:
         """The columns that the template names, as text."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
+from decimal import Decimal, InvalidOperation
 from string import ascii_uppercase
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from koinize.data import Row
+from koinize.data import Row, refuse
 from koinize.errors import InputError
 from koinize.tasks import _reading
 from koinize.tasks._task import Example, Metrics, Task
@@ -58,6 +60,13 @@ class Choose(Task):
             gold=gold,
         )
 
+    def examples(self, rows: Iterable[Row], language: str) -> list[Example]:
+        """As for every task. Raises ManyErrors also for answers that may mean two options."""
+        rows = list(rows)
+        found = super().examples(rows, language)
+        self._check_mixture(rows)
+        return found
+
     def describe(self) -> str:
         """The columns of the answer and the options."""
         return f"choose: column '{self.target}' among the options in column '{self.options}'"
@@ -85,24 +94,59 @@ class Choose(Task):
         return options
 
     def _index(self, row: Row, options: tuple[str, ...]) -> int:
-        """Which option is right. An option's own text counts before a letter or an index."""
-        column, found = self._answer(row, self.target)
-        indexes = {str(index): index for index in range(len(options))}
-        answer = _reading.scalar(found, row, column).strip()
-        if isinstance(found, int) and answer in indexes:
-            return indexes[answer]
+        """Which option is right. An option's own text counts before all other ways to say it."""
+        column, answer = self._said(row)
         if answer in options:
             return options.index(answer)
+        value = _number(answer)
+        equal = {n for n, one in enumerate(options) if value is not None and value == _number(one)}
+        meant = equal | _placed(answer, options)
+        if len(meant) == 1:
+            return meant.pop()
         letters = ascii_uppercase[: len(options)]
-        known = dict(zip(letters, range(len(options)), strict=True)) | indexes
-        if answer in known:
-            return known[answer]
         raise InputError(
-            f"the column '{column}' holds '{answer}', which is none of the options",
+            f"the column '{column}' holds '{answer}', which "
+            + ("may be more than one of the options" if meant else "is none of the options"),
             where=row.where,
             expected=f"an option's text, a letter from A to {letters[-1]}, "
             f"or an index from 0 to {len(options) - 1}",
         )
+
+    def _said(self, row: Row) -> tuple[str, str]:
+        """The column of the answer, and its text."""
+        column, found = self._answer(row, self.target)
+        return column, _reading.scalar(found, row, column).strip()
+
+    def _check_mixture(self, rows: Iterable[Row]) -> None:
+        """Refuse rows whose answer is the text of one option and the place of another, if other
+        rows leave no doubt that answers are places. Raises ManyErrors.
+        """
+        doubtful, by_place = [], False
+        for row in rows:
+            options, (column, answer) = self._options(row), self._said(row)
+            by_place |= answer not in options
+            if answer in options and _placed(answer, options) - {options.index(answer)}:
+                what = f"the column '{column}' holds '{answer}', the text of one option and the "
+                what += "letter or index of another, and other rows give letters or indexes"
+                remedy = "give every row the text of its option"
+                doubtful.append(InputError(what, where=row.where, remedy=remedy))
+        if by_place:
+            refuse(doubtful)
+
+
+def _placed(answer: str, options: Sequence[str]) -> set[int]:
+    """The index that an answer means as a letter or an index; empty if it means none."""
+    letters = ascii_uppercase[: len(options)]
+    return {n for n, letter in enumerate(letters) if answer in (letter, str(n))}
+
+
+def _number(text: str) -> Decimal | None:
+    """The value of what is written as a number."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() else None
 
 
 def _json(text: str) -> object:
