@@ -1,0 +1,1 @@
+"""What one GPU does with koinize: `benchmarks/gpu.sh`."""

@@ -1,0 +1,77 @@
+"""Training, scoring and generating with a tiny model in float32: the GPU against the CPU."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.gpu.bases import choices, texts, tiny_base
+from benchmarks.gpu.report import Part
+from benchmarks.gpu.scale import Scale, work_folder
+from koinize.evaluate import evaluate
+from koinize.model.loaded import Loaded, with_adapter
+from koinize.settings import EvaluationSpec, LoraSpec, TrainingSpec
+from koinize.train import TrainingReport, train
+
+LORA = LoraSpec(r=4, alpha=8)
+TRAINING = TrainingSpec(epochs=2, batch_size=6, learning_rate=5e-3)
+EVALUATION = EvaluationSpec(max_new_tokens=24, normalize="pmi")
+
+
+def run(part: Part, scale: Scale) -> None:
+    """Both families of the tiny example, each with what was trained on the CPU."""
+    part.note(
+        "float32 without TF32. What rounding explains: a few hundred times 2^-23 = 1.2e-7 for "
+        "losses and scores, more for factors, because Adam divides small gradients by their size."
+    )
+    with work_folder(1 << 28) as folder:
+        for family in ("llama", "gemma3"):
+            bases = {device: tiny_base(family, device) for device in ("cpu", scale.device)}
+            if scale.device == "cpu":
+                bases = {"cpu": bases["cpu"], "again": tiny_base(family, "cpu")}
+            part.attempt(f"training, {family}", 3, partial(training, part, folder, family, bases))
+            adapter = folder / f"{family}-cpu"
+            if adapter.exists():
+                part.attempt(f"answers, {family}", 3, partial(answers, part, adapter, bases))
+
+
+def training(part: Part, folder: Path, family: str, bases: dict[str, Loaded]) -> None:
+    """Losses and the update, trained on either side."""
+    rows = [*texts(18, 60, 12), *choices(18, 40)]
+    reports: list[TrainingReport] = []
+    found = []
+    for device, base in bases.items():
+        out = folder / f"{family}-{device}"
+        reports.append(train(base, rows, rows[:6], LORA, TRAINING, out))
+        found.append(load_file(out / "adapter_model.safetensors"))
+    here, there = (torch.tensor([*one.losses, *one.dev_losses]) for one in reports)
+    apart = float(((there - here) / here).abs().max())
+    how = f"{len(here)} losses, {float(here[0]):.3f} to {float(here[-1]):.3f}"
+    part.row(f"{family}: losses", apart, "rel., largest", how)
+    worst = max(
+        float((found[1][key] - factor).norm() / factor.norm()) for key, factor in found[0].items()
+    )
+    part.row(f"{family}: factors", worst, "rel. Frobenius", f"{len(found[0])} factors, the worst")
+
+
+def answers(part: Part, adapter: Path, bases: dict[str, Loaded]) -> None:
+    """Scores of options and generated texts, with one adapter on both sides."""
+    family = adapter.name.partition("-")[0]
+    # Prompts of many lengths in one batch: padding on the left, wholly masked rows included.
+    scored: list[torch.Tensor] = []
+    written: list[list[object]] = []
+    for base in bases.values():
+        with with_adapter(base, adapter) as adapted:
+            rows = evaluate(adapted, choices(24, 60), "options", EVALUATION)
+            scored.append(torch.tensor([[*row["scores"], *row["unconditional"]] for row in rows]))
+            prompts = choices(12, 50, "de")
+            written.append([row["prediction"] for row in evaluate(adapted, prompts, "text",
+                                                                  EVALUATION)])  # fmt: skip
+    here, there = scored
+    apart = float(((there - here) / here).abs().max())
+    part.row(f"{family}: scores", apart, "rel., largest", f"{here.numel()} log-probabilities")
+    same = sum(one == other for one, other in zip(*written, strict=True))
+    part.row(f"{family}: equal texts", same, f"of {len(written[0])}", "24 greedy tokens each")
