@@ -1,6 +1,7 @@
 """Bad input on the command line: one message each, exit code 2, and never a trace of an output."""
 
 import json
+import re
 import signal
 import struct
 import subprocess
@@ -18,6 +19,7 @@ from koinize import merge_adapters
 from koinize.adapter import read_header
 from koinize.cli import merge as commands
 from koinize.errors import InputError, StepError
+from koinize.merge.decompose import UnsolvedError
 
 Q, V = "model.layers.0.q_proj", "model.layers.1.v_proj"
 SHAPES = {Q: (12, 10), V: (6, 14)}
@@ -500,24 +502,46 @@ def test_a_merge_that_overflows_writes_nothing(work, kind):
     factors = {"weights": {"de": 1e15, "en": 1e14}, "scale": 1e15}
     with pytest.raises(InputError) as caught:
         merge_adapters({"de": "de", "en": "en"}, out="new/deep/out", **factors, **OVERFLOWS[kind])
-    assert str(caught.value) == (
+    said, _, size = str(caught.value).rpartition("whose entries may be ")
+    assert said == (
         f"the merge of module '{Q}' is not finite, or may have entries beyond 1e+15; give smaller "
-        "weights and a smaller scale, or leave out an adapter of such size"
+        "weights and a smaller scale, or leave out 'de', "
     )
+    assert float(size.removesuffix(" with them")) > 1e30  # the two factors of 1e15, and more
     assert caught.value.exit_code == 2
     assert sorted(work.rglob("*")) == before
 
 
-@pytest.mark.parametrize("error", [np.linalg.LinAlgError, torch.linalg.LinAlgError])
-def test_a_decomposition_that_fails_is_an_overflow(work, monkeypatch, error):
-    """Whichever library's it is."""
+FAILURES = {
+    "not finite in between": (
+        np.linalg.LinAlgError("numbers that are not finite"),
+        "it is not finite, though no entry is above 7e+00",
+    ),
+    "no library solves it": (
+        UnsolvedError("no library gives the eigh of a 2 x 2 matrix in torch.float32"),
+        "no library gives the eigh of a 2 x 2 matrix in torch.float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_failure_of_the_arithmetic_blames_no_adapter(work, monkeypatch, kind):
+    """Of adapters with ordinary numbers."""
+    error, said = FAILURES[kind]
+    for language in ("de", "en"):
+        rewritten(work / language, lambda t: {key: one.clamp(-1, 1) for key, one in t.items()})
 
     def decompose(*_, **__):
-        raise error("did not converge")
+        raise error
 
     monkeypatch.setattr("koinize.merge.compose.merge_module", decompose)
-    with pytest.raises(InputError, match=f"the merge of module '{Q}' is not finite"):
+    with pytest.raises(StepError) as caught:
         merge_adapters({"de": "de", "en": "en"}, **MEAN, out="out")
+    assert re.sub(r"above \S+;", "above 7e+00;", str(caught.value)) == (
+        f"the merge of module '{Q}' failed: {said}; the adapters are sound; merge by another "
+        "recipe, and report this as a fault of koinize or of its libraries"
+    )
+    assert caught.value.exit_code == 1
     assert not (work / "out").exists()
 
 

@@ -1,11 +1,18 @@
 """What a merge warns of: it was done as asked, and is probably not what was meant."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from koinize.cli import merge as commands
 from koinize.engine import merge_adapters
-from tests.peft_folders import Q, save
+from koinize.merge import decompose
+from tests.peft_folders import SHAPES, Q, deltas, save
 
 NOTHING_KEPT = (
     "the merge is zero in 2 of 2 modules: the density keeps nothing there, or no adapter was "
@@ -67,3 +74,36 @@ def test_weights_are_stated_to_the_last_digit(tmp_path, adapters):
     assert "\n| en | 0.1 | `" in card
     assert "\n| fr | -0.9999999 | `" in card
     assert "\n| ja | 2 | `" in card
+
+
+def test_decompositions_of_another_library_are_counted(tmp_path, adapters, monkeypatch):
+    """The merge is the same to rounding, whichever library got it right."""
+    settings = {"recipe": "core-ties", "density": 0.5, "rank": 2}
+    sound = merge_adapters(adapters, out=tmp_path / "sound", **settings)
+    assert sound.repeated == {}
+    calls = []
+
+    def wrong(matrix):  # NaN, as some libraries give for some matrices, and only at first
+        calls.append(len(matrix))
+        values, vectors = np.linalg.eigh(matrix)
+        return (values * np.nan if len(calls) == 1 else values), vectors
+
+    monkeypatch.setattr(
+        decompose, "_eigh_first", lambda matrix: map(torch.as_tensor, wrong(matrix))
+    )
+    app = typer.Typer()
+    commands.register(app)
+    shown = CliRunner().invoke(
+        app,
+        ["merge", *(f"{name}={folder}" for name, folder in adapters.items()), "-o",
+         str(tmp_path / "out"), "--recipe", "core-ties", "--density", "0.5", "--rank", "2",
+         "--json"],
+    )  # fmt: skip
+    assert json.loads(shown.stdout)["repeated_decompositions"] == {min(SHAPES): 1}
+    assert (
+        "note: 1 decompositions in 1 modules were repeated by another library, because the first "
+        "one's result was none"
+    ) in shown.stderr
+    repeated = deltas(tmp_path / "out")
+    for name, update in deltas(sound.out).items():
+        assert np.abs(update - repeated[name]).max() <= 1e-5 * np.abs(update).max()

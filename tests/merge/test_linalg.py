@@ -9,7 +9,6 @@ import torch
 
 from koinize.adapter import Factors
 from koinize.merge.compose import SPACES
-from koinize.merge.linalg import eigh
 from koinize.merge.select import SMALL, STRIDE, magnitude_threshold, stack_threshold
 from koinize.merge.stack import Stack
 
@@ -80,14 +79,3 @@ def test_a_space_samples_its_own_entries(space):
 def test_nothing_and_everything():
     assert magnitude_threshold(torch.ones(4), 0) == math.inf
     assert magnitude_threshold(torch.ones(4), 4) == 0.0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("size", [1, 2, 40])
-def test_what_is_not_finite_has_no_eigenvalues(dtype, value, size):
-    """One error for two libraries, which may also return NaN and say nothing."""
-    matrix = torch.eye(size, dtype=dtype)
-    matrix[-1, -1] = value
-    with pytest.raises((np.linalg.LinAlgError, torch.linalg.LinAlgError)):
-        eigh(matrix)

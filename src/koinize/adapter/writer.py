@@ -64,14 +64,14 @@ class AdapterWriter:
     def write(self, module: str, factors: Factors) -> float:
         """Append one module's factors, cast to the writer's dtype. Modules come in sorted order.
 
-        Returns a bound on the entries of their product. Raises InputError for what would be refused
-        when it is read again, such as NaN.
+        Returns a bound on the entries of their product. Raises NotFiniteError for what would be
+        refused when it is read again, InputError for what float16 cannot hold.
         """
         largest_a = self._append(module, "A", factors.A)
         largest_b = self._append(module, "B", factors.B)
         bound = factors.rank * largest_a * largest_b
         if bound > LARGEST_ENTRY:
-            raise overflow(module)
+            raise NotFiniteError(module)
         self._ranks[module] = factors.rank
         return bound
 
@@ -99,7 +99,7 @@ class AdapterWriter:
         return largest
 
     def _magnitude(self, module: str, cast: torch.Tensor) -> float:
-        """The largest magnitude. Raises InputError if it is not finite."""
+        """The largest magnitude. Raises NotFiniteError, or InputError for float16."""
         largest = magnitude(cast)
         if self._dtype == "float16" and math.isinf(largest):
             raise InputError(
@@ -108,7 +108,7 @@ class AdapterWriter:
                 remedy="use bfloat16 or float32",
             )
         if not math.isfinite(largest):
-            raise overflow(module)
+            raise NotFiniteError(module)
         return largest
 
     def finish(
@@ -147,13 +147,12 @@ class AdapterWriter:
             self._draft.close()
 
 
-def overflow(module: str) -> InputError:
-    """The refusal of a merge whose numbers are beyond what is computed and written."""
-    return InputError(
-        f"the merge of module '{module}' is not finite, or may have entries beyond "
-        f"{LARGEST_ENTRY:.0e}",
-        remedy="give smaller weights and a smaller scale, or leave out an adapter of such size",
-    )
+class NotFiniteError(ArithmeticError):
+    """An update of this module has entries beyond what is computed and written, or none at all."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+        super().__init__(module)
 
 
 def peft_config(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> dict[str, object]:

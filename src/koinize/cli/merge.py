@@ -215,6 +215,12 @@ def verify(
 def _warn(report: MergeReport) -> None:
     for warning in report.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    if report.repeated:
+        typer.echo(
+            f"note: {sum(report.repeated.values())} decompositions in {len(report.repeated)} "
+            "modules were repeated by another library, because the first one's result was none",
+            err=True,
+        )
 
 
 def _record(report: MergeReport) -> dict[str, object]:
@@ -224,6 +230,7 @@ def _record(report: MergeReport) -> dict[str, object]:
         "error": report.error,
         "dtype": report.dtype,
         "modules": {one.name: {"rank": one.rank, "error": one.error} for one in report.modules},
+        "repeated_decompositions": dict(report.repeated),
         "inputs": dict(report.inputs),
         "seconds": report.seconds,
         "vllm_flags": report.vllm_flags,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
+from koinize.merge.decompose import eigh, svd
 from koinize.merge.linalg import diagonal_parts, gram, reciprocal, strong_eigh
 
 SAMPLED_ROWS = 64  # of every module, on which signs are counted
@@ -61,7 +62,7 @@ def _cosines(inner: Tensor, parts: Sequence[slice]) -> list[list[list[float]]]:
 
     def between(i: int, j: int) -> list[float]:
         product = bases[i].T @ inner[parts[i], parts[j]] @ bases[j]
-        found: list[float] = torch.linalg.svdvals(product).clamp_max(1.0).tolist()
+        found: list[float] = svd(product)[1].clamp_max(1.0).tolist()
         return found
 
     indexes = range(len(parts))
@@ -81,9 +82,9 @@ def _energy(inner_B: Tensor, inner_A: Tensor) -> list[float]:
     """The squared singular values of B A, which are the eigenvalues of B' B A A'."""
     if not len(inner_B):
         return []
-    values, vectors = torch.linalg.eigh(inner_B)
+    values, vectors = eigh(inner_B)
     root = (vectors * values.clamp_min(0.0).sqrt()).T
-    found: list[float] = torch.linalg.eigvalsh(root @ inner_A @ root.T).clamp_min(0.0).tolist()
+    found: list[float] = eigh(root @ inner_A @ root.T)[0].clamp_min(0.0).tolist()
     return found[::-1]
 
 

@@ -54,13 +54,17 @@ class Interference:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found: over all modules, and in `parts` by module or layer where asked for."""
+    """What was found: over all modules, and in `parts` by module or layer where asked for.
+
+    repeated: decompositions that a library got wrong at first and another one right.
+    """
 
     languages: tuple[str, ...]
     base_model: str
     parameters: tuple[int, ...]
     total: Interference
     parts: Mapping[str, Interference] = field(default_factory=dict)
+    repeated: int = 0
 
 
 def inspect_adapters(
@@ -76,15 +80,22 @@ def inspect_adapters(
     with ExitStack() as stack:
         opened = [stack.enter_context(Adapter(header)) for header in headers.values()]
 
-        def work(module: str) -> Comparison:
+        def work(module: str) -> tuple[Comparison, int]:
             from koinize.engine.compare import compare
+            from koinize.merge.decompose import repeats
 
-            return compare(
-                [one.factors(module) if module in one.header.modules else None for one in opened]
-            )
+            with repeats() as repeated:
+                found = compare(
+                    [
+                        one.factors(module) if module in one.header.modules else None
+                        for one in opened
+                    ]
+                )
+            return found, len(repeated)
 
         with worker_pool(threads) as pool:
-            found = dict(in_order(pool, work, modules, threads + 1))
+            done = dict(in_order(pool, work, modules, threads + 1))
+    found = {module: comparison for module, (comparison, _) in done.items()}
     groups: dict[str, list[Comparison]] = {}
     for module, comparison in found.items():
         if by is not None:
@@ -95,6 +106,7 @@ def inspect_adapters(
         parameters=tuple(_parameters(header) for header in headers.values()),
         total=_summary(list(found.values())),
         parts={name: _summary(groups[name]) for name in sorted(groups, key=_natural)},
+        repeated=sum(count for _, count in done.values()),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from koinize.adapter import AdapterHeader, AdapterWriter, open_adapter
@@ -47,7 +47,11 @@ class ModuleReport:
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What a merge did; `inputs` are the adapters' digests by language, `dtype` the output's."""
+    """What a merge did; `inputs` are the adapters' digests by language, `dtype` the output's.
+
+    repeated: by module, decompositions that a library got wrong at first and another one right. The
+    card does not state them, because they depend on the processor.
+    """
 
     out: Path
     settings: MergeSettings
@@ -56,6 +60,7 @@ class MergeReport:
     inputs: Mapping[str, str]
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    repeated: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def error(self) -> float:
@@ -183,7 +188,8 @@ def merge_adapters(
                 )
         except OSError as error:
             raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
-    return replace(report, seconds=time.monotonic() - started)
+    repeated = {module: count for module, count in sorted(merged.repeated.items()) if count}
+    return replace(report, seconds=time.monotonic() - started, repeated=repeated)
 
 
 def adapter_digest(header: AdapterHeader) -> str:
@@ -242,7 +248,8 @@ def _write(
 ) -> tuple[ModuleReport, ...]:
     done: list[ModuleReport] = []
     for name, result in merged.merged():
-        zero = writer.write(name, result.factors) == 0.0
+        with merged.explained(name):
+            zero = writer.write(name, result.factors) == 0.0
         done.append(ModuleReport(name, result.factors.rank, result.lost, result.total, zero))
         if progress is not None:
             progress(len(done), len(merged.modules))

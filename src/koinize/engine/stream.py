@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
-from koinize.adapter.writer import overflow
+from koinize.adapter.factors import LARGEST_ENTRY, magnitude
+from koinize.adapter.writer import NotFiniteError
 from koinize.digest import digest
 from koinize.engine.plan import saved_conflict
 from koinize.engine.workers import in_order
-from koinize.errors import StepError
+from koinize.errors import InputError, KoinizeError, StepError
 from koinize.merge.recipe import MergeSettings
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from koinize.merge.approximation import Approximation
 
 T = TypeVar("T")
+
+# Sums, rescaling and the change of rank make entries larger by far less than this.
+GROWTH = 1e6
 
 
 def identity(adapter: Adapter) -> str:
@@ -46,6 +51,8 @@ class MergeStream:
         self.modules = sorted({name for header in headers.values() for name in header.modules})
         self._open = ExitStack()
         self._adapters: dict[str, Adapter] = {}
+        # Decompositions, by module, that a library got wrong at first.
+        self.repeated: Counter[str] = Counter()
 
     def __enter__(self) -> MergeStream:
         for language, header in self._headers.items():
@@ -104,26 +111,59 @@ class MergeStream:
         yield from self._each(work)
 
     def _each(self, work: Callable[[str], T]) -> Iterator[tuple[str, T]]:
-        """(module, work(module)) in order.
+        """(module, work(module)) in order. Raises as `explained` does."""
+        from koinize.merge.decompose import repeats
 
-        Raises StepError where a device's memory is full, InputError where numbers overflow.
+        def noted(module: str) -> T:
+            with self.explained(module), repeats() as repeated:
+                result = work(module)
+            self.repeated[module] += len(repeated)
+            return result
+
+        yield from in_order(self._pool, noted, self.modules, self._ahead)
+
+    @contextmanager
+    def explained(self, module: str) -> Iterator[None]:
+        """Says what is to blame where the arithmetic of a module fails.
+
+        Raises InputError where a number that the user gave is too large, StepError where a device's
+        memory is full, or where nothing that the user gave explains it.
         """
-        import numpy as np
         import torch
+        from numpy.linalg import LinAlgError
 
-        def fitting(module: str) -> T:
-            try:
-                return work(module)
-            except torch.OutOfMemoryError as error:
-                raise StepError(
-                    f"the memory of device '{self._device}' is too small for module '{module}'",
-                    remedy="use device cpu, or a max-memory that keeps fewer modules in flight",
-                ) from error
-            # Of numbers that are not finite.
-            except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
-                raise overflow(module) from error
+        from koinize.merge.decompose import UnsolvedError
 
-        yield from in_order(self._pool, fitting, self.modules, self._ahead)
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise StepError(
+                f"the memory of device '{self._device}' is too small for module '{module}'",
+                remedy="use device cpu, or a max-memory that keeps fewer modules in flight",
+            ) from error
+        except UnsolvedError as error:
+            raise _ours(module, str(error)) from error
+        except (NotFiniteError, LinAlgError) as error:  # LinAlgError: of numbers not finite
+            raise self._overflow(module) from error
+
+    def _overflow(self, module: str) -> KoinizeError:
+        """Why the merge of a module is not finite."""
+        settings = self._settings.of_module(module)
+        sizes = {
+            language: abs(settings.weights.get(language, 1.0) * settings.scale)
+            * update.rank * magnitude(update.B) * magnitude(update.A)
+            for language, update in self._updates(module).items()
+            if update.rank
+        }  # fmt: skip
+        largest = max(sizes, key=sizes.__getitem__)
+        if sizes[largest] * GROWTH < LARGEST_ENTRY:
+            return _ours(module, f"it is not finite, though no entry is above {sizes[largest]:.0e}")
+        return InputError(
+            f"the merge of module '{module}' is not finite, or may have entries beyond "
+            f"{LARGEST_ENTRY:.0e}",
+            remedy=f"give smaller weights and a smaller scale, or leave out '{largest}', whose "
+            f"entries may be {sizes[largest]:.0e} with them",
+        )
 
     def _updates(self, module: str) -> dict[str, Factors]:
         """All languages' factors; one that does not adapt the module takes part with rank 0."""
@@ -160,3 +200,12 @@ class MergeStream:
         groups = scope.wanted_groups(upper, settings.density, settings.resolve("extra"))
         lower = counted(scope.lower_counts, {key: group for key, (group, _) in groups.items()})
         return scope.thresholds(groups, lower)
+
+
+def _ours(module: str, why: str) -> StepError:
+    """A failure that no adapter is to blame for."""
+    return StepError(
+        f"the merge of module '{module}' failed: {why}",
+        remedy="the adapters are sound; merge by another recipe, and report this as a fault of "
+        "koinize or of its libraries",
+    )

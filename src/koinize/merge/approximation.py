@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
-from koinize.merge.linalg import eigh, gram, orthonormal, reciprocal, times
+from koinize.merge.decompose import eigh
+from koinize.merge.linalg import gram, orthonormal, reciprocal, times
 from koinize.merge.masks import signs
 
 # A matrix with a shorter side than this is decomposed exactly.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from koinize.merge import place
+from koinize.merge.decompose import cholesky, eigh
 
 # Directions weaker than this share of the strongest are rounding noise of float32 inputs.
 NEGLIGIBLE = 1e-6
@@ -84,23 +85,6 @@ def _by_rows(matrix: Tensor) -> bool:
     return matrix.stride(1) == 1
 
 
-def eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, smallest first, and vectors of a symmetric matrix; always on the CPU.
-
-    Matrices of a few hundred are too small to fill a GPU, which takes longer for one of them than
-    one core does; and cores take as many at once as there are modules in flight. Raises
-    numpy.linalg.LinAlgError for numbers that are not finite.
-    """
-    here = symmetric.cpu()
-    if here.dtype == torch.float64:  # in which numpy's library takes a fifth less than torch's
-        values, vectors = map(torch.from_numpy, np.linalg.eigh(here.numpy()))
-    else:  # in which it takes half as much again
-        values, vectors = torch.linalg.eigh(here)
-    if not values.isfinite().all():
-        raise np.linalg.LinAlgError("numbers that are not finite have no eigenvalues")
-    return values.to(symmetric.device), vectors.to(symmetric.device)
-
-
 def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, largest first, and vectors of a Gram matrix, without its rounding noise."""
     values, vectors = eigh(symmetric)
@@ -112,9 +96,8 @@ def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 
 def root(symmetric: Tensor) -> Tensor:
     """L (float64) with L L' = the given Gram matrix, which may be singular."""
-    lower: Tensor
-    lower, failed = torch.linalg.cholesky_ex(symmetric)
-    if failed:
+    lower = cholesky(symmetric)
+    if lower is None:
         values, vectors = eigh(symmetric)
         lower = vectors * values.clamp_min(0.0).sqrt()
     return lower

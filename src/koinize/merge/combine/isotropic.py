@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from koinize.merge.combine.sum import combine as weighted_sum
+from koinize.merge.decompose import svd
 from koinize.merge.linalg import numerical_rank
 from koinize.merge.stack import Stack
 
@@ -18,7 +18,7 @@ def combine(stack: Stack, weights: Sequence[float]) -> Tensor:
     In a space that holds just the directions in which the updates live, so that the mean is over
     those and not over the base's whole dimension.
     """
-    U, S, Vt = torch.linalg.svd(weighted_sum(stack, weights), full_matrices=False)
+    U, S, Vt = svd(weighted_sum(stack, weights))
     rank = numerical_rank(S)
     merged: Tensor = (U[:, :rank] * S[:rank].mean()) @ Vt[:rank]
     return merged

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from koinize.merge.decompose import svd
 from koinize.merge.linalg import numerical_rank, reciprocal
 from koinize.merge.select import kept_count
 from koinize.merge.stack import Stack
@@ -20,7 +21,7 @@ def combine(stack: Stack, weights: Sequence[float], *, density: float) -> Tensor
     """
     left, values, right = [], [], []
     for index, weight in enumerate(weights):
-        U, S, Vt = torch.linalg.svd(stack.matrix(index), full_matrices=False)
+        U, S, Vt = svd(stack.matrix(index))
         if not weight or not S[0]:
             continue  # it has no directions, and any that stood for them would change the others'
         kept = max(1, kept_count(density, numerical_rank(S)))
@@ -36,7 +37,7 @@ def combine(stack: Stack, weights: Sequence[float], *, density: float) -> Tensor
 
 def _decorrelated(directions: Tensor) -> Tensor:
     """The matrix with orthonormal columns that is nearest (Procrustes): P Q' of P s Q'."""
-    P, s, Qt = torch.linalg.svd(directions, full_matrices=False)
+    P, s, Qt = svd(directions)
     # Directions that cancel entirely have no nearest matrix, and are left out.
     nearest: Tensor = (P * (s * reciprocal(s))) @ Qt
     return nearest
