@@ -133,6 +133,11 @@ def test_a_wrong_cholesky_gives_way_to_eigenvalues(monkeypatch):
     assert float((lower @ lower.T - gram).abs().max()) <= rounding(torch.float64, 20)
 
 
+def test_nothing_has_a_factor():
+    """The Gram matrix of an adapter that leaves a module alone."""
+    assert cholesky(torch.zeros(0, 0)).shape == (0, 0)
+
+
 def test_a_library_that_gives_up_is_followed_by_the_next(monkeypatch):
     def fail(*_, **__):
         raise np.linalg.LinAlgError("did not converge")

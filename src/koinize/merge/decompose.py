@@ -193,7 +193,7 @@ def _close(one: Tensor, other: Tensor, size: float = 1.0) -> bool:
 def _norm(matrix: Tensor) -> float:
     """The Frobenius norm, also of entries whose squares underflow or overflow."""
     norm = float(torch.linalg.vector_norm(matrix))
-    if norm**2 > torch.finfo(matrix.dtype).tiny and math.isfinite(norm):
+    if not matrix.numel() or torch.finfo(matrix.dtype).tiny < norm**2 < math.inf:
         return norm
     largest = matrix.abs().max()
     return float(largest * torch.linalg.vector_norm(matrix / largest)) if largest else 0.0
