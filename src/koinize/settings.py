@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from koinize.digest import digest
 from koinize.frozen import Frozen
 
 Targets = Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
 Normalization = Literal["none", "length", "pmi"]
+
+
+MEMORY_ONLY = frozenset({"batch_tokens"})
+"""Settings that bound memory and change nothing else, so that they are no part of an identity."""
+
+
+def differing(settings: BaseModel, exclude: Collection[str] = MEMORY_ONLY) -> dict[str, Any]:
+    """What differs from the defaults: a new option at its default rebuilds nothing."""
+    return settings.model_dump(mode="json", exclude=set(exclude), exclude_defaults=True)
 
 
 class LoraSpec(Frozen):
@@ -78,9 +88,10 @@ class TrainingSpec(Frozen):
 
     @property
     def identity(self) -> str:
-        """Digest of what a training from the base reads: how it is updated later is no part."""
-        said = self.model_dump(mode="json", exclude={"update"}, exclude_defaults=True)
-        return digest(said)
+        """Digest of what a training from the base reads: how it is updated later is no part, nor is
+        how much of a batch passes the model at once.
+        """
+        return digest(differing(self, {"update", *MEMORY_ONLY}))
 
     @property
     def continued(self) -> TrainingSpec:

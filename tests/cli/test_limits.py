@@ -8,13 +8,13 @@ from koinize.cli.limits import Limits, read_cost, read_time
 from koinize.errors import InputError, LimitError
 from koinize.pipeline.estimate import Estimate
 from koinize.pipeline.plan import Missing, Plan
-from koinize.pipeline.step import Step
+from tests.pipeline.steps import step_named
 
 PRICE = {"per_hour": "3.60", "currency": "EUR", "source": "a list", "date": "2026-01-01"}
 
 
 def planned(wall: Estimate, price: dict[str, str], steps: int = 2) -> Plan:
-    step = Step(kind="train", name="train/mood/de", inputs={})
+    step = step_named("train/mood/de")
     return Plan(
         missing=(Missing(step, "never done", 1.0),) * steps,
         total=9,

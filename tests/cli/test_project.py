@@ -19,6 +19,7 @@ from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
 from tests.cli.conftest import Call
 from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.steps import step_named
 
 
 def test_version(call: Call) -> None:
@@ -125,9 +126,7 @@ def test_a_failed_step_is_exit_code_1(call: Call, monkeypatch: pytest.MonkeyPatc
     def full(job: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    from koinize.pipeline import work
-
-    monkeypatch.setitem(work.DOERS, "base", lambda *_: full(None))
+    monkeypatch.setattr("koinize.pipeline.kinds.base.perform", lambda *_: full(None))
     code, _, err = call("run")
     assert code == 1
     assert err.startswith(
@@ -149,9 +148,7 @@ def test_ctrl_c_is_exit_code_130(call: Call, monkeypatch: pytest.MonkeyPatch) ->
 def test_an_unexpected_failure_leaves_its_traceback_in_a_log(
     call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from koinize.pipeline import work
-
-    monkeypatch.setitem(work.DOERS, "base", lambda *_: 1 / 0)
+    monkeypatch.setattr("koinize.pipeline.kinds.base.perform", lambda *_: 1 / 0)
     code, _, err = call("run")
     log = small.root / ".koinize" / "logs" / "base.log"
     assert code == 1
@@ -302,9 +299,8 @@ def test_a_reason_is_shown_as_it_is(
     assert f"base  {why}" in capsys.readouterr().out
 
 
-def step(name: str, split: str = "") -> Step:
-    kind, task, *_ = name.split("/")
-    return Step(kind=kind, name=name, inputs={}, task=task, split=split)
+def step(name: str) -> Step:
+    return step_named(name)
 
 
 def test_a_long_plan_has_a_line_for_all_steps_that_are_missing_alike(
@@ -319,7 +315,7 @@ def test_a_long_plan_has_a_line_for_all_steps_that_are_missing_alike(
     for number, language in enumerate(languages * 2):  # a new system and an old one in turn
         for system, why in (("new", "never done"), ("old", f"merge/t/{number} is made anew")):
             name = f"evaluate/t/{system}{number}/{language}/test"
-            missing.append(Missing(step(name, split="test"), why, 0.25))
+            missing.append(Missing(step(name), why, 0.25))
     missing += [Missing(step(f"merge/t/{one}"), "train/t/de is made anew", 1.0) for one in range(6)]
     project = open_project(small.root)
     show_plan(replace(project.plan(), missing=tuple(missing)), project)

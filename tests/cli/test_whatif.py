@@ -11,7 +11,7 @@ import pytest
 
 from koinize.merge.recipe import MergeSettings
 from koinize.pipeline import Project, work
-from koinize.pipeline.graph import canonical
+from koinize.pipeline.graph import system_of
 from koinize.pipeline.whatif import Question, changed, inquire
 from koinize.pipeline.work import Job
 from koinize.release import garbage
@@ -38,11 +38,11 @@ def call(call: Call, small: Small, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Every merge without de is wrong on 40 of the 400 German rows; the others are right."""
 
     def merge(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
-        (draft.folder / "adapter_model.safetensors").write_text(" ".join(job.step.uses))
+        (draft.folder / "adapter_model.safetensors").write_text(" ".join(job.step.uses.adapters))
         return {}
 
     def evaluate(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
-        merged = store.open(job.step.uses["adapter"])
+        merged = store.open(job.step.uses.adapter)
         without_de = "de" not in merged.path("adapter_model.safetensors").read_text().split()
         project = Project.at(small.root / "koinize.yaml")
         rows = answers(project, job.step.languages[0], "dev", {"de": 40} if without_de else {})
@@ -50,8 +50,8 @@ def call(call: Call, small: Small, monkeypatch: pytest.MonkeyPatch) -> Call:
         return {}
 
     monkeypatch.setattr(work, "_load_first", lambda job: 0.0)
-    monkeypatch.setitem(work.DOERS, "merge", merge)
-    monkeypatch.setitem(work.DOERS, "evaluate", evaluate)
+    monkeypatch.setattr("koinize.pipeline.kinds.merge.perform", merge)
+    monkeypatch.setattr("koinize.pipeline.kinds.evaluate.perform", evaluate)
 
     return call
 
@@ -115,7 +115,7 @@ def test_json_has_every_figure(call: Call, small: Small) -> None:
 def test_a_candidate_without_a_rival_is_scored_on_dev_when_asked(call: Call, small: Small) -> None:
     small.spec(ONE_MERGE)
     project = finish(small)
-    evaluated = {(one.system, one.split) for one in project.steps if one.kind == "evaluate"}
+    evaluated = {(one.system.title, one.split) for one in project.steps if one.kind == "evaluate"}
     assert ("knots-ties density 1", "test") in evaluated
     assert ("knots-ties density 1", "dev") not in evaluated
     code, out, _ = call("whatif", "--without", "de")
@@ -134,7 +134,7 @@ def test_only_dev_is_scored(call: Call, small: Small) -> None:
     assert {step.split for step in variant.evaluations.values()} == {"dev"}
     assert {step.kind for step in steps} == {"merge", "evaluate"}
     assert all(step.name.startswith("whatif/") for step in steps)
-    assert set(variant.merge.uses) == {"en"}
+    assert set(variant.merge.uses.adapters) == {"en"}
 
 
 def test_the_merge_is_the_one_of_a_project_without_the_language(call: Call, small: Small) -> None:
@@ -242,7 +242,7 @@ def test_a_failure_is_exit_code_1(
     call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish(small)
-    monkeypatch.setitem(work.DOERS, "merge", lambda *_: 1 / 0)
+    monkeypatch.setattr("koinize.pipeline.kinds.merge.perform", lambda *_: 1 / 0)
     code, _, err = call("whatif", "--without", "de")
     assert code == 1
     assert err.startswith("koinize: whatif/merge/mood/knots-ties density 1, without de failed")
@@ -253,7 +253,7 @@ def test_ctrl_c_is_exit_code_130(call: Call, small: Small, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     finish(small)
-    monkeypatch.setitem(work.DOERS, "merge", stop)
+    monkeypatch.setattr("koinize.pipeline.kinds.merge.perform", stop)
     code, _, err = call("whatif", "--without", "de")
     assert (code, err) == (130, "koinize: stopped; finished steps are kept, run again to go on\n")
 
@@ -274,4 +274,4 @@ def test_settings_name_nobody_who_is_left_out() -> None:
         weights={"en": 5},
         overrides={"b.*": {"density": 0.1, "weights": {"de": 2}}},
     )
-    assert canonical(changed(settings, Question(), ("de", "ja"))) == canonical(settings)
+    assert system_of(changed(settings, Question(), ("de", "ja"))) == system_of(settings)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from koinize.pipeline.graph import graph
-from koinize.pipeline.inputs import example_digest, examples_of, survey
-from koinize.pipeline.step import PARENT, Step
-from koinize.pipeline.update import History, read_learnt, together, write_learnt
+from koinize.pipeline.inputs import examples_of, survey
+from koinize.pipeline.lineage import History, read_learnt, together, write_learnt
+from koinize.pipeline.step import Step
 from koinize.spec import Spec, load
 from koinize.store import Store
 
@@ -75,12 +75,11 @@ class Small:
     def _learnt(self, spec: Spec, step: Step, store: Store) -> dict[str, list[str]]:
         today = {
             one: [
-                example_digest(row)
-                for row in examples_of(spec.tasks["mood"], self.root, one, "train", None)
+                row.digest for row in examples_of(spec.tasks["mood"], self.root, one, "train", None)
             ]
             for one in step.languages
         }
-        parent = step.uses.get(PARENT)
+        parent = step.uses.parent
         return together(today, read_learnt(store.open(parent)) if parent else {})
 
 

@@ -10,8 +10,6 @@ import pytest
 from koinize.ledger import LOAD
 from koinize.pipeline.estimate import (
     GUESS,
-    OTHER_RECIPE,
-    OTHER_TASK,
     PRIOR_DRIFT,
     PRIOR_SCATTER,
     Estimate,
@@ -23,14 +21,17 @@ from koinize.pipeline.estimate import (
     together,
 )
 from koinize.pipeline.experience import Experience, Tally, learn
-from koinize.pipeline.step import Step
+from koinize.pipeline.kinds import KINDS
+from koinize.pipeline.step import Step, Uses
 from tests.pipeline.ledgers import interval
+from tests.pipeline.steps import step_named
 
+OTHER_TASK, OTHER_RECIPE = KINDS["evaluate"].other, KINDS["merge"].other
 SURE = Rate(1.0, drift=0.0, error=0.0, scatter=0.0)
 
 
 def step(name: str, kind: str = "train", **more: object) -> Step:
-    return Step(kind=kind, name=name, inputs={"what": name}, **more)
+    return step_named(name, kind, **more)
 
 
 def work(name: str, seconds: float, kind: str = "train", **more: object) -> Work:
@@ -157,7 +158,7 @@ def test_a_kind_that_nobody_heard_of_has_a_guess_too() -> None:
 
 def test_two_workers_by_hand() -> None:
     first, second = work("a", 10), work("b", 30)
-    last = work("c", 5, "merge", uses={"a": first.step.id, "b": second.step.id})
+    last = work("c", 5, "merge", uses=Uses(adapters={"a": first.step.id, "b": second.step.id}))
     times = schedule([first, second, last], 2, None)
     assert times.wall.value == pytest.approx(35)  # 10 beside 30, then 5
     assert times.machine.value == pytest.approx(45 / 2)

@@ -9,7 +9,7 @@ import pytest
 from koinize import machine
 from koinize.errors import KoinizeError
 from koinize.ledger import IDLE, LOAD, PROVISION, Ledger
-from koinize.pipeline.experience import Experience, Tally, learn, recall, subject
+from koinize.pipeline.experience import Experience, Tally, learn, recall
 from tests.pipeline.ledgers import interval
 
 
@@ -81,7 +81,7 @@ def test_scoring_to_answer_a_question_teaches_about_its_task() -> None:
     ],
 )
 def test_what_a_rate_is_learnt_apart_for(kind: str, name: str, expected: str) -> None:
-    assert subject(kind, name) == expected
+    assert interval(kind, "1", 1, step=name).alike == expected
 
 
 def test_the_last_comb_is_remembered_step_by_step() -> None:

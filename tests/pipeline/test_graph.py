@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import pytest
+
+from koinize.digest import digest
 from koinize.merge.recipe import MergeSettings
-from koinize.pipeline.graph import canonical, distinct
+from koinize.pipeline.graph import distinct, system_of
 from koinize.spec.grid import PAPER
+from koinize.store import Store
 from tests.pipeline.conftest import SPEC, Small
 
 CANDIDATES = 6  # the paper's eight are six distinct merges
@@ -114,7 +119,7 @@ def test_a_candidate_without_a_rival_is_not_scored_on_dev(small: Small) -> None:
     small.spec(SPEC.replace("[paper]", "[sum]"))
     steps = small.steps()
     assert not [name for name in steps if name.startswith("evaluate/mood/sum/") and "/dev" in name]
-    assert dict(steps["select/mood"].uses) == {"sum|adapter": steps["merge/mood/sum"].id}
+    assert steps["select/mood"].uses.labelled() == {"sum|adapter": steps["merge/mood/sum"].id}
 
 
 def test_dev_rows_matter_to_training_only_with_early_stopping(small: Small) -> None:
@@ -129,17 +134,20 @@ def test_dev_rows_matter_to_training_only_with_early_stopping(small: Small) -> N
 
 def test_the_papers_eight_are_six() -> None:
     eight = [MergeSettings.model_validate(one) for one in PAPER]
-    assert len({canonical(one) for one in eight}) == CANDIDATES
-    first = distinct(eight)
-    assert first["dare-ties density 1"].describe() == "ties density 1"
-    assert first["knots-dare-ties density 1"].describe() == "knots-ties density 1"
-    assert first["dare-ties density 0.5"].describe() == "dare-ties density 0.5"
+    same = {
+        tuple(one.describe() for one in settings): system.title
+        for system, settings in distinct(eight).items()
+    }
+    assert len(same) == CANDIDATES
+    assert same["ties density 1", "dare-ties density 1"] == "ties density 1"
+    assert same["knots-ties density 1", "knots-dare-ties density 1"] == "knots-ties density 1"
+    assert same[("dare-ties density 0.5",)] == "dare-ties density 0.5"
 
 
 def test_weights_and_seed_make_other_merges() -> None:
     plain = MergeSettings(recipe="dare-ties", density=0.5)
-    assert canonical(plain) != canonical(plain.model_copy(update={"seed": 1}))
-    assert canonical(plain) != canonical(plain.model_copy(update={"weights": {"de": 2.0}}))
+    assert system_of(plain) != system_of(plain.model_copy(update={"seed": 1}))
+    assert system_of(plain) != system_of(plain.model_copy(update={"weights": {"de": 2.0}}))
 
 
 def test_unchanged_files_are_not_read_again(small: Small) -> None:
@@ -167,3 +175,61 @@ def test_comb_is_not_kept_when_settings_or_languages_changed(small: Small) -> No
     assert "train/mood/comb" in changed(before, small.steps(store))
     small.spec(SPEC.replace("[en, de]", "[en]"))
     assert "train/mood/comb" in changed(before, small.steps(store))
+
+
+ALIKE = (0.1234567, 0.1234568)
+"""Two densities whose six leading digits are the same."""
+
+
+def test_two_merges_that_would_print_alike_are_two(small: Small) -> None:
+    candidates = f"[{{recipe: ties, density: [{ALIKE[0]}, {ALIKE[1]}]}}]"
+    small.spec(SPEC.replace("[paper]", candidates))
+    steps = small.steps()
+    assert len([one for one in steps.values() if one.kind == "merge"]) == 2 + MEANS
+    choice = steps["select/mood"]
+    assert len(choice.uses.candidates) == 2
+    assert len(choice.uses.scores) == 2 * 2
+
+
+@pytest.mark.parametrize("word", ["parent", "adapter", "choice", "recipe", "base", "trunk"])
+def test_a_language_may_be_called_as_we_call_things(small: Small, word: str) -> None:
+    """Whatever a label says, its adapter is merged and awaited, and its scores count."""
+    for split, count in (("train", 4), ("dev", 2), ("test", 3)):
+        small.rows(word, split, [f"{word} {split} {n}" for n in range(count)])
+    small.spec(SPEC.replace("[en, de]", f"[en, de, {word}]"))
+    steps = small.steps()
+    own = steps[f"train/mood/{word}"].id
+    merge = steps["merge/mood/ties density 0.5"]
+    assert merge.uses.adapters[word] == own
+    assert own in merge.needs
+    assert len(merge.identity) == 1 + 3  # the recipe and three adapters
+    choice = steps["select/mood"]
+    labels = choice.uses.labelled()
+    assert len(labels) == CANDIDATES * (1 + 3)
+    assert set(labels.values()) <= set(choice.needs)
+
+
+def test_addresses_are_unique_and_their_text_too(small: Small) -> None:
+    small.spec(SPEC + "baselines: [base, indv, cross, comb, comb-continued, mean]\n")
+    steps = small.steps()
+    assert len({step.address for step in steps.values()}) == len(steps)
+
+
+def test_what_bounds_memory_identifies_nothing(small: Small) -> None:
+    before = small.steps()
+    small.spec(SPEC.replace("epochs: 2", "epochs: 2, batch_tokens: 64"))
+    assert not changed(before, small.steps())
+
+
+def test_what_was_made_under_a_former_identity_stands(small: Small) -> None:
+    """koinize 0.1.0 counted batch_tokens among what identifies a training."""
+    small.spec(SPEC.replace("epochs: 2", "epochs: 2, batch_tokens: 64"))
+    one = small.steps()["train/mood/de"]
+    former = digest({"epochs": 2, "batch_tokens": 64})
+    assert one.inputs["training"] != former
+    made = replace(one, inputs={**one.inputs, "training": former})
+    store = Store(small.root / "former")
+    with store.building(made.id, made.name, made.identity):
+        pass
+    assert small.steps(store)["train/mood/de"].id == made.id
+    assert small.steps(store)["train/mood/en"].id == small.steps()["train/mood/en"].id

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from koinize.ledger import Interval
 from koinize.pipeline.experience import learn
+from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.plan import Plan, plan
-from koinize.pipeline.step import Step
+from koinize.pipeline.step import Step, Uses
 from koinize.store import Store
 from tests.pipeline.conftest import SPEC, Small
 from tests.pipeline.ledgers import interval
+from tests.pipeline.steps import step_named
 
 PRICE = {"per_hour": "3.60", "currency": "EUR", "source": "a list", "date": "2026-01-01"}
 
 
 def step(name: str, units: int = 0, kind: str = "train", **more: object) -> Step:
-    return Step(kind=kind, name=name, inputs={"what": name}, units=units, **more)
+    return step_named(name, kind, units=units, **more)
 
 
 def planned(steps: list[Step], root: Path, workers: int = 2, *history: Interval) -> Plan:
@@ -47,7 +50,7 @@ def test_rates_come_from_finished_steps_of_the_same_kind(tmp_path: Path) -> None
 def test_both_clocks_and_money(tmp_path: Path) -> None:
     history = [interval("train", "1", 1), interval("merge", "1", 1)]
     first, second = step("train/t/de", units=10), step("train/t/en", units=30)
-    merge = step("merge/t/x", 5, "merge", uses={"de": first.id, "en": second.id})
+    merge = step("merge/t/x", 5, "merge", uses=Uses(adapters={"de": first.id, "en": second.id}))
     todo = planned([first, second, merge], tmp_path, 2, *history)
     # Two workers: 10 and 30 side by side, then 5. The machine is shared by two.
     assert todo.wall.value == pytest.approx(35)
@@ -168,7 +171,7 @@ def test_why_says_that_an_artifact_is_gone(tmp_path: Path) -> None:
 
 def test_why_after_a_new_code_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(Store(tmp_path), step("train/t/de"))
-    monkeypatch.setitem(__import__("koinize.pipeline.step").pipeline.step.VERSIONS, "train", 99)
+    monkeypatch.setitem(KINDS, "train", replace(KINDS["train"], version=99))
     [missing] = planned([step("train/t/de")], tmp_path).missing
     assert missing.why == "koinize computes it differently now"
 

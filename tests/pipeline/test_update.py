@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from koinize.digest import short
 from koinize.errors import StepError
+from koinize.ledger.address import Address
 from koinize.pipeline import Project
 from koinize.pipeline import project as projects
-from koinize.pipeline.inputs import example_digest
-from koinize.pipeline.step import PARENT, VERSIONS, Step
-from koinize.pipeline.update import EXAMPLES, ancestors, select, together
+from koinize.pipeline.kinds import KINDS
+from koinize.pipeline.lineage import EXAMPLES, ancestors, select, together
+from koinize.pipeline.step import Step, Uses
 from koinize.release import garbage
 from koinize.store import Store
 from koinize.tasks import Example
@@ -73,7 +75,7 @@ def test_the_draw_depends_on_seed_parent_and_language_and_on_no_other_row():
 
 def test_of_a_row_that_stands_twice_as_many_copies_are_picked_as_were_selected():
     twice = [Example(key=str(n), language="de", prompt="same", target="") for n in range(3)]
-    row = example_digest(twice[0])
+    row = twice[0].digest
     found = select({"de": [row] * 3}, {"de": [row]}, "p", 0, 0.0)
     assert found.pick("de", twice) == twice[:2]
     assert select({"de": [row] * 3}, {"de": [row]}, "p", 0, 1.0).pick("de", twice) == twice
@@ -91,7 +93,7 @@ def test_by_default_a_change_retrains_and_the_way_is_no_part_of_an_id(small: Sma
     small.spec(SPEC)
     small.rows("de", "train", [*ROWS, "new"])
     after = small.steps(store)[TRAIN]
-    assert (after.uses, after.why) == ({}, "")
+    assert (after.uses, after.why) == (Uses(), "")
 
 
 def test_new_rows_train_on_from_the_last_adapter(small: Small) -> None:
@@ -100,7 +102,7 @@ def test_new_rows_train_on_from_the_last_adapter(small: Small) -> None:
     small.rows("de", "train", [*ROWS, "new one"])
     steps = small.steps(store)
     after = steps[TRAIN]
-    assert after.uses == {PARENT: before[TRAIN].id}
+    assert after.uses == Uses(parent=before[TRAIN].id)
     assert after.rows == {
         "train rows de": 5,
         "new rows de": 1,
@@ -127,7 +129,7 @@ def test_the_result_is_the_next_parent_and_nothing_goes_in_circles(small: Small)
     for n in range(3):
         small.rows("de", "train", [*ROWS, *(f"new {k}" for k in range(n + 1))])
         planned = small.steps(store)[TRAIN]
-        assert planned.uses == {PARENT: chain[-1]}
+        assert planned.uses == Uses(parent=chain[-1])
         small.made(store)
         assert missing(small, store) == {}
         kept = small.steps(store)[TRAIN]
@@ -161,7 +163,7 @@ def test_an_adapter_trained_on_exactly_these_rows_is_used(small: Small) -> None:
     assert small.steps(store)[TRAIN].id == first
     small.spec(SPEC)  # the way to have it from the base: no adapter but that one
     small.rows("de", "train", [*ROWS, "new one"])
-    assert small.steps(store)[TRAIN].uses == {}
+    assert small.steps(store)[TRAIN].uses == Uses()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_rows_that_are_gone_retrain_where_they_are_many_or_nothing_is_new(
         assert after.id == small.steps()[TRAIN].id
         assert missing(small, store) == {TRAIN: f"retrained from the base: {why}"}
     else:
-        assert PARENT in after.uses
+        assert after.uses.parent
         assert after.why.endswith("; learnt rows that are gone and stay learnt: 1")
 
 
@@ -191,7 +193,7 @@ def test_small_removals_add_up_over_a_chain(small: Small) -> None:
     small.spec(CONTINUE)
     store = small.made()
     small.rows("de", "train", ["new 0", *ROWS[1:]])
-    assert PARENT in small.steps(store)[TRAIN].uses
+    assert small.steps(store)[TRAIN].uses.parent
     small.made(store)  # five rows learnt, one of them gone
     small.rows("de", "train", ["new 0", "new 1", *ROWS[2:]])
     assert small.steps(store)[TRAIN].why == (
@@ -243,7 +245,8 @@ def test_adapters_that_cannot_be_a_parent_are_named(
     assert missing(small, store) == {
         TRAIN: "retrained from the base: the last adapter keeps no list of its rows"
     }
-    imported = Step(kind="import", name=TRAIN, inputs={"adapter files": "f", "base": "b" * 64})
+    address = Address("import", "mood", language="de")
+    imported = Step(address, inputs={"adapter files": "f", "base": "b" * 64})
     with store.building(imported.id, TRAIN, imported.identity):
         pass
     store.point({TRAIN: imported.id})
@@ -252,7 +255,7 @@ def test_adapters_that_cannot_be_a_parent_are_named(
     }
     store = small.made()
     small.rows("de", "train", [*ROWS, "new one", "and another"])
-    monkeypatch.setitem(VERSIONS, "train", 99)
+    monkeypatch.setitem(KINDS, "train", replace(KINDS["train"], version=99))
     assert missing(small, store)[TRAIN] == (
         "retrained from the base: koinize trains differently now"
     )
@@ -289,7 +292,7 @@ def test_comb_continued_is_comb_until_rows_change(small: Small) -> None:
     small.rows("de", "train", [*ROWS, "new one"])
     steps = small.steps(store)
     comb, continued = steps["train/mood/comb"], steps["train/mood/comb-continued"]
-    assert continued.uses == {PARENT: comb.id}
+    assert continued.uses == Uses(parent=comb.id)
     assert continued.rows == {
         "train rows de": 5,
         "train rows en": 4,
@@ -301,7 +304,7 @@ def test_comb_continued_is_comb_until_rows_change(small: Small) -> None:
     }
     for language in ("de", "en"):
         test = steps[f"evaluate/mood/COMB-CONTINUED/{language}/test"]
-        assert test.uses == {"adapter": continued.id}
+        assert test.uses == Uses(adapter=continued.id)
     assert missing(small, store).keys() == {TRAIN, "train/mood/comb-continued"}
 
 
@@ -314,11 +317,11 @@ def test_comb_continued_goes_on_from_what_knows_most_of_todays_rows(small: Small
     assert missing(small, store) == {}
     small.rows("de", "train", [*ROWS, "new 0", "new 1"])
     second = small.steps(store)[name]
-    assert second.uses == {PARENT: first}
+    assert second.uses == Uses(parent=first)
     small.made(store)
     # COMB trained again on everything: both are there and stay, each as it is.
     retrained = small.steps(store, retrain_comb=True)
-    assert retrained["train/mood/comb"].uses == {}
+    assert retrained["train/mood/comb"].uses == Uses()
     assert retrained[name].id == second.id
     for step in trained(retrained).values():
         if step.id not in store.ids():
@@ -328,7 +331,7 @@ def test_comb_continued_goes_on_from_what_knows_most_of_todays_rows(small: Small
     assert missing(small, store) == {}
     # Where COMB knows more than the chain does, the chain ends and another begins.
     small.rows("de", "train", [*ROWS, "new 0", "new 1", "new 2"])
-    assert small.steps(store)[name].uses == {PARENT: second.id}
+    assert small.steps(store)[name].uses == Uses(parent=second.id)
 
 
 def test_the_list_of_rows_lies_beside_the_adapter(small: Small) -> None:
@@ -362,10 +365,10 @@ def test_a_continued_adapter_that_broke_is_built_again_from_the_same_parent(smal
     child = store.names()[TRAIN]
     store.lose(child)
     again = small.steps(store)[TRAIN]
-    assert (again.id, again.uses) == (child, {PARENT: parent})
+    assert (again.id, again.uses) == (child, Uses(parent=parent))
     # And where its rows changed as well, the update goes on from what it had gone on from.
     small.rows("de", "train", [*ROWS, "de train 7", "de train 8"])
-    assert small.steps(store)[TRAIN].uses == {PARENT: parent}
+    assert small.steps(store)[TRAIN].uses == Uses(parent=parent)
     store.lose(parent)
     assert small.steps(store)[TRAIN].why == "retrained from the base: the last adapter is lost"
 

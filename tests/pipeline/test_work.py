@@ -17,7 +17,7 @@ from tests.pipeline.conftest import Small
 def test_a_file_that_changed_since_the_plan_is_not_committed(
     small: Small, monkeypatch: pytest.MonkeyPatch, name: str, split: str
 ) -> None:
-    monkeypatch.setattr("koinize.pipeline.work._loaded", lambda job: None)
+    monkeypatch.setattr("koinize.pipeline.work.loaded", lambda job: None)
     step = small.steps()[name]
     small.rows("de", split, ["something else"])
     home = small.root / ".koinize"

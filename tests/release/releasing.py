@@ -51,14 +51,13 @@ def finish(small: Small, wrong: Mapping[str, int] | None = None) -> Project:
             continue
         with store.building(step.id, step.name, step.identity) as draft:
             if step.kind == "select":
-                labels = [label for label in step.uses if label.endswith("|adapter")]
-                chosen = labels[0].removesuffix("|adapter")
-                draft.facts.update(chosen=chosen, adapter=step.uses[labels[0]])
+                chosen, adapter = next(iter(step.uses.candidates.items()))
+                draft.facts.update(chosen=chosen.title, adapter=adapter)
             elif step.kind == "evaluate":
                 (draft.folder / "rows.jsonl").write_text(said(step.languages[0], step.split))
             elif step.kind == "merge":
                 (draft.folder / "adapter_config.json").write_text("{}")
-                weights = f"{' '.join(step.uses)} {step.id}"
+                weights = f"{' '.join(step.uses.adapters)} {step.id}"
                 (draft.folder / "adapter_model.safetensors").write_text(weights)
                 (draft.folder / "README.md").write_text("# Merged adapter\n")
     store.point({step.name: step.id for step in project.steps})

@@ -18,6 +18,7 @@ from koinize.ledger import Ledger
 from koinize.pipeline import Plan, Project, work
 from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
+from koinize.pipeline.step import Uses
 from koinize.release import Attempt, Attempts, anchor, promote, rollback
 from koinize.release.attempts import Trial
 from koinize.release.candidate import candidate
@@ -373,7 +374,7 @@ def test_a_merge_that_the_store_lost_is_scored_from_the_release(grown: Project) 
     assert promote(grown, "mood", "production", Quiet(), seen.append).switched
     imported, scored = (one.step for one in seen[0].missing)
     assert (imported.kind, imported.name) == ("import", "import/mood/v1")
-    assert scored.uses == {"adapter": imported.id}
+    assert scored.uses == Uses(adapter=imported.id)
     weights = grown.store.open(imported.id).path("adapter_model.safetensors").read_text()
     assert weights == f"de en {record['adapter']}"
 

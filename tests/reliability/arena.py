@@ -21,7 +21,12 @@ from typing import Any
 
 POLL_SECONDS = 0.0005
 TIMEOUT_SECONDS = 120
-LIGHT = ("koinize.cli.project", "koinize.pipeline", "koinize.pipeline.outcome", "koinize.release")
+LIGHT = (
+    "koinize.cli.project",
+    "koinize.pipeline",
+    "koinize.pipeline.report_input",
+    "koinize.release",
+)
 HEAVY = (
     *LIGHT,
     *("koinize.train", "koinize.evaluate", "koinize.model", "koinize.engine", "koinize.report"),
@@ -167,7 +172,7 @@ def _die_at(fatal: int, number: int) -> None:
 def without_torch() -> None:
     """Steps that write what is told by their identity alone."""
     from koinize.metrics import metrics
-    from koinize.pipeline import outcome, work
+    from koinize.pipeline import report_input, work
 
     def adapter(job: Any, _store: Any, draft: Any) -> dict[str, Any]:
         (draft.folder / "adapter_config.json").write_text("{}")
@@ -175,25 +180,26 @@ def without_torch() -> None:
         return {"rank": 4, "truncation_error": 0.0, "tokens": 7}
 
     def merge(job: Any, store: Any, draft: Any) -> dict[str, Any]:
-        for one in job.step.uses.values():
+        for one in job.step.uses.adapters.values():
             assert store.open(one).path("adapter_model.safetensors").read_bytes()
         (draft.folder / "README.md").write_text("# Merged adapter\n")
         return adapter(job, store, draft)
 
     def evaluate(job: Any, store: Any, draft: Any) -> dict[str, Any]:
-        examples = work._examples(job, job.step.languages[0], job.step.split)
+        examples = work.examples(job, job.step.languages[0], job.step.split)
         for n, one in enumerate(examples):
-            said = one.labels[(one.gold + (n + len(job.step.system)) % 2) % 2]
+            said = one.labels[(one.gold + (n + len(job.step.system.title)) % 2) % 2]
             row = {"key": one.key, "language": one.language, "gold": one.labels[one.gold]}
             with (draft.folder / "rows.jsonl").open("a") as file:
                 file.write(json.dumps({**row, "prediction": said}) + "\n")
         return {}
 
     metrics.get("accuracy")
-    outcome.interference = lambda *_, **__: None
-    work._loaded = lambda job: None
+    report_input.interference = lambda *_, **__: None
+    work.loaded = lambda job: None
     doers = {"base": lambda *_: {}, "train": adapter, "merge": merge, "evaluate": evaluate}
-    work.DOERS.update(doers)
+    for kind, perform in doers.items():
+        import_module(f"koinize.pipeline.kinds.{kind}").perform = perform
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def report_input(**changes):
             "price": PRICE,
             "tasks": [task_input()],
             "intervals": intervals,
-            "current": {one.step: f"id of {one.step}" for one in intervals},
+            "current": {one.address: f"id of {one.step}" for one in intervals},
             "releases": RELEASES,
             "notes": ["2 duplicate rows in data/fr.train.jsonl were kept (lines 12 and 40)."],
             **changes,

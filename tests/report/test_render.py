@@ -169,7 +169,7 @@ def bare(**changes):
         "price": None,
         "tasks": [],
         "intervals": [],
-        "current": frozenset(),
+        "current": {},
     }
     return ReportInput(**fields | changes)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from koinize.gate import compare
 from koinize.ledger import Interval
+from koinize.ledger.address import read_address
 from koinize.metrics import Score, metrics
 from koinize.report import Evaluation, ReportInput, System, TaskInput, results
 from koinize.report.break_even import break_even
@@ -95,6 +96,9 @@ TASK = TaskInput(
 )
 
 
+GERMAN = read_address("train/t/de")
+
+
 def source(**changes):
     fields = {
         "project": "p",
@@ -104,7 +108,7 @@ def source(**changes):
         "price": PRICE,
         "tasks": [TASK],
         "intervals": LEDGER,
-        "current": {one.step for one in LEDGER},
+        "current": {one.address: one.artifact for one in LEDGER},
         "notes": ["a note"],
     }
     return ReportInput(**fields | changes)
@@ -223,14 +227,14 @@ def test_updates_are_one_training_and_the_merges(costs):
 
 
 def test_a_continued_adapters_last_update_is_no_set_up():
-    costs = costs_of(continued={"train/t/de": ["an earlier one"]})
+    costs = costs_of(continued={GERMAN: ["an earlier one"]})
     for figure in ("trainings", "merged", "with_choosing", "parallel_seconds"):
         assert costs[figure] is None
     assert set(costs["savings"].values()) == {None}
     assert costs["combined"]["machine_seconds"] == 25.0
     assert costs["updates"][0]["amount"]["elapsed_seconds"] == 12.0
     without = [one for one in LEDGER if one.step != "train/t/comb"]
-    assert costs_of(intervals=without, continued={"train/t/de": []})["combined"] is None
+    assert costs_of(intervals=without, continued={GERMAN: []})["combined"] is None
 
 
 def test_elapsed_is_not_machine_time():
@@ -434,15 +438,12 @@ def test_an_imported_adapter_has_no_known_training_time():
 
 def test_only_work_on_the_present_artifact_stands():
     later = work("train/t/de", 80, 7, artifact="another version")
-    by_name = costs_of(intervals=[*LEDGER, later])
-    assert by_name["trainings"]["machine_seconds"] == 27.0  # the last one of that name
-    ids = {one.step: one.artifact for one in LEDGER}
-    found = results(source(intervals=[*LEDGER, later], current=ids))
+    found = results(source(intervals=[*LEDGER, later]))
     assert found["tasks"][0]["costs"]["trainings"]["machine_seconds"] == 30.0
     spent = {row["label"]: row["machine_seconds"] for row in found["costs"]["breakdown"]}
     assert spent["superseded"] == 7.0
-    chain = {"train/t/de": ["another version"]}
-    found = results(source(intervals=[*LEDGER, later], current=ids, continued=chain))
+    chain = {GERMAN: ["another version"]}
+    found = results(source(intervals=[*LEDGER, later], continued=chain))
     spent = {row["label"]: row["machine_seconds"] for row in found["costs"]["breakdown"]}
     assert spent["trainings gone on from"] == 7.0
     assert "superseded" not in spent

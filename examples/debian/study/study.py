@@ -27,7 +27,7 @@ from rich.console import Console
 from koinize.errors import InputError, KoinizeError
 from koinize.ledger import Interval
 from koinize.pipeline import Project
-from koinize.pipeline.outcome import gather
+from koinize.pipeline.report_input import gather
 from koinize.pipeline.work import read_result_rows
 from koinize.report import ReleaseInput, render_html, render_text, results
 from koinize.store import write_atomically

@@ -180,8 +180,8 @@ def _lines(missing: Sequence[Missing]) -> Iterator[tuple[str, str, float]]:
     for some in groups.values():
         name, whys = some[0].step.name, {one.why for one in some}
         if len(some) > 1:
-            kind, task, *_ = name.split("/")
-            name = f"{kind}/{task}/... {some[0].step.split}".rstrip() + f", {len(some)} steps"
+            step = some[0].step
+            name = f"{step.kind}/{step.task}/... {step.split}".rstrip() + f", {len(some)} steps"
         why = whys.pop() if len(whys) == 1 else "what they read or use changed"
         yield name, why, sum(one.seconds for one in some)
 

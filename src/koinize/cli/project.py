@@ -156,7 +156,7 @@ def _is_outdated(report: Path, project: Project) -> bool:
 def _results(project: Project) -> dict[str, object]:
     from dataclasses import replace
 
-    from koinize.pipeline.outcome import gather
+    from koinize.pipeline.report_input import gather
     from koinize.release import released
     from koinize.report import results
 

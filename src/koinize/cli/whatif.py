@@ -104,11 +104,12 @@ def _run(inquiry: Inquiry, *, quiet: bool) -> Plan:
         if not quiet:
             typer.echo(f"{len(todo.missing)} steps and no training: {estimate(todo)}")
 
-    todo = inquiry.project.plan()
+    project = inquiry.results.project
+    todo = project.plan(asked=inquiry.steps)
     if not todo.missing:
         return todo
     with watching(quiet=quiet) as watcher:
-        todo, outcome = inquiry.project.run(watcher, announce)
+        todo, outcome = project.run(watcher, announce, inquiry.steps)
     if outcome.failed:
         raise StepError("\n".join(outcome.failed.values()))
     return todo
@@ -118,9 +119,9 @@ def _tables(inquiry: Inquiry, answers: Sequence[Answer]) -> Iterator[str]:
     """Per question: every language before and after."""
     from koinize.release.text import aligned
 
-    against = f"{inquiry.chosen}, the merge chosen on dev"
+    against = f"{inquiry.chosen.title}, the merge chosen on dev"
     for answer in answers:
-        yield f"{inquiry.task}: {inquiry.subject}, {answer.variant.question.name}"
+        yield f"{inquiry.results.task}: {inquiry.subject.title}, {answer.variant.question.name}"
         yield f"{inquiry.metric.name} on dev in points, against {against}"
         head = ["language", "", "now", "then", "change", "95 % interval", "rows", "verdict"]
         rows = [
@@ -151,9 +152,9 @@ def _matrix(inquiry: Inquiry, answers: Sequence[Answer]) -> Iterator[str]:
     from koinize.release.text import aligned
 
     languages = list(inquiry.reference)
-    yield f"{inquiry.task}: {inquiry.subject}, each language left out in turn"
+    yield f"{inquiry.results.task}: {inquiry.subject.title}, each language left out in turn"
     yield (
-        f"{inquiry.metric.name} on dev: change in points against {inquiry.chosen}, the merge "
+        f"{inquiry.metric.name} on dev: change in points against {inquiry.chosen.title}, the merge "
         "chosen on dev"
     )
     rows = [
@@ -181,13 +182,13 @@ def _json(inquiry: Inquiry, answers: Sequence[Answer], todo: Plan) -> dict[str, 
     from koinize.cli.plan_view import plan_json
 
     return {
-        "task": inquiry.task,
+        "task": inquiry.results.task,
         "metric": inquiry.metric.name,
         "split": "dev",
-        "changed": inquiry.subject,
-        "compared_with": inquiry.chosen,
+        "changed": inquiry.subject.title,
+        "compared_with": inquiry.chosen.title,
         "answers": [_answer_json(one) for one in answers],
-        "done": plan_json(todo, inquiry.project),
+        "done": plan_json(todo, inquiry.results.project),
     }
 
 

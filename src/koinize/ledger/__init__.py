@@ -19,6 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from koinize.ledger.address import Address, System
 from koinize.ledger.chain import Chain, Head, Setback
 from koinize.ledger.heartbeat import Heartbeat
 from koinize.ledger.interval import (
@@ -43,11 +44,13 @@ __all__ = [
     "IDLE",
     "LOAD",
     "PROVISION",
+    "Address",
     "Head",
     "Heartbeat",
     "Interval",
     "Ledger",
     "Setback",
+    "System",
     "Work",
     "by_run",
     "covered",
@@ -107,10 +110,13 @@ class Ledger:
         price: Mapping[str, str],
         at: Decimal | None = None,
         why: str = "",
+        address: Address | None = None,
+        sort: str = "",
     ) -> None:
         """Open an interval. `share` is a decimal; `price` is empty where none is known.
 
-        `why` is the reason for the work, in the plan's words.
+        `why` is the reason for the work, in the plan's words; `address` that of the step that it
+        does, and `sort` the work that it is like.
         `at` is for what is recorded afterwards: when it began, in seconds since its run did.
         """
         self._chain.append(
@@ -126,6 +132,8 @@ class Ledger:
                 "device": device,
                 "share": share,
                 "price": price,
+                "address": address.record() if address else {},
+                "sort": sort,
             }
         )
 
@@ -178,8 +186,18 @@ class Ledger:
 
         `at` is when it began, in seconds since its run did.
         """
-        name, what = _load_of(interval), {"step": LOAD, "kind": LOAD, "artifact": artifact}
-        self.start(name, run=run, **what, device=device, share=share, price=price, at=at)
+        name = _load_of(interval)
+        self.start(
+            name,
+            run=run,
+            step=LOAD,
+            kind=LOAD,
+            artifact=artifact,
+            device=device,
+            share=share,
+            price=price,
+            at=at,
+        )
         self.end(name, status="done", seconds=seconds, energy=energy, at=at + seconds)
 
     @contextmanager
@@ -205,8 +223,17 @@ class Ledger:
         run = run or uuid.uuid4().hex[:8]
         interval = f"{run}-{uuid.uuid4().hex[:12]}"
         began, work = self.at(run), Work()
-        named = {"run": run, "step": step, "kind": kind, "artifact": artifact}
-        self.start(interval, **named, device=device, share=share, price=price, at=began)
+        self.start(
+            interval,
+            run=run,
+            step=step,
+            kind=kind,
+            artifact=artifact,
+            device=device,
+            share=share,
+            price=price,
+            at=began,
+        )
         status, error = "done", ""
         try:
             yield work
@@ -244,8 +271,17 @@ class Ledger:
         used = total(one for one in self.intervals() if one.run == run)[0]
         share = max(Decimal(0), 1 - used / at).quantize(BILLIONTH) if at else Decimal(0)
         name = f"{run}-idle"
-        what = {"run": run, "step": IDLE, "kind": IDLE, "artifact": ""}
-        self.start(name, **what, device=device, share=str(share), price=price, at=Decimal(0))
+        self.start(
+            name,
+            run=run,
+            step=IDLE,
+            kind=IDLE,
+            artifact="",
+            device=device,
+            share=str(share),
+            price=price,
+            at=Decimal(0),
+        )
         self.end(name, status="done", seconds=at, energy=energy, at=at)
 
     def close_abandoned(
@@ -386,4 +422,6 @@ def _interval(start: Mapping[str, Any], end: Mapping[str, Any], origin: Decimal 
         price=start["price"],
         energy=end.get("energy", {}),
         why=start.get("why", ""),
+        fields=start.get("address", {}),
+        sort=start.get("sort", ""),
     )

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
+
+from koinize.ledger.address import Address, alike, from_record, read_address
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -24,7 +27,8 @@ class Interval:
     two workers); `units` the amount of work by which durations are predicted (see `pipeline`),
     `tokens` the tokens that went through the model. `status` is done, failed, interrupted or open.
     `energy` has `joules` and `source` where energy could be read, and is empty elsewhere. `why` is
-    the reason for the work, as `plan` gave it.
+    the reason for the work, as `plan` gave it. `fields` are those of the step's address, and `sort`
+    says which work it is like: both empty in the lines of an older koinize.
     """
 
     id: str
@@ -43,6 +47,18 @@ class Interval:
     price: Mapping[str, str]
     energy: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    sort: str = ""
+
+    @cached_property
+    def address(self) -> Address:
+        """Which step it was work on."""
+        return from_record(self.fields) if self.fields else read_address(self.step, self.kind)
+
+    @property
+    def alike(self) -> str:
+        """What a rate of its kind is learnt apart for; empty for what is always the same work."""
+        return self.sort or alike(self.address)
 
     @property
     def machine_seconds(self) -> Decimal:

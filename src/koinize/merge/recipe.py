@@ -308,7 +308,7 @@ class MergeSettings(Frozen):
         """One short line for tables, such as `knots-ties density 0.5 rank 64`."""
         parts = [self.recipe]
         if "density" in RECIPES.get(self.recipe).options:
-            parts.append(f"density {self.density:g}")
+            parts.append(f"density {shortest_decimal(self.density)}")
         for name, value in self.given().items():
             if name not in {"recipe", "density"}:
                 parts.append(f"{name} {_brief(value)}")

@@ -30,6 +30,8 @@ class Metric(ABC):
     name: ClassVar[str]
     reads: ClassVar[Literal["options", "text"]]
     """The kind of row: an option chosen (classify, choose) or a text written (generate)."""
+    margin: ClassVar[float] = 2.0
+    """Points that a language may lose before it is worse, unless koinize.yaml says otherwise."""
     version: ClassVar[int] = 1
     """Raised by whoever changes a number that this metric returns."""
 

@@ -17,6 +17,7 @@ class Rouge(MeanMetric):
     """
 
     reads = "text"
+    margin = 1.0
 
     def settings(self) -> dict[str, object]:
         """Tokens by script; case folded."""

@@ -21,6 +21,7 @@ class ChrF(Metric):
 
     name = "chrf"
     reads = "text"
+    margin = 1.0
 
     def settings(self) -> dict[str, object]:
         """The same words as in sacreBLEU's signature."""

@@ -13,27 +13,14 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from koinize.ledger import LOAD
-from koinize.pipeline.experience import MERGE, Experience, Tally, subject
+from koinize.pipeline.experience import Experience, Tally
+from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.step import Step
 
 NORMAL_95 = 1.96
-FIRST_GUESS = {
-    # Seconds per unit on one core of a 2020s server with a model of 270 M parameters in bf16: what
-    # is used until this project's own ledger knows better.
-    "base": 60.0,
-    "train": 1 / 700,
-    "import": 1.0,
-    "merge": 5.0,
-    "evaluate": 1 / 1800,
-    "select": 1.0,
-}
-USES_MODEL = frozenset({"train", "evaluate"})
-
 # Relative standard deviations. A rate from another machine is as good as a first guess: within a
-# factor of 10 of the truth 19 times out of 20, and so is one from other recipes of a merge; one
-# from another task is within a factor of 3.
-GUESS = OTHER_RECIPE = math.log(10) / NORMAL_95
-OTHER_TASK = math.log(3) / NORMAL_95
+# factor of 10 of the truth 19 times out of 20.
+GUESS = math.log(10) / NORMAL_95
 # What single steps and whole runs are taken to stray by before anything is known, and how many
 # steps or runs that counts for.
 PRIOR_SCATTER, PRIOR_DRIFT, PRIOR_COUNT = 0.3, 0.25, 2
@@ -134,7 +121,7 @@ class Rates:
 
     def step(self, step: Step) -> Rate:
         """The rate of a step of the graph."""
-        return self.of(step.kind, subject(step.kind, step.name))
+        return self.of(step.kind, step.sort)
 
     @cached_property
     def load(self) -> Rate | None:
@@ -144,7 +131,7 @@ class Rates:
 
     def _of(self, kind: str, about: str) -> Rate:
         """The rate of this very work; else of others of its kind; else of another machine's."""
-        other = OTHER_RECIPE if kind == MERGE else OTHER_TASK
+        other = KINDS[kind].other if kind in KINDS else 0.0
         if tally := self._known(kind, self.device, about):
             return rate_of(tally)
         if tally := self._known(kind, self.device):
@@ -153,7 +140,7 @@ class Rates:
             return rate_of(tally, other_machine=True)
         if tally := self._known(kind):
             return rate_of(tally, other=other, other_machine=True)
-        guess = FIRST_GUESS.get(kind, 1.0)
+        guess = KINDS[kind].guess if kind in KINDS else 1.0
         return Rate(guess, drift=GUESS, error=0.0, scatter=PRIOR_SCATTER, learnt=False)
 
     def _known(
@@ -206,7 +193,7 @@ def schedule(work: Sequence[Work], workers: int, load: Rate | None) -> Schedule:
         name = one.step.id
         before[name] = need if ready > free[worker] else latest[worker]
         parts[name] = [(one.rate, one.seconds)]
-        if load and one.step.kind in USES_MODEL and worker not in loaded:
+        if load and KINDS[one.step.kind].needs_model and worker not in loaded:
             loaded.add(worker)
             parts[name].append((load, load.per_unit))
         ends[name] = free[worker] = max(free[worker], ready) + sum(s for _, s in parts[name])

@@ -10,20 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field
-from itertools import pairwise
 from operator import add
 from pathlib import Path
 from typing import Any
 
-from koinize.ledger import LOAD, Interval, Ledger
-from koinize.pipeline.graph import COMB
-from koinize.pipeline.step import WHATIF
+from koinize.ledger import Interval, Ledger
+from koinize.ledger.address import COMB_ROLES, Address
 from koinize.store.record import read_record, write_record
 
-FORMAT = 2
-MERGE = "merge"
+FORMAT = 3
 Sort = tuple[str, str, str]
-"""Device, kind and, by `subject`, what a rate of that kind is learnt apart for."""
+"""Device, kind and what a rate of that kind is learnt apart for (`Interval.alike`)."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +73,9 @@ class Experience:
     unfinished: int = 0
 
 
-def subject(kind: str, step: str) -> str:
-    """What tells the rates of one kind of work apart, by the name of a step.
-
-    `topic` of `evaluate/topic/...`, since prompts and answers are as long as the task has them. Of
-    `merge/topic/ties density 0.5 space knots` it is `ties knots`: a merge reads adapters and no
-    row, and recipes, spaces and dialects differ a hundredfold. Loading a model is the same always.
-    """
-    parts = step.removeprefix(WHATIF).split("/", 2)
-    if kind == LOAD or len(parts) < 2:
-        return ""
-    if kind != MERGE or len(parts) < 3:
-        return parts[1]
-    words = parts[2].replace(",", "").split()
-    chosen = (value for name, value in pairwise(words) if name in ("space", "dialect"))
-    return " ".join([words[0], *chosen])
+def of_comb(step: Address) -> bool:
+    """Whether this is COMB's own work: its training, or an evaluation of it."""
+    return step.role == COMB_ROLES[0] or step.system.key == "COMB"
 
 
 def learn(intervals: Iterable[Interval]) -> Experience:
@@ -103,10 +88,8 @@ def learn(intervals: Iterable[Interval]) -> Experience:
         if one.status != "done":
             continue
         work = float(one.seconds), max(1, one.units)
-        runs.setdefault(((one.device, one.kind, subject(one.kind, one.step)), one.run), []).append(
-            work
-        )
-        if one.step.endswith("/comb") or f"/{COMB}/" in one.step:
+        runs.setdefault(((one.device, one.kind, one.alike), one.run), []).append(work)
+        if of_comb(one.address):
             combined[one.step] = Tally.of_run([work])
     tallies: dict[Sort, Tally] = {}
     for (sort, _), some in runs.items():

@@ -155,7 +155,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _facts(examples: Sequence[Example]) -> SplitFacts:
-    return SplitFacts(split_digest(examples), len(examples), sum(map(example_bytes, examples)))
+    return SplitFacts(split_digest(examples), len(examples), sum(one.bytes for one in examples))
 
 
 def examples_of(
@@ -173,16 +173,4 @@ def examples_of(
 
 def split_digest(examples: Iterable[Example]) -> str:
     """Digest of the examples of a split, in whatever order."""
-    return digest(sorted(example_digest(one) for one in examples))
-
-
-def example_digest(example: Example) -> str:
-    """Digest of what a model is shown of an example, and what it should answer."""
-    said = [example.prompt, example.target, example.options, example.labels, example.gold]
-    return digest(said)
-
-
-def example_bytes(example: Example) -> int:
-    """Bytes of text that a model reads and writes for an example."""
-    text = "".join((example.prompt, example.target, *example.options))
-    return len(text.encode("utf-8", "replace"))
+    return digest(sorted(one.digest for one in examples))

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from koinize import machine
+from koinize.pipeline.alternative import Comparison, compare
 from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
 from koinize.pipeline.experience import Experience
-from koinize.pipeline.retrain import Comparison, compare
 from koinize.pipeline.step import Step
 from koinize.store import Manifest, Store
 
@@ -141,8 +141,8 @@ class _Reasons:
             old = before.facts.get("rows", {}).get(label)
             differs = old not in (None, step.rows[label])
             return [f"{label} changed" + (f", {step.rows[label] - old:+d} rows" if differs else "")]
-        if label in step.uses:
-            made = "changed" if step.uses[label] in self.present else "is made anew"
+        if label in step.uses.labelled():
+            made = "changed" if step.identity[label] in self.present else "is made anew"
             return [f"{self._upstream(label, step)} {made}"]
         said = before.facts.get("settings", {}).get(label)
         return list(_changed_settings(label, said, step.settings.get(label))) or [
@@ -152,11 +152,11 @@ class _Reasons:
     def _added(self, label: str, step: Step) -> str:
         if label in step.rows:
             return f"{label} added, {step.rows[label]} rows"
-        return f"{self._upstream(label, step) if label in step.uses else label} added"
+        return f"{self._upstream(label, step)} added"
 
     def _upstream(self, label: str, step: Step) -> str:
-        """The name of a step that this one uses."""
-        return self.labels.get(step.uses[label], label)
+        """The name of a step that this one uses; the label of anything else."""
+        return self.labels.get(step.identity[label], label)
 
 
 def _changed_settings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,10 @@ from koinize.model import base
 from koinize.pipeline.experience import Experience, recall
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
+from koinize.pipeline.lineage import History
 from koinize.pipeline.plan import Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
 from koinize.pipeline.step import Step
-from koinize.pipeline.update import History
 from koinize.pipeline.work import ADAPTER_FILES
 from koinize.spec import Spec, load
 from koinize.store import Home, Store
@@ -84,8 +84,10 @@ class Project:
         """What the ledger teaches about time. Raises KoinizeError when a line was changed."""
         return recall(Ledger(self.files.ledger), self.files.experience)
 
-    def plan(self, broken: Mapping[str, str] | None = None) -> Plan:
-        """What is missing, why, and what it will cost.
+    def plan(
+        self, broken: Mapping[str, str] | None = None, asked: Sequence[Step] | None = None
+    ) -> Plan:
+        """What is missing, why, and what it will cost: of the project's steps, or of those `asked`.
 
         `broken` maps the ids of artifacts that were just removed to what was wrong with them.
         """
@@ -93,25 +95,40 @@ class Project:
             self.spec.machine.workers, self.spec.machine.threads
         )
         price = self.spec.price.record() if self.spec.price else {}
-        return plan(self.steps, self.store, self.experience(), workers, price, broken)
+        steps = self.steps if asked is None else asked
+        return plan(steps, self.store, self.experience(), workers, price, broken)
 
-    def run(self, watcher: Watcher, approve: Callable[[Plan], None]) -> tuple[Plan, Outcome]:
+    def run(
+        self,
+        watcher: Watcher,
+        approve: Callable[[Plan], None],
+        asked: Sequence[Step] | None = None,
+    ) -> tuple[Plan, Outcome]:
         """Do what is missing, holding the project's lock; `approve` may raise to refuse it."""
         with locked(self.home):
             self.store.sweep()
-            todo = self._sound_plan()
-            approve(todo)
-            watcher.planned(todo)
-            outcome = Outcome()
-            if todo.missing or self.experience().unfinished:
-                outcome = run(todo.missing, self.spec, self.root, self.home, watcher)
-                self.experience()  # read the ledger now, so that the next plan need not
-            present = self.store.ids()
-            done = {step.name: step.id for step in self.steps if step.id in present}
-            self.store.point(done)
-            return todo, outcome
+            return self.do(watcher, approve, asked)
 
-    def _sound_plan(self) -> Plan:
+    def do(
+        self,
+        watcher: Watcher,
+        approve: Callable[[Plan], None],
+        asked: Sequence[Step] | None = None,
+    ) -> tuple[Plan, Outcome]:
+        """The same for who holds the lock."""
+        todo = self._sound_plan(asked)
+        approve(todo)
+        watcher.planned(todo)
+        outcome = Outcome()
+        if todo.missing or self.experience().unfinished:
+            outcome = run(todo.missing, self.spec, self.root, self.home, watcher)
+            self.experience()  # read the ledger now, so that the next plan need not
+        present = self.store.ids()
+        steps = self.steps if asked is None else asked
+        self.store.point({step.name: step.id for step in steps if step.id in present})
+        return todo, outcome
+
+    def _sound_plan(self, asked: Sequence[Step] | None) -> Plan:
         """The plan, once all that the missing steps and the report will read is known to be whole.
 
         A broken artifact is removed, which is said, and its step is then among the missing. While
@@ -120,24 +137,15 @@ class Project:
         store, broken = self.store, dict[str, str]()
         while True:
             try:
-                todo = self.plan(broken)
+                todo = self.plan(broken, asked)
                 if todo.missing:
-                    self._verify(store)
+                    _verify(store, self.steps if asked is None else asked)
                 return todo
             except BrokenError as error:
                 logger.warning("%s; it is removed, and made again where it is needed", error.what)
                 store.lose(error.artifact)
                 broken[error.artifact] = error.what
                 self.__dict__.pop("steps", None)  # what was trained before decides on them
-
-    def _verify(self, store: Store) -> None:
-        """Raise BrokenError for the first broken artifact of today's steps or among their parents.
-
-        The same store may be asked again: what it has verified it does not read twice.
-        """
-        read = {one for step in self.steps for one in (step.id, *step.uses.values())}
-        for artifact in sorted(read & store.ids()):
-            store.open(artifact)
 
     def _imported(self) -> Iterator[tuple[tuple[str, str], str]]:
         """The digests of the adapters that were trained elsewhere, their headers checked."""
@@ -158,3 +166,13 @@ class Project:
                 expected=f"an adapter of '{expected}', the project's base model",
                 remedy="name that base in koinize.yaml, or train the adapter again",
             )
+
+
+def _verify(store: Store, steps: Sequence[Step]) -> None:
+    """Raise BrokenError for the first broken artifact of these steps or among their parents.
+
+    The same store may be asked again: what it has verified it does not read twice.
+    """
+    read = {one for step in steps for one in (step.id, *step.uses.ids())}
+    for artifact in sorted(read & store.ids()):
+        store.open(artifact)

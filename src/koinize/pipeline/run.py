@@ -235,7 +235,15 @@ class _Run:
         interval = f"{self.name}-{short(step.id)}"
         job = Job(step, self.spec, self.root, self.home, self.executor.threads)
         one = _Running(step, missing.why, interval, self.ledger.at(self.name), job)
-        self.ledger.start(interval, step=step.name, kind=step.kind, why=one.why, **self._place(one))
+        self.ledger.start(
+            interval,
+            step=step.name,
+            kind=step.kind,
+            why=one.why,
+            address=step.address,
+            sort=step.sort,
+            **self._place(one),
+        )
         self._hold(interval, self._share)
         self.watcher.started(step)
         self.open[interval] = one

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
+from koinize.digest import digest
 from koinize.errors import InputError, did_you_mean
 from koinize.gate import Verdict, compare
+from koinize.ledger.address import WHATIF, System
 from koinize.merge.recipe import MergeSettings, merge_settings
-from koinize.metrics import Metric, ResultRow, Score, metrics
-from koinize.pipeline.graph import canonical, distinct, labels_of
-from koinize.pipeline.outcome import MARGINS
+from koinize.metrics import Metric, ResultRow, Score
+from koinize.pipeline.graph import distinct, system_of
 from koinize.pipeline.project import Project
-from koinize.pipeline.step import WHATIF, Step
-from koinize.pipeline.work import read_result_rows
+from koinize.pipeline.results import DEV, TEST, Results, refuse_missing, value
+from koinize.pipeline.step import Step, Uses
 from koinize.report.quality import mean_score
-from koinize.tasks import Task
-
-SPLIT = "dev"
 
 
 @dataclass(frozen=True)
@@ -72,64 +69,39 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _Asked(Project):
-    """The project with nothing to do but to answer."""
-
-    asked: tuple[Step, ...] = ()
-
-    @cached_property
-    def steps(self) -> list[Step]:
-        """The merges and evaluations that are asked for."""
-        return list(self.asked)
-
-
-@dataclass(frozen=True)
 class Inquiry:
     """Questions about one candidate of a task, `subject`, compared with the `chosen` one.
 
-    `project` plans and runs what the answers need; then `answers` reads them.
+    `steps` are what the answers need: the project plans and runs them; then `answers` reads them.
     """
 
-    project: Project
-    task: str
-    subject: str
-    chosen: str
+    results: Results
+    subject: System
+    chosen: System
     reference: Mapping[str, Step]
     variants: tuple[Variant, ...]
+    steps: tuple[Step, ...]
 
     @property
     def metric(self) -> Metric:
         """The metric that chooses between merges."""
-        task = self._definition
-        return metrics.get(task.metrics[0]).over(labels_of(task))
-
-    @property
-    def _definition(self) -> Task:
-        return self.project.spec.tasks[self.task]
+        return self.results.metric
 
     def answers(self) -> list[Answer]:
         """One for each variant, in their order. Raises KoinizeError for a broken artifact."""
-        before = {language: self._rows(step) for language, step in self.reference.items()}
+        before = {language: self.results.rows(step) for language, step in self.reference.items()}
         return [self._answer(one, before) for one in self.variants]
 
     def _answer(self, variant: Variant, before: Mapping[str, Sequence[ResultRow]]) -> Answer:
-        metric, margin = self.metric, self._margin
+        metric, margin = self.metric, self.results.margins[self.metric.name]
         effects = []
         for language, step in variant.evaluations.items():
-            rows = self._rows(step)
+            rows = self.results.rows(step)
             change = compare(rows, before[language], metric, margin)
-            score, other = _value(metric, before[language]), _value(metric, rows)
+            scores = value(metric, before[language]), value(metric, rows)
             left_out = language in variant.question.without
-            effects.append(Effect(language, left_out, score, other, change))
+            effects.append(Effect(language, left_out, *scores, change))
         return Answer(variant, tuple(effects), _mean(one for one in effects if not one.left_out))
-
-    @property
-    def _margin(self) -> float:
-        margins = {**MARGINS, **self.project.spec.margins, **self._definition.margins}
-        return margins[self._definition.metrics[0]]
-
-    def _rows(self, step: Step) -> list[ResultRow]:
-        return list(read_result_rows(self.project.store.open(step.id)))
 
 
 def inquire(
@@ -144,24 +116,24 @@ def inquire(
     asked = list(questions)
     for question in asked:
         _check(question, project.spec.languages)
-    steps = {step.name: step for step in project.steps}
-    chosen = _chosen(project, task, steps)
+    results = Results(project, task)
+    _refuse_missing(results, [results.choice()])
+    chosen = results.chosen()
     subject = _candidate(project, recipe) if recipe else chosen
-    reference = _evaluations(project, task, chosen, steps)
-    merge = steps[f"merge/{task}/{subject}"]
-    unscored = [one for one in reference.values() if one.name.startswith(WHATIF)]
-    scored = [one for one in reference.values() if one not in unscored]
-    _refuse_missing(project, task, [*scored, merge, *_made_of(merge, project.steps)])
+    reference = _evaluations(results, chosen)
+    merge = results.merges[subject]
+    unscored = [one for one in reference.values() if one.asked]
+    scored = [one for one in reference.values() if not one.asked]
+    _refuse_missing(results, [*scored, merge, *_made_of(merge, project.steps)])
     variants = [_variant(merge, reference, one) for one in asked]
     if subject != chosen:
-        present = _evaluations(project, task, subject, steps)
-        _refuse_missing(project, task, present.values())
+        present = _evaluations(results, subject)
+        _refuse_missing(results, present.values())
         variants.insert(0, Variant(Question(), merge, present))
     new = {step.id: step for one in variants for step in (one.merge, *one.evaluations.values())}
     new |= {step.id: step for step in unscored}
-    base = project.steps[0]
-    answering = _Asked(project.file, project.spec, asked=(base, *new.values()))
-    return Inquiry(answering, task, subject, chosen, reference, tuple(variants))
+    steps = (project.steps[0], *new.values())
+    return Inquiry(results, subject, chosen, reference, tuple(variants), steps)
 
 
 def leave_one_out(languages: Sequence[str]) -> list[Question]:
@@ -200,51 +172,41 @@ def _check(question: Question, languages: Sequence[str]) -> None:
         raise InputError("every language is left out, so there is nothing to merge")
 
 
-def _chosen(project: Project, task: str, steps: Mapping[str, Step]) -> str:
-    choice = steps[f"select/{task}"]
-    _refuse_missing(project, task, [choice])
-    name: str = project.store.open(choice.id).facts["chosen"]
-    return name
-
-
-def _candidate(project: Project, recipe: str) -> str:
+def _candidate(project: Project, recipe: str) -> System:
     """The candidate of this name, or the only one of this recipe."""
-    candidates = distinct(project.spec.merge.settings)
-    if recipe in candidates:
-        return candidates[recipe].describe()
-    alike = {one.describe() for one in candidates.values() if one.recipe == recipe}
+    named: dict[str, System] = {}
+    alike: set[System] = set()
+    for system, settings in distinct(project.spec.merge.settings).items():
+        named |= {one.describe(): system for one in settings}
+        alike |= {system for one in settings if one.recipe == recipe}
+    if recipe in named:
+        return named[recipe]
     if len(alike) > 1:
         what = f"{len(alike)} candidates have the recipe '{recipe}'"
-        raise InputError(what, expected=f"one of: {', '.join(sorted(alike))}")
+        titles = sorted(one.title for one in alike)
+        raise InputError(what, expected=f"one of: {', '.join(titles)}")
     if not alike:
         what = f"there is no candidate '{recipe}'"
-        raise InputError(what, remedy=did_you_mean(recipe, candidates))
+        raise InputError(what, remedy=did_you_mean(recipe, named))
     return alike.pop()
 
 
-def _evaluations(
-    project: Project, task: str, system: str, steps: Mapping[str, Step]
-) -> dict[str, Step]:
+def _evaluations(results: Results, system: System) -> dict[str, Step]:
     """By language; those of a candidate without a rival are no steps of the project."""
-    found = {}
-    for language in project.spec.languages:
-        name = f"evaluate/{task}/{system}/{language}/{SPLIT}"
-        if name not in steps:
-            test = steps[f"evaluate/{task}/{system}/{language}/test"]
-            found[language] = _on_dev(project, test, f"{WHATIF}{name}")
-        else:
-            found[language] = steps[name]
-    return found
+    scored = results.of_split(system, DEV)
+    tests = results.of_split(system, TEST)
+    return {
+        language: scored.get(language) or _on_dev(results.project, tests[language])
+        for language in results.project.spec.languages
+    }
 
 
-def _on_dev(project: Project, test: Step, name: str) -> Step:
+def _on_dev(project: Project, test: Step) -> Step:
     """The evaluation of the same merge on the dev rows of the same language."""
-    (language,) = test.languages
-    facts = project.inputs.splits[test.task, language, SPLIT]
-    label = f"{SPLIT} rows {language}"
+    facts = project.inputs.splits[test.task, test.language, DEV]
+    label = f"{DEV} rows {test.language}"
     return replace(
-        test,
-        name=name,
+        test.at(split=DEV, role=WHATIF),
         inputs={
             **{what: one for what, one in test.inputs.items() if what not in test.rows},
             label: facts.digest,
@@ -252,23 +214,16 @@ def _on_dev(project: Project, test: Step, name: str) -> Step:
         after=test.after[:1],
         rows={label: facts.rows},
         units=facts.bytes,
-        split=SPLIT,
     )
 
 
 def _made_of(merge: Step, steps: Iterable[Step]) -> Iterator[Step]:
-    adapters = set(merge.uses.values())
+    adapters = set(merge.uses.adapters.values())
     return (step for step in steps if step.id in adapters)
 
 
-def _refuse_missing(project: Project, task: str, needed: Iterable[Step]) -> None:
-    present = project.store.ids()
-    for step in needed:
-        if step.id not in present:
-            raise InputError(
-                f"task '{task}' has no merge to ask about: '{step.name}' is missing",
-                remedy="run `koinize run` first",
-            )
+def _refuse_missing(results: Results, needed: Iterable[Step]) -> None:
+    refuse_missing(results.project, needed, f"task '{results.task}' has no merge to ask about")
 
 
 def _variant(merge: Step, reference: Mapping[str, Step], question: Question) -> Variant:
@@ -276,30 +231,21 @@ def _variant(merge: Step, reference: Mapping[str, Step], question: Question) -> 
         raise TypeError(f"{merge.name} is no merge")
     kept = tuple(one for one in merge.languages if one not in question.without)
     settings = changed(merge.merge, question, kept)
-    system = f"{merge.system}, {question.name}"
+    key = system_of(settings).key
+    system = System(digest([key, list(kept)]), f"{merge.system.title}, {question.name}")
+    adapters = {language: merge.uses.adapters[language] for language in kept}
     made = replace(
-        merge,
-        name=f"{WHATIF}merge/{merge.task}/{system}",
-        inputs={**merge.inputs, "recipe": canonical(settings)},
-        uses={language: merge.uses[language] for language in kept},
-        system=system,
+        merge.at(system=system, role=WHATIF),
+        inputs={**merge.inputs, "recipe": key},
+        uses=replace(merge.uses, adapters=adapters),
         languages=kept,
         merge=settings,
     )
     evaluations = {
-        language: replace(
-            step,
-            name=f"{WHATIF}evaluate/{merge.task}/{system}/{language}/{SPLIT}",
-            uses={"adapter": made.id},
-            system=system,
-        )
+        language: replace(step.at(system=system, role=WHATIF), uses=Uses(adapter=made.id))
         for language, step in reference.items()
     }
     return Variant(question, made, evaluations)
-
-
-def _value(metric: Metric, rows: Sequence[ResultRow]) -> float:
-    return float(metric.aggregate(metric.statistics(rows).sum(axis=0)))
 
 
 def _mean(effects: Iterable[Effect]) -> Score:

@@ -8,14 +8,11 @@ from decimal import Decimal
 from typing import Any
 
 from koinize.digest import digest
-from koinize.errors import InputError
 from koinize.ledger import Interval, covered, total
-from koinize.metrics import Metric, ResultRow, metrics
+from koinize.metrics import Metric, ResultRow
 from koinize.pipeline import Project, Step
-from koinize.pipeline.graph import evaluation_of, labels_of
-from koinize.pipeline.outcome import MARGINS
-from koinize.pipeline.update import ancestors
-from koinize.pipeline.work import read_result_rows
+from koinize.pipeline.lineage import ancestors
+from koinize.pipeline.results import TEST, Results, refuse_missing
 from koinize.store import Artifact
 
 
@@ -27,7 +24,7 @@ class Candidate:
     those whose margin koinize.yaml states, else the task's first one. `inputs` maps the name of
     every step that it is made or judged by to the digests which that step read; `data` counts the
     rows behind the digests. `artifacts` maps the names of those steps to ids, which must be kept
-    with the release.
+    with the release. `tests` are the evaluations on test, by language.
     """
 
     task: str
@@ -42,6 +39,7 @@ class Candidate:
     data: Mapping[str, Mapping[str, Any]]
     artifacts: Mapping[str, str]
     cost: Mapping[str, Any]
+    tests: Mapping[str, Step]
 
     @property
     def identity(self) -> str:
@@ -59,57 +57,33 @@ def candidate(project: Project, task: str) -> Candidate:
 
     Raises InputError while steps that it stands on are missing.
     """
-    steps = {step.name: step for step in project.steps}
-    present = project.store.ids()
-    choice = steps[f"select/{task}"]
-    _refuse_missing(task, [choice], present)
-    facts = project.store.open(choice.id).facts
-    system = facts["chosen"]
-    tests = {
-        language: steps[f"evaluate/{task}/{system}/{language}/test"]
-        for language in project.spec.languages
-    }
-    _refuse_missing(task, [steps[f"merge/{task}/{system}"], *tests.values()], present)
-    merge = steps[f"merge/{task}/{system}"]
+    results = Results(project, task)
+    nothing = f"task '{task}' has nothing to release"
+    choice = results.choice()
+    refuse_missing(project, [choice], nothing)
+    system = results.chosen()
+    merge, tests = results.merges[system], results.of_split(system, TEST)
+    refuse_missing(project, [merge, *tests.values()], nothing)
     by_id = {step.id: step for step in project.steps}
-    trainings = [by_id[identity] for identity in merge.uses.values()]
-    definition = project.spec.tasks[task]
-    labels = labels_of(definition)
-    margins = {**MARGINS, **project.spec.margins, **definition.margins}
-    stated = tuple(
-        name
-        for name in definition.metrics
-        if name in project.spec.margins or name in definition.margins
-    )
+    trainings = [by_id[one] for one in merge.uses.adapters.values()]
     behind = _behind(tests.values(), by_id)
     behind |= {one for step in trainings for one in ancestors(step, project.store)}
     made_of = [*trainings, merge, choice, *tests.values()]
     return Candidate(
         task=task,
-        system=system,
-        adapter=project.store.open(facts["adapter"]),
-        rows={
-            language: read_result_rows(project.store.open(step.id))
-            for language, step in tests.items()
-        },
-        metrics={name: metrics.get(name).over(labels) for name in definition.metrics},
-        margins={name: margins[name] for name in definition.metrics},
-        gated=stated or definition.metrics[:1],
-        settings=_settings(project, task, merge),
+        system=system.title,
+        adapter=results.open(merge),
+        rows={language: results.rows(step) for language, step in tests.items()},
+        metrics=results.metrics,
+        margins=results.margins,
+        gated=results.stated_margins or results.definition.metrics[:1],
+        settings=_settings(results, merge),
         inputs={step.name: dict(step.identity) for step in made_of},
         data=_data([*trainings, *tests.values()]),
         artifacts={step.name: step.id for step in (*trainings, merge, *tests.values())},
         cost=_cost(project.intervals(), behind),
+        tests=tests,
     )
-
-
-def _refuse_missing(task: str, needed: Sequence[Step], present: set[str]) -> None:
-    absent = [step.name for step in needed if step.id not in present]
-    if absent:
-        raise InputError(
-            f"task '{task}' has nothing to release: '{absent[0]}' is missing",
-            remedy="run `koinize run` first",
-        )
 
 
 def _behind(steps: Iterable[Step], by_id: Mapping[str, Step]) -> set[str]:
@@ -124,17 +98,16 @@ def _behind(steps: Iterable[Step], by_id: Mapping[str, Step]) -> set[str]:
     return found
 
 
-def _settings(project: Project, task: str, merge: Step) -> dict[str, Any]:
+def _settings(results: Results, merge: Step) -> dict[str, Any]:
     """In full, defaults too: a reader years later does not know what they were."""
-    spec = project.spec
-    definition = spec.tasks[task]
+    spec, definition = results.project.spec, results.definition
     return {
         "base": spec.base.model_dump(mode="json"),
         "languages": list(spec.languages),
         "lora": spec.lora.model_dump(mode="json"),
         "training": spec.training.model_dump(mode="json"),
         "merge": merge.merge.model_dump(mode="json") if merge.merge else {},
-        "evaluation": evaluation_of(spec, definition).model_dump(mode="json"),
+        "evaluation": definition.evaluation(spec.evaluation).model_dump(mode="json"),
         "task": definition.model_dump(mode="json"),
     }
 

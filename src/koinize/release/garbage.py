@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from koinize.errors import KoinizeError
+from koinize.ledger.address import WHATIF, read_address
 from koinize.pipeline import Project
 from koinize.pipeline.run import locked
 from koinize.release.archive import Releases
@@ -24,7 +25,8 @@ class Garbage:
     @property
     def kind(self) -> str:
         """`train` of `train/mood/de`, `whatif` of what answered a question; "broken" is one too."""
-        return self.name.partition("/")[0]
+        address = read_address(self.name)
+        return WHATIF if address.role == WHATIF else address.kind
 
 
 def garbage(project: Project) -> list[Garbage]:
@@ -40,7 +42,7 @@ def garbage(project: Project) -> list[Garbage]:
     names = store.names()
     kept = {step.id for step in project.steps}
     kept |= {names[step.name] for step in project.steps if step.name in names}
-    kept |= {used for step in project.steps for used in step.uses.values()}
+    kept |= {used for step in project.steps for used in step.uses.ids()}
     kept |= _released(project.home)
     found = []
     for artifact_id in store.ids() - kept:

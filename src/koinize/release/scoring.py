@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from koinize import machine
 from koinize.digest import digest, file_digest
 from koinize.errors import StepError
+from koinize.ledger.address import RELEASE, Address, System
 from koinize.pipeline import Plan, Project, Step, Watcher
-from koinize.pipeline.plan import plan
-from koinize.pipeline.run import run
+from koinize.pipeline.step import Uses
 from koinize.pipeline.work import ADAPTER_FILES, read_result_rows
 from koinize.release.archive import Release
 from koinize.release.candidate import Candidate
@@ -46,34 +45,29 @@ def score(
     `approve` sees the plan first and may raise to refuse it. Raises StepError when an evaluation
     fails.
     """
-    todo = _plan(project, ours, theirs)
-    if not todo.missing:
+    asked = _missing(project, ours, theirs)
+    if not asked:
         return theirs
-    approve(todo)
-    watcher.planned(todo)
-    spec = _with_release(project, theirs.release)
-    outcome = run(todo.missing, spec, project.root, project.home, watcher)
+    knowing = replace(project, spec=_with_release(project, theirs.release))
+    _, outcome = knowing.do(watcher, approve, asked)
     if outcome.failed:
         raise StepError("\n".join(outcome.failed.values()))
     return reference(project, ours, theirs.release)
 
 
-def _plan(project: Project, ours: Candidate, theirs: Reference) -> Plan:
-    """The evaluations that are missing, with their estimate; none when another base model was
-    released, which this project no longer runs.
+def _missing(project: Project, ours: Candidate, theirs: Reference) -> list[Step]:
+    """The evaluations that are missing; none when another base model was released, which this
+    project no longer runs.
     """
-    wanted = _unanswered(ours, theirs)
-    release, spec = theirs.release, project.spec
+    wanted, present = _unanswered(ours, theirs), project.store.ids()
     steps = [
         step
-        for language, step in _evaluations(project, ours, release).items()
-        if language in wanted
+        for language, step in _evaluations(project, ours, theirs.release).items()
+        if language in wanted and step.id not in present
     ]
-    if steps and release.record["adapter"] not in project.store.ids():
-        steps.insert(0, _import(project, release))
-    workers, _ = machine.workers_and_threads(spec.machine.workers, spec.machine.threads)
-    price = spec.price.record() if spec.price else {}
-    return plan(steps, project.store, project.experience(), workers, price)
+    if steps and theirs.release.record["adapter"] not in present:
+        steps.insert(0, _import(project, theirs.release))
+    return steps
 
 
 def _unanswered(ours: Candidate, theirs: Reference) -> set[str]:
@@ -92,13 +86,10 @@ def _evaluations(project: Project, ours: Candidate, release: Release) -> dict[st
     adapter = release.record["adapter"]
     if adapter not in project.store.ids():
         adapter = _import(project, release).id
-    steps = {step.name: step for step in project.steps}
     return {
         language: replace(
-            steps[f"evaluate/{ours.task}/{ours.system}/{language}/test"],
-            name=f"evaluate/{ours.task}/{release.name}/{language}/test",
-            system=release.name,
-            uses={"adapter": adapter},
+            ours.tests[language].at(system=System.named(release.name)),
+            uses=Uses(adapter=adapter),
             after=(),
         )
         for language in ours.rows
@@ -112,12 +103,12 @@ def _import(project: Project, release: Release) -> Step:
     """
     base = next(step for step in project.steps if step.kind == "base")
     files = [file_digest(release.folder / name) for name in ADAPTER_FILES]
+    task = release.record["task"]
     return Step(
-        kind="import",
-        name=f"import/{release.record['task']}/{release.name}",
+        Address("import", task, language=release.name, role=RELEASE),
         inputs={"adapter files": digest(files), "base": base.inputs["base"]},
-        task=release.record["task"],
         languages=(release.name,),
+        sort=task,
     )
 
 

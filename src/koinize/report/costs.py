@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Interval, covered, total
+from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Address, Interval, covered, total
 from koinize.report.break_even import break_even
 from koinize.report.input import ReportInput, TaskInput
 
@@ -31,21 +31,18 @@ class Accounts:
     source: ReportInput
 
     @cached_property
-    def standing(self) -> dict[str, Interval]:
-        """Step name -> the last finished work on it that the present results stand on.
+    def standing(self) -> dict[Address, Interval]:
+        """Step -> the last finished work on it that the present results stand on.
 
         Work belongs to whatever has its artifact now: a merge may have been made to answer
         `whatif` before it became a candidate.
         """
-        current = self.source.current
         around = (GATE, IDLE, LOAD, PROVISION)
         done = [
             one for one in self.source.intervals if one.status == "done" and one.kind not in around
         ]
-        if not isinstance(current, Mapping):
-            return {one.step: one for one in done if one.step in current}
-        names = {artifact: name for name, artifact in reversed(list(current.items()))}
-        return {names[one.artifact]: one for one in done if one.artifact in names}
+        steps = {artifact: step for step, artifact in reversed(list(self.source.current.items()))}
+        return {steps[one.artifact]: one for one in done if one.artifact in steps}
 
     @cached_property
     def prices(self) -> list[dict[str, str]]:
@@ -89,13 +86,17 @@ class Accounts:
             return None
         return seconds * Decimal(price["per_hour"]) / 3600
 
-    def find(self, *names: str) -> list[Interval | None]:
-        """The standing work of these steps, None for each that has none."""
-        return [self.standing.get(name) for name in names]
+    def find(self, *steps: Address) -> list[Interval | None]:
+        """The standing work on these steps, None for each that has none."""
+        return [self.standing.get(step) for step in steps]
 
-    def under(self, prefix: str) -> list[Interval]:
-        """All standing work on steps whose name begins so."""
-        return [one for name, one in self.standing.items() if name.startswith(prefix)]
+    def of(self, task: str, *kinds: str) -> dict[Address, Interval]:
+        """All standing work on a task's steps of these kinds."""
+        return {
+            step: one
+            for step, one in self.standing.items()
+            if step.task == task and step.kind in kinds
+        }
 
 
 def saved(new: Decimal | int | None, old: Decimal | int | None) -> Decimal | None:
@@ -113,14 +114,14 @@ def savings(new: Amount | None, old: Amount | None) -> dict[str, Decimal | None]
 
 def task_costs(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
     """Set-up and update of one task, merged against combined."""
-    names = _training_names(task)
-    trainings = [_training(one) for one in accounts.find(*names)]
+    steps = [training(task, language) for language in task.languages]
+    trainings = [_training(one) for one in accounts.find(*steps)]
     # What a continued adapter took is its last update alone: that is no set-up.
     continued = accounts.source.continued
-    setup = [None if name in continued else one for name, one in zip(names, trainings, strict=True)]
-    merges = accounts.find(*merge_names(task))
+    setup = [None if step in continued else one for step, one in zip(steps, trainings, strict=True)]
+    merges = merging(task, accounts)
     choice = choosing(task, accounts)
-    measured = accounts.amount(map(_training, accounts.find(f"train/{task.name}/comb")))
+    measured = accounts.amount(map(_training, accounts.find(combined_training(task))))
     combined = measured or _estimated(setup, accounts)
     merged = accounts.amount([*setup, *merges]) if merges else None
     with_choosing = accounts.amount([*setup, *merges, *choice])
@@ -213,30 +214,42 @@ def _training(interval: Interval | None) -> Interval | None:
     return interval if interval is not None and interval.kind == "train" else None
 
 
-def _training_names(task: TaskInput) -> list[str]:
-    return [f"train/{task.name}/{language}" for language in task.languages]
+def training(task: TaskInput, language: str) -> Address:
+    """The step that trains one language's adapter."""
+    return Address("train", task.name, language=language)
+
+
+def combined_training(task: TaskInput) -> Address:
+    """The step that trains COMB."""
+    return Address("train", task.name, role="comb")
 
 
 def _candidates(task: TaskInput) -> list[str]:
     return [one.name for one in task.systems if one.kind == "candidate" and not one.same_as]
 
 
-def merge_names(task: TaskInput) -> list[str]:
-    """The names of the steps that make a task's merge candidates."""
-    return [f"merge/{task.name}/{name}" for name in _candidates(task)]
+def merging(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
+    """What making the candidates took, in their order."""
+    found = {step.system.title: one for step, one in accounts.of(task.name, "merge").items()}
+    return [found.get(name) for name in _candidates(task)]
 
 
 def choosing(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     """What choosing took: every candidate's scores on dev, and the choice itself."""
-    names = [
-        f"evaluate/{task.name}/{candidate}/{language}/dev"
+    found = {
+        (step.system.title, step.language): one
+        for step, one in accounts.of(task.name, "evaluate").items()
+        if step.split == "dev"
+    }
+    scores = [
+        found.get((candidate, language))
         for candidate in _candidates(task)
         for language in task.languages
     ]
-    return accounts.find(*names, f"select/{task.name}")
+    return [*scores, *accounts.find(Address("select", task.name))]
 
 
 def testing(task: TaskInput, accounts: Accounts) -> list[Interval]:
     """The scores of every system on test."""
-    work = accounts.under(f"evaluate/{task.name}/")
-    return [one for one in work if one.step.endswith("/test")]
+    work = accounts.of(task.name, "evaluate")
+    return [one for step, one in work.items() if step.split == "test"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from koinize.ledger import Interval
+from koinize.ledger import Address, Interval
 
 SystemKind = Literal["base", "individual", "combined", "mean", "candidate", "cross"]
 
@@ -83,12 +83,12 @@ class ReleaseInput:
 class ReportInput:
     """Everything a report says comes from here.
 
-    `created` is UTC in ISO 8601; `intervals` is the whole ledger; `current` names the steps
-    whose artifacts the present results stand on, as a mapping each with its artifact's id (then
-    work on an earlier version of the same step is told apart); `releases` is in the order of their
-    versions; `continued` maps the trainings that went on from an earlier adapter to the ids of all
-    adapters that they stand on;
-    `price` is the project's price now (per_hour, currency, source, date) or None.
+    `created` is UTC in ISO 8601; `intervals` is the whole ledger; `current` maps the steps whose
+    artifacts the present results stand on to their artifacts' ids, by which work on an earlier
+    version of the same step is told apart; `releases` is in the order of their versions;
+    `continued` maps the trainings that went on from an earlier adapter to the ids of all adapters
+    that they stand on; `tones` are the colours of the kinds of steps; `price` is the project's
+    price now (per_hour, currency, source, date) or None.
     """
 
     project: str
@@ -98,7 +98,8 @@ class ReportInput:
     price: Mapping[str, str] | None
     tasks: Sequence[TaskInput]
     intervals: Sequence[Interval]
-    current: Mapping[str, str] | Set[str]
+    current: Mapping[Address, str]
     notes: Sequence[str] = ()
     releases: Sequence[ReleaseInput] = ()
-    continued: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    continued: Mapping[Address, Sequence[str]] = field(default_factory=dict)
+    tones: Mapping[str, str] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from koinize.ledger import (
     IDLE,
     LOAD,
     PROVISION,
+    Address,
     Interval,
     by_run,
     covered,
@@ -19,7 +20,14 @@ from koinize.ledger import (
     joules,
     total,
 )
-from koinize.report.costs import Accounts, choosing, merge_names, testing
+from koinize.report.costs import (
+    Accounts,
+    choosing,
+    combined_training,
+    merging,
+    testing,
+    training,
+)
 from koinize.report.input import ReportInput, TaskInput
 
 AROUND = ((PROVISION, "start the workers"), (LOAD, "load the model"), (GATE, "judge releases"))
@@ -103,17 +111,17 @@ def energy(source: ReportInput) -> dict[str, Any] | None:
 def _task_rows(task: TaskInput, accounts: Accounts) -> list[dict[str, Any]]:
     """The work of one task by phase."""
     name = task.name
-    merges, chosen = accounts.find(*merge_names(task)), choosing(task, accounts)
+    merges, chosen = merging(task, accounts), choosing(task, accounts)
     tests = testing(task, accounts)
     own = {id(one) for one in [*merges, *chosen, *tests]}
-    prefixes = (f"merge/{name}/", f"select/{name}/", f"evaluate/{name}/")
-    rest = [one for prefix in prefixes for one in accounts.under(prefix) if id(one) not in own]
+    work = accounts.of(name, "merge", "select", "evaluate")
+    rest = [one for one in work.values() if id(one) not in own]
     return [
         *(
-            _row(name, f"train {language}", "train", accounts.find(f"train/{name}/{language}"))
+            _row(name, f"train {language}", "train", accounts.find(training(task, language)))
             for language in task.languages
         ),
-        _row(name, "train COMB", "comb", accounts.find(f"train/{name}/comb")),
+        _row(name, "train COMB", "comb", accounts.find(combined_training(task))),
         _row(name, "merge the candidates", "merge", merges),
         _row(name, "choose on dev", "choose", chosen),
         _row(name, "MEAN: merge and choose", "merge", rest),
@@ -173,6 +181,21 @@ def _run(name: str, every: Sequence[Interval], accounts: Accounts) -> dict[str, 
     }
 
 
+def _brief(step: Address) -> str:
+    """What fits into a bar: the language of a training, otherwise the kind of step."""
+    if step.kind != "train":
+        return step.kind
+    return step.language or step.role.upper()
+
+
+def _tone(source: ReportInput, step: Address) -> str:
+    if step.kind == "train" and not step.language:
+        return "comb"
+    if step.kind == "evaluate" and step.split == "dev":
+        return "choose"
+    return source.tones.get(step.kind, "test" if step.kind == GATE else "base")
+
+
 def timeline(source: ReportInput) -> dict[str, Any] | None:
     """The last run that trained something (or the last of all): which worker did what, and when."""
     if not source.intervals:
@@ -192,6 +215,8 @@ def timeline(source: ReportInput) -> dict[str, Any] | None:
                 "lane": lane,
                 "step": interval.step,
                 "kind": interval.kind,
+                "name": _brief(interval.address),
+                "tone": _tone(source, interval.address),
                 "status": interval.status,
                 "start_seconds": round(start, 3),
                 "seconds": float(interval.seconds),

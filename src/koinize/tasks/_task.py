@@ -15,6 +15,7 @@ from koinize.data import SPLITS, Finding, Row, check_splits, refuse
 from koinize.digest import digest, short
 from koinize.errors import InputError
 from koinize.frozen import Frozen
+from koinize.settings import EvaluationSection, EvaluationSpec
 from koinize.tasks import _reading, _template
 
 V = TypeVar("V")
@@ -60,6 +61,17 @@ class Example:
     """Role and text of each message before the answer, where they are more than one of a user.
     `prompt` is then all their text."""
 
+    @property
+    def digest(self) -> str:
+        """Of what a model is shown, and what it should answer: the row as a model knows it."""
+        return digest([self.prompt, self.target, self.options, self.labels, self.gold])
+
+    @property
+    def bytes(self) -> int:
+        """Of text that a model reads and writes for it."""
+        text = "".join((self.prompt, self.target, *self.options))
+        return len(text.encode("utf-8", "replace"))
+
 
 class Task(Frozen, ABC):
     """What an example means. A kind is one file of `koinize.tasks` whose `task` is a subclass."""
@@ -104,6 +116,17 @@ class Task(Frozen, ABC):
     @abstractmethod
     def describe(self) -> str:
         """The task in one line, for people."""
+
+    @property
+    def label_set(self) -> tuple[str, ...]:
+        """The fixed labels that a metric counts over; none where every row has options of its own,
+        or a text is written.
+        """
+        return ()
+
+    def evaluation(self, section: EvaluationSection) -> EvaluationSpec:
+        """The project's evaluation settings, with what this task says of how it is answered."""
+        return EvaluationSpec(**section.model_dump())
 
     def source(self, language: str, split: str) -> str:
         """Where the rows of this split stand, as `koinize.data.read_rows` takes it.

@@ -56,6 +56,11 @@ class Classify(Task):
             self.labels
         )
 
+    @property
+    def label_set(self) -> tuple[str, ...]:
+        """The labels."""
+        return self.labels
+
     def texts(self, language: str) -> tuple[str, ...]:
         """The verbalizers of a language or, without any, the labels. Raises InputError."""
         if not self.verbalizers:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from koinize.data import Row
 from koinize.errors import InputError
+from koinize.settings import EvaluationSection, EvaluationSpec
 from koinize.tasks import _reading
 from koinize.tasks._task import Example, Metrics, Task
 
@@ -39,6 +40,12 @@ class Generate(Task):
     def describe(self) -> str:
         """The reference's column and the longest answer."""
         return f"generate: column '{self.target}', at most {self.max_new_tokens} tokens"
+
+    def evaluation(self, section: EvaluationSection) -> EvaluationSpec:
+        """With the longest answer and where it ends."""
+        return EvaluationSpec(
+            **section.model_dump(), max_new_tokens=self.max_new_tokens, stop=self.stop
+        )
 
     def _check(self, reference: str, row: Row, column: str) -> None:
         if not reference:

@@ -11,15 +11,6 @@ from koinize.report.section import Results, Section
 from koinize.report.svg import Bar, bars, lanes
 from koinize.report.svg import Block as Stretch
 
-TONES: dict[str, Tone] = {
-    "base": "base",
-    "import": "base",
-    "train": "train",
-    "merge": "merge",
-    "evaluate": "test",
-    "select": "choose",
-    "gate": "test",
-}
 LEGEND: tuple[tuple[Tone, str], ...] = (
     ("train", "train, one language"),
     ("comb", "train COMB"),
@@ -129,26 +120,10 @@ def _stretch(one: Mapping[str, Any]) -> Stretch:
         lane=one["lane"],
         start=one["start_seconds"],
         seconds=one["seconds"],
-        name=_short(one),
+        name=one["name"],
         tooltip=f"{one['step']}: {duration(one['seconds'])}, {one['status']}{because}",
-        tone="failed" if lost else _tone(one),
+        tone="failed" if lost else one["tone"],
     )
-
-
-def _short(one: Mapping[str, Any]) -> str:
-    """What fits into a bar: the language of a training, otherwise the kind of step."""
-    last = str(one["step"].split("/")[-1])
-    if one["kind"] != "train":
-        return str(one["kind"])
-    return "COMB" if last == "comb" else last
-
-
-def _tone(one: Mapping[str, Any]) -> Tone:
-    if one["kind"] == "train" and one["step"].endswith("/comb"):
-        return "comb"
-    if one["kind"] == "evaluate" and one["step"].endswith("/dev"):
-        return "choose"
-    return TONES.get(one["kind"], "base")
 
 
 def _runs(runs: Sequence[Mapping[str, Any]], currency: str | None) -> list[Block]:

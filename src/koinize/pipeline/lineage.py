@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 
 from koinize.digest import digest, short
-from koinize.pipeline.inputs import Inputs, example_bytes, example_digest, examples_of
-from koinize.pipeline.step import PARENT, Step
+from koinize.pipeline.inputs import Inputs, examples_of
+from koinize.pipeline.step import PARENT, Step, Uses
 from koinize.settings import UpdateSpec
 from koinize.spec import Spec
 from koinize.store import Artifact, Manifest, Store
@@ -51,9 +51,8 @@ class Selection:
         wanted = Counter([*self.new[language], *self.replayed[language]])
         picked = []
         for example in examples:
-            row = example_digest(example)
-            if wanted[row]:
-                wanted[row] -= 1
+            if wanted[example.digest]:
+                wanted[example.digest] -= 1
                 picked.append(example)
         return picked
 
@@ -86,7 +85,7 @@ def together(today: Rows, learnt: Rows) -> dict[str, list[str]]:
 
 def ancestors(step: Step, store: Store) -> Iterator[str]:
     """The adapters that a continued one stands on, the last first, as far as they are known."""
-    parent = step.uses.get(PARENT)
+    parent: str | None = step.uses.parent
     while parent:
         yield parent
         before = store.manifest(parent)
@@ -137,6 +136,17 @@ class History:
     def _present(self) -> set[str]:
         return self.store.ids()
 
+    def as_made(self, step: Step, former: Mapping[str, str]) -> Step:
+        """The step as an earlier koinize made it, where only that is in the store.
+
+        `former` has the digests that some of its inputs had by an earlier formula.
+        """
+        if former.items() <= step.inputs.items():
+            return step
+        earlier = replace(step, inputs={**step.inputs, **former})
+        known = earlier.id in self._present and step.id not in self._present
+        return earlier if known else step
+
     def comb(self, fresh: Step) -> Step:
         """COMB: the one that is there while nothing but rows changed, unless it was asked for."""
         earlier = None if self.retrain_comb else self._current(fresh.name)
@@ -144,7 +154,7 @@ class History:
 
     def comb_continued(self, fresh: Step, comb: Step) -> Step | None:
         """COMB trained on with the rows that are new to it; None where it is COMB itself."""
-        continued = replace(fresh, name=f"{fresh.name}-continued")
+        continued = fresh.at(role="comb-continued")
         last = self._last(continued.name)
         if last and PARENT in last.inputs and (same := self._same(continued, last)):
             return same
@@ -210,7 +220,7 @@ class History:
         task = self.spec.tasks[fresh.task]
         expected = fresh.inputs[f"train rows {language}"]
         found = examples_of(task, self.root, language, "train", expected)
-        return [(example_digest(one), example_bytes(one)) for one in found]
+        return [(one.digest, one.bytes) for one in found]
 
     def _selected(self, sizes: Mapping[str, list[tuple[str, int]]], parent: Manifest) -> Selection:
         today = {language: [row for row, _ in some] for language, some in sizes.items()}
@@ -242,7 +252,7 @@ class History:
         return replace(
             fresh,
             inputs=inputs,
-            uses={PARENT: parent.id},
+            uses=Uses(parent=parent.id),
             rows=rows,
             units=units,
             why=_said(parent, selection, units / fresh.units),
@@ -252,7 +262,7 @@ class History:
 def _made(fresh: Step, last: Manifest) -> Step:
     """The step that made `last`."""
     inputs = {label: one for label, one in last.inputs.items() if label != PARENT}
-    uses = {PARENT: last.inputs[PARENT]} if PARENT in last.inputs else {}
+    uses = Uses(parent=last.inputs.get(PARENT, ""))
     return replace(fresh, inputs=inputs, uses=uses, rows=last.facts.get("rows", {}))
 
 
@@ -272,7 +282,7 @@ def _obstacle(fresh: Step, last: Manifest) -> str:
         return f"{' and '.join(changed)} changed"
     if _train_rows(last.inputs).keys() != _train_rows(fresh.inputs).keys():
         return "the languages changed"
-    if replace(fresh, inputs=last.inputs, uses={}).id != last.id:
+    if replace(fresh, inputs=last.inputs, uses=Uses()).id != last.id:
         return "koinize trains differently now"
     return "" if EXAMPLES in last.files else "the last adapter keeps no list of its rows"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from koinize.ledger.address import COMB_ROLES, Address
 from koinize.pipeline.estimate import Rates, Schedule, Work, schedule
 from koinize.pipeline.graph import COMB, COMB_CONTINUED
-from koinize.pipeline.step import PARENT, Step
+from koinize.pipeline.step import Step, Uses
 
 TRAIN = ("train", "import")
-COMBINED, COMB_NAMES = (COMB, COMB_CONTINUED), ("comb", "comb-continued")
+COMBINED = (COMB, COMB_CONTINUED)
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,7 @@ def compare(
 
 
 def _of_comb(step: Step) -> bool:
-    return step.system in COMBINED or step.name in {
-        f"train/{step.task}/{one}" for one in COMB_NAMES
-    }
+    return step.system in COMBINED or step.address.role in COMB_ROLES
 
 
 def _retraining(steps: Sequence[Step], present: Collection[str]) -> list[Step]:
@@ -73,24 +72,22 @@ def _retraining(steps: Sequence[Step], present: Collection[str]) -> list[Step]:
 def _training(steps: Sequence[Step], adapters: Sequence[Step]) -> Step | None:
     """COMB's step, or one made up of all languages' where the project has no COMB."""
     for one in steps:
-        if one.name == f"train/{one.task}/comb":
-            return replace(one, uses={}, after=())
-    if any(one.kind == "import" or PARENT in one.uses for one in adapters):
+        if one.address.role == "comb":
+            return replace(one, uses=Uses(), after=())
+    if any(one.kind == "import" or one.uses.parent for one in adapters):
         return None  # trained elsewhere, or trained on: what all rows would take is not known
     units = sum(one.units for one in adapters)
     task = adapters[0].task if adapters else ""
-    return Step(kind="train", name=f"train/{task}/comb", inputs={}, units=units, task=task)
+    return Step(Address("train", task, role="comb"), units=units, sort=task)
 
 
 def _evaluations(steps: Sequence[Step], comb: Step) -> Iterator[Step]:
     """One for each language. Every system's evaluation of a language is the same work."""
     seen: set[str] = set()
     for one in steps:
-        if one.kind == "evaluate" and one.split == "test" and one.languages[0] not in seen:
-            language = one.languages[0]
-            seen.add(language)
-            name = f"evaluate/{one.task}/{COMB}/{language}/test"
-            yield replace(one, name=name, system=COMB, uses={"adapter": comb.id}, after=())
+        if one.kind == "evaluate" and one.split == "test" and one.language not in seen:
+            seen.add(one.language)
+            yield replace(one.at(system=COMB), uses=Uses(adapter=comb.id), after=())
 
 
 def _work(step: Step, rates: Rates) -> Work:

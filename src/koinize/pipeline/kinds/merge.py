@@ -1,0 +1,31 @@
+"""Merge adapters into one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from koinize.pipeline import work
+from koinize.pipeline.work import Job
+from koinize.store import Draft, Store
+
+
+def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
+    """A PEFT folder, and what reaching its rank lost."""
+    from koinize.engine import merge_adapters
+
+    adapters = {one: store.open(found).folder for one, found in job.step.uses.adapters.items()}
+    built = draft.folder / "adapter"
+    report = merge_adapters(
+        adapters, job.step.merge, out=built, threads=job.threads, progress=work.reporter(job)
+    )
+    for path in built.iterdir():
+        path.rename(draft.folder / path.name)
+    built.rmdir()
+    return {
+        "rank": report.rank,
+        "truncation_error": report.error,
+        "modules": {module.name: module.error for module in report.modules},
+        "warnings": list(report.warnings),
+        "vllm_flags": report.vllm_flags,
+    }

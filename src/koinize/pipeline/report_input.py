@@ -1,0 +1,142 @@
+"""What the present artifacts say: the report's input, gathered from store and ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from koinize import __version__, report
+from koinize.digest import short
+from koinize.errors import InputError
+from koinize.ledger.address import System
+from koinize.pipeline.graph import BASE, COMB, COMB_CONTINUED, INDV, MEAN, only, system_of
+from koinize.pipeline.interference import interference
+from koinize.pipeline.kinds import KINDS
+from koinize.pipeline.lineage import ancestors
+from koinize.pipeline.project import Project
+from koinize.pipeline.results import Results
+from koinize.pipeline.step import Step
+from koinize.report import Evaluation, ReportInput, SystemKind, TaskInput
+
+SYSTEM_KINDS: dict[System, SystemKind] = {BASE: "base", INDV: "individual", COMB: "combined"}
+
+
+def gather(project: Project) -> ReportInput:
+    """Everything the report needs. Raises InputError while steps are missing."""
+    present = project.store.ids()
+    absent = [step.name for step in project.steps if step.id not in present]
+    if absent:
+        raise InputError(
+            f"{len(absent)} of {len(project.steps)} steps are missing, first '{absent[0]}'",
+            remedy="run `koinize run` first",
+        )
+    spec = project.spec
+    return ReportInput(
+        project=spec.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+        spec=spec.model_dump(mode="json"),
+        price=spec.price.record() if spec.price else None,
+        tasks=[_Gatherer(Results(project, name)).task() for name in spec.tasks],
+        intervals=project.intervals(),
+        current={step.address: step.id for step in project.steps},
+        notes=[*project.inputs.findings, *_lineage(project)],
+        continued={
+            step.address: list(ancestors(step, project.store))
+            for step in project.steps
+            if step.uses.parent
+        },
+        tones={name: kind.tone for name, kind in KINDS.items()},
+    )
+
+
+def _lineage(project: Project) -> Iterator[str]:
+    """What a reader must know of how the adapters came about."""
+    for step in project.steps:
+        if step.stale:
+            yield (
+                f"{step.task}: COMB is the one trained before {', '.join(step.stale)} changed; "
+                "`koinize run --retrain-comb` trains it again"
+            )
+        if step.uses.parent:
+            updates = project.store.open(step.id).facts["updates"]
+            times = "once" if updates == 1 else f"{updates} times"
+            yield f"{step.name} was continued {times} since it was trained from the base"
+
+
+class _Gatherer:
+    """The results of one task, as the report takes them."""
+
+    def __init__(self, results: Results) -> None:
+        self.results, self.name = results, results.task
+        self.project, self.spec = results.project, results.project.spec
+
+    def task(self) -> TaskInput:
+        definition = self.results.definition
+        return TaskInput(
+            name=self.name,
+            kind=definition.kind,
+            metrics=definition.metrics,
+            labels=definition.label_set,
+            languages=self.spec.languages,
+            margins=self.results.margins,
+            reference=COMB.title,
+            systems=list(self._systems()),
+            evaluations=list(self._evaluations()),
+            interference=interference(
+                self.project.store, self.project.home, self.name, self._adapters()
+            ),
+        )
+
+    def _adapters(self) -> dict[str, str]:
+        """The ids of what the merges are made of, by language."""
+        return next((dict(one.uses.adapters) for one in self.results.merges.values()), {})
+
+    def _systems(self) -> Iterator[report.System]:
+        for baseline, system in (("base", BASE), ("indv", INDV), ("comb", COMB)):
+            if baseline in self.spec.baselines:
+                yield report.System(system.title, SYSTEM_KINDS[system])
+        if "comb-continued" in self.spec.baselines:
+            trained = any(step.system == COMB_CONTINUED for step in self.results.steps)
+            same_as = None if trained else COMB.title
+            yield report.System(COMB_CONTINUED.title, "combined", same_as=same_as)
+        if "mean" in self.spec.baselines:
+            yield self._merged(MEAN.title, "mean", self.results.chosen("mean"))
+        chosen = self.results.chosen()
+        for settings in self.spec.merge.settings:
+            system = self.results.merges[system_of(settings)].system
+            name = settings.describe()
+            yield self._merged(name, "candidate", system, chosen=system == chosen)
+        if "cross" in self.spec.baselines:
+            for language in self.spec.languages:
+                yield report.System(only(language).title, "cross")
+
+    def _merged(
+        self, name: str, kind: SystemKind, system: System, *, chosen: bool = False
+    ) -> report.System:
+        """`name` is another than the system's where other settings define the same merge."""
+        step = self.results.merges[system]
+        facts = self.results.open(step).facts
+        settings = step.merge.model_dump(mode="json", exclude_defaults=True) if step.merge else {}
+        again = kind == "candidate" and name != system.title
+        return report.System(
+            name,
+            kind,
+            settings,
+            chosen=chosen and not again,
+            same_as=system.title if again else None,
+            rank=facts["rank"],
+            truncation_error=facts["truncation_error"],
+        )
+
+    def _evaluations(self) -> Iterator[Evaluation]:
+        for (system, language, _), step in self.results.evaluations.items():
+            yield self._evaluation(step, system)
+            if system == INDV and "cross" in self.spec.baselines:
+                yield self._evaluation(step, only(language))
+
+    def _evaluation(self, step: Step, system: System) -> Evaluation:
+        parts = self.results.open(step).inputs
+        signature = "|".join(f"{label}:{short(parts[label])}" for label in sorted(step.inputs))
+        rows = self.results.rows(step)
+        return Evaluation(self.name, system.title, step.language, step.split, rows, signature)

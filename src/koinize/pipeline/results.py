@@ -1,0 +1,130 @@
+"""What a finished task says: the one place where its results are read.
+
+`Results.of(project, task)` knows the steps of the task and opens their artifacts, verified, when
+they are asked for. Whoever shows, compares or releases something reads it here: the choice, the
+merges, the rows of a system, a metric over its labels, and what a language may lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from koinize.errors import InputError
+from koinize.ledger.address import System
+from koinize.metrics import Metric, ResultRow, metrics
+from koinize.pipeline.project import Project
+from koinize.pipeline.step import Step
+from koinize.pipeline.work import read_result_rows
+from koinize.store import Artifact
+from koinize.tasks import Task
+
+DEV, TEST = "dev", "test"
+
+
+def refuse_missing(project: Project, needed: Iterable[Step], what: str) -> None:
+    """Raise InputError, which says what there is nothing to do with, while one of these is missing.
+
+    `what` is such as "task 'topic' has nothing to release".
+    """
+    present = project.store.ids()
+    absent = [step.name for step in needed if step.id not in present]
+    if absent:
+        raise InputError(f"{what}: '{absent[0]}' is missing", remedy="run `koinize run` first")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one task of a project."""
+
+    project: Project
+    task: str
+
+    @property
+    def definition(self) -> Task:
+        """The task as koinize.yaml has it."""
+        return self.project.spec.tasks[self.task]
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """Every step of the task."""
+        return [step for step in self.project.steps if step.task == self.task]
+
+    @cached_property
+    def merges(self) -> dict[System, Step]:
+        """The merges by system, candidates and MEAN's scales alike."""
+        return {step.system: step for step in self.steps if step.kind == "merge"}
+
+    @cached_property
+    def trainings(self) -> dict[str, Step]:
+        """The languages' own adapters, those that were trained elsewhere among them."""
+        found = (one for one in self.steps if one.kind in ("train", "import") and one.language)
+        return {one.language: one for one in found}
+
+    @cached_property
+    def evaluations(self) -> dict[tuple[System, str, str], Step]:
+        """The evaluations by system, language and split."""
+        return {
+            (one.system, one.language, one.split): one
+            for one in self.steps
+            if one.kind == "evaluate"
+        }
+
+    def of_split(self, system: System, split: str) -> dict[str, Step]:
+        """One system's evaluations on a split, by language."""
+        return {
+            language: step
+            for (whose, language, where), step in self.evaluations.items()
+            if whose == system and where == split
+        }
+
+    def choice(self, role: str = "") -> Step:
+        """The step that chooses among the candidates or, as "mean", among MEAN's scales."""
+        return next(
+            step for step in self.steps if step.kind == "select" and step.address.role == role
+        )
+
+    def chosen(self, role: str = "") -> System:
+        """The system that was chosen on dev. Raises KoinizeError while nothing was."""
+        title = self.open(self.choice(role)).facts["chosen"]
+        return next(one for one in self.choice(role).uses.candidates if one.title == title)
+
+    def open(self, step: Step) -> Artifact:
+        """What the step made, verified. Raises KoinizeError where it is not there."""
+        return self.project.store.open(step.id)
+
+    def rows(self, step: Step) -> list[dict[str, Any]]:
+        """The result rows of an evaluation."""
+        return read_result_rows(self.open(step))
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """The task's metrics over its labels; the first one chooses."""
+        labels = self.definition.label_set
+        return {name: metrics.get(name).over(labels) for name in self.definition.metrics}
+
+    @property
+    def metric(self) -> Metric:
+        """The one that chooses between merges."""
+        return next(iter(self.metrics.values()))
+
+    @cached_property
+    def margins(self) -> dict[str, float]:
+        """Points that a language may lose, by metric: the task's word, else the project's, else the
+        metric's own.
+        """
+        own = {**self.project.spec.margins, **self.definition.margins}
+        return {name: own.get(name, metric.margin) for name, metric in self.metrics.items()}
+
+    @property
+    def stated_margins(self) -> tuple[str, ...]:
+        """The metrics whose margin koinize.yaml states."""
+        own = {**self.project.spec.margins, **self.definition.margins}
+        return tuple(name for name in self.definition.metrics if name in own)
+
+
+def value(metric: Metric, rows: Sequence[ResultRow]) -> float:
+    """The metric's points over these rows."""
+    return float(metric.aggregate(metric.statistics(rows).sum(axis=0)))
