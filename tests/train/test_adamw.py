@@ -8,6 +8,9 @@ import torch
 from koinize.train.adamw import RowwiseAdamW
 
 
+ROUNDING = 11 * torch.finfo(torch.float32).eps
+
+
 @pytest.mark.parametrize("decays", [(0.0, 0.0, 0.0), (0.0, 0.1, 0.01)])
 def test_each_row_moves_as_torch_moves_it(decays):
     generator = torch.Generator().manual_seed(0)
@@ -33,4 +36,6 @@ def test_each_row_moves_as_torch_moves_it(decays):
             rate if step > begin else 0.0 for rate, begin in zip(rates, begins, strict=True)
         ]
         ours.step(gradients, scheduled, decays, numbers)
-    assert torch.equal(values, torch.stack([row.detach() for row in alone]))
+    expected = torch.stack([row.detach() for row in alone])
+    # Values and updates are of size 1, and each of 11 steps may round its last bit otherwise.
+    assert torch.allclose(values, expected, rtol=ROUNDING, atol=ROUNDING)

@@ -17,7 +17,7 @@ from koinize.examples.tiny.make_base import tiny_model, tiny_tokenizer
 from koinize.model.loaded import Loaded, adopt
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
-from koinize.train import Training, TrainingReport, train, train_together
+from koinize.train import Training, TrainingReport, together, train, train_together
 
 CPU = torch.device("cpu")
 # Sums of hundreds of float32 products in another order, over some 20 steps of AdamW.
@@ -135,7 +135,10 @@ def test_in_a_bfloat16_base_the_masters_stay_float32(tmp_path):
         assert {value.dtype for value in load_file(one.out / WEIGHTS).values()} == {torch.float32}
 
 
-def test_one_that_diverges_stops_alone_and_names_its_rows(tmp_path):
+@pytest.mark.parametrize("read_every", [1, 50])
+def test_one_that_diverges_stops_alone_and_names_its_rows(tmp_path, monkeypatch, read_every):
+    """Also where losses are read long after the step, as on an accelerator."""
+    monkeypatch.setattr(together, "steps_between_reads", lambda device: read_every)
     base, trainings = loaded(), several(tmp_path)
     trainings[0] = replace(
         trainings[0], settings=trainings[0].settings.model_copy(update={"learning_rate": 1e30})

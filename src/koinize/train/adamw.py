@@ -16,7 +16,8 @@ EPSILON = 1e-8
 class RowwiseAdamW:
     """torch.optim.AdamW with its default betas and epsilon, one optimizer per row.
 
-    The operations and their order are torch's, so that a row moves as it would alone.
+    The operations are torch's, in an order that needs no further memory: each row moves as it
+    would alone, to the last bit or the one beside it.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -46,7 +47,7 @@ class RowwiseAdamW:
         self.first.lerp_(gradients, 1 - BETAS[0])
         self.second.mul_(BETAS[1]).addcmul_(gradients, gradients, value=1 - BETAS[1])
         spread = torch.sqrt(self.second, out=gradients).div_(columns[2]).add_(EPSILON)
-        self.values.addcdiv_(self.first * columns[1], spread)
+        self.values.add_(torch.div(self.first, spread, out=gradients).mul_(columns[1]))
 
     def keep(self, rows: Tensor) -> None:
         """Forgets all other rows."""

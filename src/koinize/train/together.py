@@ -6,7 +6,7 @@ are each adapter's own, and so it becomes what it would have become alone, to th
 
 A GPU that trains one adapter on short rows waits for the host, kernel after kernel; the same
 kernels do for many adapters. So nothing here waits for the device in a step: losses stay there and
-are read together, every READ_EVERY steps and at the ends of epochs.
+are read together, every 50 steps and at the ends of epochs.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ from koinize.train.learner import Learner, Training
 from koinize.train.lora import Frame, first_factors, frame_of, save
 from koinize.train.report import Progress, TrainingReport
 from koinize.train.schedule import Row, encode_rows, target_tokens
-
-# Steps whose losses may lie unread on an accelerator; a loss that is no number is found then.
-READ_EVERY = 50
 
 Share = tuple[int, list[Row]]
 """The place of an adapter among those that learn, and rows of it for one forward pass."""
@@ -149,7 +146,7 @@ class _Loop:
         self.gradients = torch.zeros_like(self.optimizer.values)
         scales = torch.tensor([[one.frame.scale] for one in learners])
         self.scales = send(scales, loaded.device)
-        self.working: dict[int, Working] = {}
+        self.read_every = steps_between_reads(loaded.device)
         self.unread: list[Tensor] = []
         # What one adapter may put into a pass, times the adapters: also when some have ended.
         self.budget = loaded.pass_tokens(sum(one.settings.batch_tokens for one in learners))
@@ -172,7 +169,7 @@ class _Loop:
             while self.live:
                 self._step()
                 ended = [one for one in self.live if one.at_epochs_end]
-                if ended or len(self.unread) == READ_EVERY or self.loaded.device.type == "cpu":
+                if ended or len(self.unread) == self.read_every:
                     self._read()
                 self._end_epoch([one for one in ended if one.outcome is None])
                 self._drop()
@@ -212,7 +209,7 @@ class _Loop:
 
     def _learn(self, shares: list[Share], weights: list[float], losses: Tensor) -> None:
         """Adds one pass's share to the gradients, and to the losses (adapters that learn,)."""
-        members = self._put(shares)
+        members, working = self._put(shares)
         batch = self._batch(shares, weights)
         hidden = self._hidden(batch)
         # The output layer goes piece by piece, each with its own backward pass, so that no more
@@ -222,22 +219,22 @@ class _Loop:
             piece.sum().backward()  # type: ignore[no-untyped-call]
             losses.index_add_(0, owners, piece.detach())
         hidden.backward(rows.grad)  # type: ignore[no-untyped-call]
-        self.gradients.index_add_(0, members, self.working[len(shares)].gradients.float())
+        self.gradients.index_add_(0, members, working.gradients.float())
 
     @torch.no_grad()
-    def _put(self, shares: list[Share]) -> Tensor:
+    def _put(self, shares: list[Share]) -> tuple[Tensor, Working]:
         """Makes the factors of a pass's adapters current; their places (n,) on the device."""
-        count = len(shares)
-        members = send(torch.tensor([place for place, _ in shares]), self.loaded.device)
-        if count not in self.working:
-            dtype = self.loaded.dtype
-            self.working[count] = Working(self.layout, count, dtype, self.loaded.device, learn=True)
-        working = self.slots.current = self.working[count]
-        values = self.optimizer.values[members]
-        values[:, : self.layout.A_width].mul_(self.scales[members])
+        device = self.loaded.device
+        members = send(torch.tensor([place for place, _ in shares]), device)
+        working = self.slots.current
+        if working is None or len(working.values) != len(shares):
+            working = Working(self.layout, len(shares), self.loaded.dtype, device, learn=True)
+            self.slots.current = working
+        values = self.optimizer.values.index_select(0, members)
+        values[:, : self.layout.A_width].mul_(self.scales.index_select(0, members))
         working.values.copy_(values)
         working.gradients.zero_()
-        return members
+        return members, working
 
     def _batch(self, shares: list[Share], weights: Sequence[float]) -> _Batch:
         height = max(len(rows) for _, rows in shares)
@@ -265,7 +262,7 @@ class _Loop:
         with self.loaded.precision():
             output = self.loaded.backbone(input_ids=batch.ids, use_cache=False)
         states: Tensor = output.last_hidden_state
-        return states.flatten(0, 1)[batch.places]
+        return states.flatten(0, 1).index_select(0, batch.places)
 
     def _losses(self, hidden: Tensor, batch: _Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Successive pieces of the weighted cross-entropies, and whose they are."""
@@ -289,8 +286,6 @@ class _Loop:
 
     def _read(self) -> None:
         """Fetches the losses that lie on the device; ends adapters with one that is no number."""
-        if not self.unread:
-            return
         for losses, norms in torch.stack(self.unread).tolist():
             for one, loss, norm in zip(self.live, losses, norms, strict=True):
                 one.read(loss, norm)
@@ -347,8 +342,12 @@ class _Loop:
         self.optimizer.keep(rows)
         self.scales = self.scales[rows]
         self.gradients = torch.zeros_like(self.optimizer.values)
-        self.working.clear()
         self.slots.current = None
+
+
+def steps_between_reads(device: torch.device) -> int:
+    """Steps whose losses may lie unread; a loss that is no number is found when it is read."""
+    return 1 if device.type == "cpu" else 50
 
 
 def _length(row: Row) -> int:
