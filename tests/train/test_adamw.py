@@ -7,7 +7,6 @@ import torch
 
 from koinize.train.adamw import RowwiseAdamW
 
-
 ROUNDING = 11 * torch.finfo(torch.float32).eps
 
 
