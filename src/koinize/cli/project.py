@@ -12,6 +12,7 @@ from koinize.cli.options import PROJECT, AsJson, Place, SpecFile, open_project, 
 
 if TYPE_CHECKING:
     from koinize.pipeline import Project
+    from koinize.report import Results
 
 RetrainComb = Annotated[
     bool,
@@ -153,7 +154,7 @@ def _is_outdated(report: Path, project: Project) -> bool:
     return report.stat().st_mtime_ns < ledger.stat().st_mtime_ns
 
 
-def _results(project: Project) -> dict[str, object]:
+def _results(project: Project) -> Results:
     from dataclasses import replace
 
     from koinize.pipeline.report_input import gather
@@ -165,7 +166,7 @@ def _results(project: Project) -> dict[str, object]:
     return results(replace(source, releases=releases, notes=[*source.notes, *notes]))
 
 
-def _write_report(results: dict[str, object], path: Path) -> None:
+def _write_report(results: Results, path: Path) -> None:
     from koinize.report import render_html
     from koinize.store import write_atomically
 

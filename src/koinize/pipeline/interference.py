@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from koinize.digest import digest
+from koinize.report import Inspection
 from koinize.store import Home, Store
 from koinize.store.record import read_record, write_record
 
@@ -20,8 +21,8 @@ VERSION = 1  # raised by whoever changes what is measured
 
 def interference(
     store: Store, home: Path, task: str, adapters: Mapping[str, str]
-) -> dict[str, Any] | None:
-    """`Inspection` as plain values, of adapters given by language with their artifacts' ids.
+) -> Inspection | None:
+    """What inspecting these adapters finds; they are given by language with their artifacts' ids.
 
     None for fewer than two languages. Raises KoinizeError when an adapter is missing or changed.
     """
@@ -31,7 +32,7 @@ def interference(
     path = Home(home).interference(task)
     kept = read_record(path) or {}
     if kept.get("of") == wanted:
-        return dict(kept["figures"])
+        return cast("Inspection", kept["figures"])
     figures = _measure({language: store.open(one).folder for language, one in adapters.items()})
     with suppress(OSError):  # a full disk, or a project that may only be read
         path.parent.mkdir(exist_ok=True)
@@ -39,11 +40,11 @@ def interference(
     return figures
 
 
-def _measure(folders: Mapping[str, Path]) -> dict[str, Any]:
+def _measure(folders: Mapping[str, Path]) -> Inspection:
     from dataclasses import asdict
 
     from koinize.engine.inspect import inspect_adapters
 
     found = asdict(inspect_adapters(folders))
     del found["parts"]
-    return {**found, **found.pop("total")}
+    return cast("Inspection", {**found, **found.pop("total")})

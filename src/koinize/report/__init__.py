@@ -6,12 +6,12 @@ one file of `koinize.report.sections` whose attribute `section` is a `Section`. 
 
 from __future__ import annotations
 
+from koinize.report.figures import Inspection, Results, SystemKind
 from koinize.report.input import (
     Evaluation,
     ReleaseInput,
     ReportInput,
     System,
-    SystemKind,
     TaskInput,
 )
 from koinize.report.render import render_html, render_text, sections
@@ -20,8 +20,10 @@ from koinize.report.section import Section
 
 __all__ = [
     "Evaluation",
+    "Inspection",
     "ReleaseInput",
     "ReportInput",
+    "Results",
     "Section",
     "System",
     "SystemKind",

@@ -1,4 +1,4 @@
-"""What sections are made of: paragraphs, facts, tables, figures. `_html` and `_text` draw them."""
+"""What sections are made of: paragraphs, facts, tables, figures. `html` and `text` draw them."""
 
 from __future__ import annotations
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
 
-Figure = Decimal | int | None
+from koinize.report.figures import BreakEven
+
+Figure = Decimal | None
 
 
-def break_even(setup: Figure, combined: Figure, update: Figure) -> dict[str, Figure] | None:
+def break_even(setup: Figure, combined: Figure, update: Figure) -> BreakEven | None:
     """Merging against COMB by one clock (or in money); None when one of the three is unknown.
 
     `setup` is what setting up took, `update` what one language's update takes, both with merging;
@@ -25,7 +27,7 @@ def break_even(setup: Figure, combined: Figure, update: Figure) -> dict[str, Fig
         updates = _ceiling(extra / saved) if saved > 0 else None
     elif saved < 0:
         until = int(extra / saved) + 1
-    return {"extra": extra, "saved": saved, "updates": updates, "until": until}
+    return {"extra": float(extra), "saved": float(saved), "updates": updates, "until": until}
 
 
 def _ceiling(value: Decimal) -> int:

@@ -9,19 +9,33 @@ one exception is COMB, which is estimated where it was not trained, and marked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
 
 from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Address, Interval, covered, total
 from koinize.report.break_even import break_even
+from koinize.report.figures import Amount, BreakEvens, Savings, TaskCosts
 from koinize.report.input import ReportInput, TaskInput
 
-Amount = dict[str, Decimal | int | None]
 
-CLOCKS = {"elapsed": "elapsed_seconds", "machine": "machine_seconds", "cost": "cost"}
-"""The two clocks and money, and where an amount has them."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What some work took: seconds on both clocks, its cost, and the number of its steps."""
+
+    elapsed: Decimal
+    machine: Decimal
+    cost: Decimal | None
+    steps: int
+
+    def figures(self) -> Amount:
+        """The same as plain numbers."""
+        return {
+            "elapsed_seconds": float(self.elapsed),
+            "machine_seconds": float(self.machine),
+            "cost": number(self.cost),
+            "steps": self.steps,
+        }
 
 
 @dataclass(frozen=True)
@@ -61,18 +75,17 @@ class Accounts:
         """The recorded price; for work done before the project had one, the project's own."""
         return interval.price or self.source.price or {}
 
-    def amount(self, intervals: Iterable[Interval | None]) -> Amount | None:
+    def taken(self, intervals: Iterable[Interval | None]) -> Taken | None:
         """What these took; None when there are none or one of them is missing."""
         chosen = list(intervals)
         present = [interval for interval in chosen if interval is not None]
         if not chosen or len(present) < len(chosen):
             return None
-        return {
-            "elapsed_seconds": covered(present),
-            "machine_seconds": total(present)[0],
-            "cost": self._cost(present),
-            "steps": len(present),
-        }
+        return Taken(covered(present), total(present)[0], self._cost(present), len(present))
+
+    def amount(self, intervals: Iterable[Interval | None]) -> Amount | None:
+        """The same as plain numbers."""
+        return figures(self.taken(intervals))
 
     def _cost(self, intervals: Sequence[Interval]) -> Decimal | None:
         costs = [self.cost_of_seconds(one.machine_seconds, one) for one in intervals]
@@ -99,20 +112,33 @@ class Accounts:
         }
 
 
-def saved(new: Decimal | int | None, old: Decimal | int | None) -> Decimal | None:
+def number(value: Decimal | None) -> float | None:
+    """A sum is a decimal; JSON and those who draw have plain numbers."""
+    return None if value is None else float(value)
+
+
+def figures(taken: Taken | None) -> Amount | None:
+    """What some work took as plain numbers, if it is known."""
+    return taken.figures() if taken else None
+
+
+def saved(new: Decimal | None, old: Decimal | None) -> float | None:
     """How many percent less the new figure is; negative when it is more."""
-    return None if new is None or not old else 100 * (1 - Decimal(new) / old)
+    return None if new is None or not old else float(100 * (1 - new / old))
 
 
-def savings(new: Amount | None, old: Amount | None) -> dict[str, Decimal | None]:
+def savings(new: Taken | None, old: Taken | None) -> Savings:
     """`saved` on both clocks and in money."""
+    if new is None or old is None:
+        return {"elapsed": None, "machine": None, "cost": None}
     return {
-        name: saved(new[field], old[field]) if new and old else None
-        for name, field in CLOCKS.items()
+        "elapsed": saved(new.elapsed, old.elapsed),
+        "machine": saved(new.machine, old.machine),
+        "cost": saved(new.cost, old.cost),
     }
 
 
-def task_costs(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
+def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
     """Set-up and update of one task, merged against combined."""
     steps = [training(task, language) for language in task.languages]
     trainings = [_training(one) for one in accounts.find(*steps)]
@@ -121,35 +147,35 @@ def task_costs(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
     setup = [None if step in continued else one for step, one in zip(steps, trainings, strict=True)]
     merges = merging(task, accounts)
     choice = choosing(task, accounts)
-    measured = accounts.amount(map(_training, accounts.find(combined_training(task))))
+    measured = accounts.taken(map(_training, accounts.find(combined_training(task))))
     combined = measured or _estimated(setup, accounts)
-    merged = accounts.amount([*setup, *merges]) if merges else None
-    with_choosing = accounts.amount([*setup, *merges, *choice])
+    merged = accounts.taken([*setup, *merges]) if merges else None
+    with_choosing = accounts.taken([*setup, *merges, *choice])
     parallel = _parallel(setup, merges)
     updates = [_update(one, merges, accounts) for one in trainings]
     chosen_updates = [_update(one, merges, accounts, choice) for one in trainings]
     return {
-        "combined": combined,
+        "combined": figures(combined),
         "combined_is": "measured" if measured else "estimated" if combined else None,
         "trainings": accounts.amount(setup),
         "merges": accounts.amount(merges),
         "merge_seconds": {
-            name: one.seconds if one else None
+            name: number(one.seconds) if one else None
             for name, one in zip(_candidates(task), merges, strict=True)
         },
-        "merged": merged,
+        "merged": figures(merged),
         "choosing": accounts.amount(choice),
-        "with_choosing": with_choosing,
+        "with_choosing": figures(with_choosing),
         "testing": accounts.amount(testing(task, accounts)),
-        "parallel_seconds": parallel,
+        "parallel_seconds": number(parallel),
         "savings": {
             **savings(merged, combined),
-            "parallel": saved(parallel, combined["elapsed_seconds"]) if combined else None,
+            "parallel": saved(parallel, combined.elapsed) if combined else None,
         },
         "savings_with_choosing": savings(with_choosing, combined),
         "updates": [
-            {"language": language, "amount": amount, "savings": savings(amount, combined)}
-            for language, amount in zip(task.languages, updates, strict=True)
+            {"language": language, "amount": figures(one), "savings": savings(one, combined)}
+            for language, one in zip(task.languages, updates, strict=True)
         ],
         "break_even": {
             "merged": _paid_back(merged, updates, combined),
@@ -158,12 +184,11 @@ def task_costs(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
     }
 
 
-def _estimated(trainings: Sequence[Interval | None], accounts: Accounts) -> Amount | None:
+def _estimated(trainings: Sequence[Interval | None], accounts: Accounts) -> Taken | None:
     """COMB where nobody trained it: the same rows pass the model, one language after the other."""
-    amount = accounts.amount(trainings)
-    if amount:
-        amount["elapsed_seconds"] = sum((one.seconds for one in trainings if one), Decimal(0))
-    return amount
+    taken = accounts.taken(trainings)
+    elapsed = sum((one.seconds for one in trainings if one), Decimal(0))
+    return replace(taken, elapsed=elapsed) if taken else None
 
 
 def _update(
@@ -171,30 +196,34 @@ def _update(
     merges: Sequence[Interval | None],
     accounts: Accounts,
     choice: Sequence[Interval | None] = (),
-) -> Amount | None:
+) -> Taken | None:
     """One language trained again and every merge made again (and chosen from again)."""
-    amount = accounts.amount([training, *merges, *choice]) if merges else None
-    if amount and training:  # a merge waits for its training, whatever this ledger's order was
-        waiting = (covered(one for one in some if one) for some in (merges, choice))
-        amount["elapsed_seconds"] = training.seconds + sum(waiting, Decimal(0))
-    return amount
+    taken = accounts.taken([training, *merges, *choice]) if merges else None
+    if taken is None or training is None:
+        return None
+    # A merge waits for its training, whatever this ledger's order was.
+    waiting = (covered(one for one in some if one) for some in (merges, choice))
+    return replace(taken, elapsed=training.seconds + sum(waiting, Decimal(0)))
 
 
 def _paid_back(
-    setup: Amount | None, updates: Sequence[Amount | None], combined: Amount | None
-) -> dict[str, dict[str, Decimal | int | None] | None]:
+    setup: Taken | None, updates: Sequence[Taken | None], combined: Taken | None
+) -> BreakEvens:
     """After how many updates of one language merging has cost less than COMB, on each clock."""
     known = [one for one in updates if one]
     if not (setup and combined and known) or len(known) < len(updates):
-        return dict.fromkeys(CLOCKS)
+        return {"elapsed": None, "machine": None, "cost": None}
+    elapsed, machine = _mean([one.elapsed for one in known]), _mean([one.machine for one in known])
+    cost = _mean([one.cost for one in known])
     return {
-        name: break_even(setup[field], combined[field], _mean([one[field] for one in known]))
-        for name, field in CLOCKS.items()
+        "elapsed": break_even(setup.elapsed, combined.elapsed, elapsed),
+        "machine": break_even(setup.machine, combined.machine, machine),
+        "cost": break_even(setup.cost, combined.cost, cost),
     }
 
 
-def _mean(values: Sequence[Decimal | int | None]) -> Decimal | None:
-    known = [Decimal(value) for value in values if value is not None]
+def _mean(values: Sequence[Decimal | None]) -> Decimal | None:
+    known = [value for value in values if value is not None]
     return sum(known, Decimal(0)) / len(known) if len(known) == len(values) else None
 
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from koinize.metrics import RESAMPLES, Metric, interval, metrics, paired_differences, score
+from koinize.report.figures import Difference, Drift, ReleaseScore
 from koinize.report.input import ReleaseInput, TaskInput
+from koinize.report.quality import estimate
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def drift(task: TaskInput, releases: Sequence[ReleaseInput]) -> dict[str, Any] | None:
+def drift(task: TaskInput, releases: Sequence[ReleaseInput]) -> Drift | None:
     """One task's releases on its first metric; None where there is none.
 
     A language's drift is that against the first release that served it, on the test rows that both
@@ -36,17 +38,22 @@ def drift(task: TaskInput, releases: Sequence[ReleaseInput]) -> dict[str, Any] |
 
 def _language(
     metric: Metric, language: str, releases: Sequence[ReleaseInput]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[ReleaseScore]:
     serving = [one for one in releases if language in one.rows]
     first = serving[0].rows[language]
     for one in serving:
         rows = one.rows[language]
-        found = score(metric, rows).to_dict()
-        since = None if one is serving[0] else _since(metric, rows, first)
-        yield {"language": language, "version": one.version, **found, "drift": since}
+        found = score(metric, rows)
+        yield {
+            "language": language,
+            "version": one.version,
+            **estimate(found),
+            "signature": found.signature,
+            "drift": None if one is serving[0] else _since(metric, rows, first),
+        }
 
 
-def _since(metric: Metric, rows: Rows, first: Rows) -> dict[str, Any] | None:
+def _since(metric: Metric, rows: Rows, first: Rows) -> Difference | None:
     """The paired difference on the common rows; None where there is none."""
     now, then = ({row["key"]: row for row in side} for side in (rows, first))
     truth = metric.truth

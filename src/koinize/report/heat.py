@@ -12,7 +12,7 @@ from xml.etree.ElementTree import SubElement
 from markupsafe import Markup
 
 from koinize.report.formats import MINUS
-from koinize.report.svg import _markup, _root, _text
+from koinize.report.svg import as_markup, canvas, write
 
 CELL = 34  # pixels
 HEAD = 20
@@ -39,14 +39,14 @@ def heat(
     warns: bool = False,
 ) -> Markup:
     """One square per pair. `warns` gives all cells the colour that negative ones have."""
-    root = _root(HEAD + CELL * len(names), description)
+    root = canvas(HEAD + CELL * len(names), description)
     width = (100.0 - LABELS) / len(names)
     for column, name in enumerate(names):
         x = f"{LABELS + width * (column + 0.5):.2f}%"
-        _text(root, name, x, HEAD - 7, "tick", "middle")
+        write(root, name, x, HEAD - 7, "tick", "middle")
     for row, (name, values) in enumerate(zip(names, matrix, strict=True)):
         y = HEAD + CELL * row
-        _text(root, name, "0", y + CELL / 2 + 4, "name", "start")
+        write(root, name, "0", y + CELL / 2 + 4, "name", "start")
         for column, value in enumerate(values):
             group = SubElement(root, "g", {"class": "heat"})
             SubElement(group, "title").text = f"{name} and {names[column]}: {_number(value, 4)}"
@@ -58,8 +58,8 @@ def heat(
             SubElement(group, "rect", {**frame, **look})
             said = "tick" if row == column else "value"
             x = f"{left + width / 2:.2f}%"
-            _text(group, _number(value, 2), x, y + CELL / 2 + 4, said, "middle")
-    return _markup(root)
+            write(group, _number(value, 2), x, y + CELL / 2 + 4, said, "middle")
+    return as_markup(root)
 
 
 def _number(value: float, digits: int) -> str:

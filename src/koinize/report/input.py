@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from koinize.ledger import Address, Interval
-
-SystemKind = Literal["base", "individual", "combined", "mean", "candidate", "cross"]
+from koinize.report.blocks import Tone
+from koinize.report.figures import Inspection, SystemKind
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TaskInput:
     reference: str
     systems: Sequence[System]
     evaluations: Sequence[Evaluation]
-    interference: Mapping[str, Any] | None = None
+    interference: Inspection | None = None
 
 
 @dataclass(frozen=True)
@@ -102,4 +102,4 @@ class ReportInput:
     notes: Sequence[str] = ()
     releases: Sequence[ReleaseInput] = ()
     continued: Mapping[Address, Sequence[str]] = field(default_factory=dict)
-    tones: Mapping[str, str] = field(default_factory=dict)
+    tones: Mapping[str, Tone] = field(default_factory=dict)

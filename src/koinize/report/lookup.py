@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from koinize.report.figures import (
+    Difference,
+    Estimate,
+    JointRow,
+    ScoreRow,
+    SystemRow,
+    Task,
+    VerdictRow,
+)
 from koinize.report.formats import difference, interval, points
-
-Task = Mapping[str, Any]
-Row = Mapping[str, Any]
 
 MAIN = ("base", "individual", "combined", "mean")
 
 
-def main_systems(task: Task) -> list[Row]:
+def main_systems(task: Task) -> list[SystemRow]:
     """The baselines and the chosen merge: what the question is about."""
     return [one for one in task["systems"] if one["kind"] in MAIN or one["chosen"]]
 
 
-def other_systems(task: Task) -> list[Row]:
+def other_systems(task: Task) -> list[SystemRow]:
     """The remaining candidates and every language's adapter on the other languages."""
     main = main_systems(task)
     return [one for one in task["systems"] if one not in main and not one["same_as"]]
@@ -29,27 +34,35 @@ def individual(task: Task) -> str | None:
     return next((one["name"] for one in task["systems"] if one["kind"] == "individual"), None)
 
 
-def score(task: Task, split: str, metric: str, system: str, language: str | None) -> Row | None:
+def score(
+    task: Task, split: str, metric: str, system: str | None, language: str | None
+) -> ScoreRow | None:
     """One score; language None asks for the mean over all."""
     wanted = split, metric, system, language
-    keys = "split", "metric", "system", "language"
-    return next((row for row in task["scores"] if tuple(row[key] for key in keys) == wanted), None)
+    for row in task["scores"]:
+        if (row["split"], row["metric"], row["system"], row["language"]) == wanted:
+            return row
+    return None
 
 
-def verdict(task: Task, metric: str, system: str, reference: str, language: str) -> Row | None:
+def verdict(
+    task: Task, metric: str, system: str | None, reference: str, language: str
+) -> VerdictRow | None:
     """One comparison on test."""
     wanted = metric, system, reference, language
-    keys = "metric", "system", "reference", "language"
-    return next(
-        (row for row in task["verdicts"] if tuple(row[key] for key in keys) == wanted), None
-    )
+    for row in task["verdicts"]:
+        if (row["metric"], row["system"], row["reference"], row["language"]) == wanted:
+            return row
+    return None
 
 
-def joint(task: Task, metric: str, system: str, reference: str) -> Row | None:
+def joint(task: Task, metric: str, system: str | None, reference: str) -> JointRow | None:
     """The verdict over all languages."""
     wanted = metric, system, reference
-    keys = "metric", "system", "reference"
-    return next((row for row in task["joint"] if tuple(row[key] for key in keys) == wanted), None)
+    for row in task["joint"]:
+        if (row["metric"], row["system"], row["reference"]) == wanted:
+            return row
+    return None
 
 
 def languages_and_mean(task: Task) -> list[str | None]:
@@ -63,26 +76,26 @@ def column(language: str | None) -> str:
     return language or "mean"
 
 
-def by_verdict(rows: Sequence[Row]) -> dict[str, list[str]]:
+def by_verdict(rows: Sequence[VerdictRow]) -> dict[str, list[str]]:
     """Verdict -> its languages, the good ones first."""
     order = ("better", "not worse", "inconclusive", "worse")
     groups = {name: [row["language"] for row in rows if row["verdict"] == name] for name in order}
     return {name: languages for name, languages in groups.items() if languages}
 
 
-def chosen_verdicts(task: Task, reference: str) -> list[Row]:
+def chosen_verdicts(task: Task, reference: str) -> list[VerdictRow]:
     """The chosen merge against a reference by the selecting metric, language by language."""
     metric, chosen = task["metrics"][0], task["chosen"]
     found = [verdict(task, metric, chosen, reference, one) for one in task["languages"]]
     return [row for row in found if row]
 
 
-def with_interval(row: Row | None) -> tuple[str, str]:
+def with_interval(row: Estimate | None) -> tuple[str, str]:
     """A score and its interval."""
     return (points(row["value"]), interval(row["low"], row["high"])) if row else (points(None), "")
 
 
-def difference_with_interval(row: Row | None) -> tuple[str, str]:
+def difference_with_interval(row: Difference | None) -> tuple[str, str]:
     """A difference and its interval."""
     if row is None:
         return difference(None), ""

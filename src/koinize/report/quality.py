@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from math import sqrt
 from typing import Any
 
 from koinize.gate import Verdict, better_somewhere, compare, in_every_language
 from koinize.metrics import Metric, Score, metrics, score
+from koinize.report.figures import (
+    CandidateRow,
+    Estimate,
+    JointRow,
+    ScoreRow,
+    SignatureRow,
+    SystemRow,
+    TaskQuality,
+    VerdictRow,
+)
 from koinize.report.input import Evaluation, System, TaskInput
 
 Rows = Sequence[Mapping[str, Any]]
 INDIVIDUAL = "individual"
 
 
-class TaskQuality:
+class Judged:
     """One task's evaluations, looked up by system, language and split."""
 
     def __init__(self, task: TaskInput) -> None:
@@ -37,7 +46,7 @@ class TaskQuality:
         """The candidate that won on dev."""
         return next((one for one in self.task.systems if one.chosen), None)
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> TaskQuality:
         """The part of a task's results that speaks of quality."""
         scores = [row for split in ("dev", "test") for row in self._scores(split)]
         verdicts = list(self._verdicts())
@@ -45,28 +54,34 @@ class TaskQuality:
             "scores": scores,
             "selection": _selection(self.task, scores),
             "verdicts": [row for row, _ in verdicts],
-            "joint": _joint(self.task, verdicts),
+            "joint": list(_joint(self.task, verdicts)),
             "signatures": _signatures(self.task),
         }
 
-    def _scores(self, split: str) -> Iterator[dict[str, Any]]:
+    def _scores(self, split: str) -> Iterator[ScoreRow]:
         """One row per metric, system and language, and with language None the mean over all."""
         for name, metric in self.metrics.items():
             for system in self.task.systems:
-                head = {"split": split, "metric": name, "system": system.name}
                 found = self._per_language(metric, system.name, split)
-                for language, one in found.items():
-                    yield {**head, "language": language, **one.to_dict()}
                 if len(self.task.languages) > 1 and len(found) == len(self.task.languages):
-                    yield {**head, "language": None, **mean_score(list(found.values())).to_dict()}
+                    found[None] = mean_score(list(found.values()))
+                for language, one in found.items():
+                    yield {
+                        "split": split,
+                        "metric": name,
+                        "system": system.name,
+                        "language": language,
+                        **estimate(one),
+                        "signature": one.signature,
+                    }
 
-    def _per_language(self, metric: Metric, system: str, split: str) -> dict[str, Score]:
+    def _per_language(self, metric: Metric, system: str, split: str) -> dict[str | None, Score]:
         evaluations = {
             language: self.evaluation(system, language, split) for language in self.task.languages
         }
         return {language: score(metric, one.rows) for language, one in evaluations.items() if one}
 
-    def _verdicts(self) -> Iterator[tuple[dict[str, Any], Verdict]]:
+    def _verdicts(self) -> Iterator[tuple[VerdictRow, Verdict]]:
         """Each comparison on test, for every language in which both sides were evaluated."""
         for system, reference, name in self._comparisons():
             margin = self.task.margins.get(name, 0.0)
@@ -75,8 +90,7 @@ class TaskQuality:
                 theirs = self.evaluation(reference, language, "test")
                 if ours and theirs and margin > 0:
                     verdict = compare(ours.rows, theirs.rows, self.metrics[name], margin)
-                    head = {"system": system, "reference": reference, "metric": name}
-                    yield {**head, "language": language, **verdict.to_dict()}, verdict
+                    yield _verdict_row(system, reference, name, language, verdict), verdict
 
     def _comparisons(self) -> Iterator[tuple[str, str, str]]:
         """The chosen merge on every metric against the reference and against each language's own
@@ -90,6 +104,47 @@ class TaskQuality:
         for system in task.systems:
             if not system.chosen and not system.same_as and system.name != task.reference:
                 yield system.name, task.reference, task.metrics[0]
+
+
+def estimate(one: Score) -> Estimate:
+    """A score without its recipe."""
+    return {"value": one.value, "low": one.low, "high": one.high, "n": one.n}
+
+
+def system_row(one: System) -> SystemRow:
+    """A system as plain values."""
+    return {
+        "name": one.name,
+        "kind": one.kind,
+        "settings": one.settings,
+        "chosen": one.chosen,
+        "same_as": one.same_as,
+        "rank": one.rank,
+        "truncation_error": one.truncation_error,
+    }
+
+
+def _verdict_row(
+    system: str, reference: str, metric: str, language: str, one: Verdict
+) -> VerdictRow:
+    return {
+        "system": system,
+        "reference": reference,
+        "metric": metric,
+        "language": language,
+        "verdict": one.verdict,
+        "difference": one.difference,
+        "low": one.low,
+        "high": one.high,
+        "n": one.n,
+        "margin": one.margin,
+        "p_value": one.p_value,
+        "p_better": one.p_better,
+        "rows_needed": one.rows_needed,
+        "signature": one.signature,
+        "level": one.level,
+        "error": one.error,
+    }
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
@@ -112,7 +167,7 @@ def mean_score(scores: Sequence[Score]) -> Score:
     )
 
 
-def _selection(task: TaskInput, scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _selection(task: TaskInput, scores: Sequence[ScoreRow]) -> list[CandidateRow]:
     """The candidates on dev by the selecting metric, the best first, unscored ones last."""
     dev = {
         (row["system"], row["language"]): row
@@ -120,9 +175,9 @@ def _selection(task: TaskInput, scores: Sequence[Mapping[str, Any]]) -> list[dic
         if row["split"] == "dev" and row["metric"] == task.metrics[0]
     }
     overall = None if len(task.languages) > 1 else task.languages[0]
-    rows = [
+    rows: list[CandidateRow] = [
         {
-            **asdict(system),
+            **system_row(system),
             "mean": _brief(dev.get((system.name, overall))),
             "languages": {one: _brief(dev.get((system.name, one))) for one in task.languages},
         }
@@ -132,32 +187,34 @@ def _selection(task: TaskInput, scores: Sequence[Mapping[str, Any]]) -> list[dic
     return sorted(rows, key=lambda row: -row["mean"]["value"] if row["mean"] else 1.0)
 
 
-def _brief(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return {key: row[key] for key in ("value", "low", "high", "n")} if row else None
+def _brief(row: ScoreRow | None) -> Estimate | None:
+    if row is None:
+        return None
+    return {"value": row["value"], "low": row["low"], "high": row["high"], "n": row["n"]}
 
 
-def _joint(
-    task: TaskInput, verdicts: Sequence[tuple[Mapping[str, Any], Verdict]]
-) -> list[dict[str, Any]]:
+def _joint(task: TaskInput, verdicts: Sequence[tuple[VerdictRow, Verdict]]) -> Iterator[JointRow]:
     """Per comparison that was made in every language: the claim about all of them together."""
     groups: dict[tuple[str, str, str], dict[str, Verdict]] = {}
     for row, verdict in verdicts:
         key = row["system"], row["reference"], row["metric"]
         groups.setdefault(key, {})[row["language"]] = verdict
-    return [
-        {
-            "system": system,
-            "reference": reference,
-            "metric": metric,
-            **asdict(in_every_language(found)),
-            "better": better_somewhere(found),
-        }
-        for (system, reference, metric), found in groups.items()
-        if len(found) == len(task.languages)
-    ]
+    for (system, reference, metric), found in groups.items():
+        if len(found) == len(task.languages):
+            joint = in_every_language(found)
+            yield {
+                "system": system,
+                "reference": reference,
+                "metric": metric,
+                "verdict": joint.verdict,
+                "p_value": joint.p_value,
+                "worse": joint.worse,
+                "inconclusive": joint.inconclusive,
+                "better": better_somewhere(found),
+            }
 
 
-def _signatures(task: TaskInput) -> list[dict[str, Any]]:
+def _signatures(task: TaskInput) -> list[SignatureRow]:
     """Under which prompt, decoding and data each language's split was scored, and who was."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for one in task.evaluations:

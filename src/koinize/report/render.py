@@ -11,9 +11,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from koinize.catalog import Catalog
+from koinize.report.figures import Results
 from koinize.report.formats import count, listing
 from koinize.report.html import environment
-from koinize.report.section import Results, Section
+from koinize.report.section import Section
 
 sections = Catalog[Section]("koinize.report.sections", "section")
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from decimal import Decimal
-from typing import Any
+from collections.abc import Sequence
 
 from koinize.report.costs import Accounts, task_costs
 from koinize.report.drift import drift
+from koinize.report.figures import Results, Task
 from koinize.report.input import ReportInput, TaskInput
-from koinize.report.quality import TaskQuality
+from koinize.report.quality import Judged, system_row
 from koinize.report.spending import around, breakdown, energy, runs, timeline
 
 FORMAT = 1
 
 
-def results(source: ReportInput) -> dict[str, Any]:
+def results(source: ReportInput) -> Results:
     """All figures of a report. Raises InputError for rows that a metric or the gate cannot read."""
     accounts = Accounts(source)
     tasks = [_task(task, accounts) for task in source.tasks]
-    found: dict[str, Any] = {
+    found: Results = {
         "format": FORMAT,
         "project": source.project,
         "created": source.created,
@@ -39,17 +38,12 @@ def results(source: ReportInput) -> dict[str, Any]:
         },
         "notes": [*source.notes, *_price_notes(source, accounts), *_task_notes(tasks)],
     }
-    plain: dict[str, Any] = json.loads(json.dumps(found, default=_plain))
+    plain: Results = json.loads(json.dumps(found, default=str))
     return plain
 
 
-def _plain(value: object) -> float | str:
-    """Sums are decimals until here; JSON and those who draw have numbers."""
-    return float(value) if isinstance(value, Decimal) else str(value)
-
-
-def _task(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
-    quality = TaskQuality(task)
+def _task(task: TaskInput, accounts: Accounts) -> Task:
+    quality = Judged(task)
     return {
         "name": task.name,
         "kind": task.kind,
@@ -59,7 +53,7 @@ def _task(task: TaskInput, accounts: Accounts) -> dict[str, Any]:
         "margins": task.margins,
         "reference": task.reference,
         "chosen": quality.chosen.name if quality.chosen else None,
-        "systems": [asdict(system) for system in task.systems],
+        "systems": [system_row(system) for system in task.systems],
         "interference": task.interference,
         **quality.results(),
         "costs": task_costs(task, accounts),
@@ -77,7 +71,7 @@ def _price_notes(source: ReportInput, accounts: Accounts) -> list[str]:
     return notes
 
 
-def _task_notes(tasks: list[dict[str, Any]]) -> list[str]:
+def _task_notes(tasks: Sequence[Task]) -> list[str]:
     """What a reader must know before comparing two figures."""
     notes = []
     for task in tasks:

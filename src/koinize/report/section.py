@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from markupsafe import Markup
 from rich.console import RenderableType
 
 from koinize.report.blocks import Block
+from koinize.report.figures import Results
 from koinize.report.html import blocks_html
 from koinize.report.text import blocks_text
-
-Results = Mapping[str, Any]
 
 
 class Section(ABC):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from koinize.ledger import (
     GATE,
@@ -20,30 +20,44 @@ from koinize.ledger import (
     joules,
     total,
 )
+from koinize.report.blocks import Tone
 from koinize.report.costs import (
     Accounts,
+    Taken,
     choosing,
     combined_training,
     merging,
+    number,
     testing,
     training,
 )
+from koinize.report.figures import AroundRow, Energy, Run, SpentRow, Stretch, Timeline
 from koinize.report.input import ReportInput, TaskInput
 
 AROUND = ((PROVISION, "start the workers"), (LOAD, "load the model"), (GATE, "judge releases"))
 """Work that belongs to no step, and what it is called."""
 
 
-def breakdown(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Phase:
+    """Work that belongs together: one bar. `kind` is its colour; without a task it is beside."""
+
+    task: str
+    label: str
+    kind: Tone
+    work: Sequence[Interval]
+
+
+def breakdown(source: ReportInput, accounts: Accounts) -> list[SpentRow]:
     """All machine time that the ledger knows, each second once, idle time included."""
     rows = [row for task in source.tasks for row in _task_rows(task, accounts)]
-    counted = {id(one) for row in rows for one in row["work"]}
+    counted = {id(one) for row in rows for one in row.work}
     standing = {id(one) for one in accounts.standing.values()}
     rest = [one for one in source.intervals if id(one) not in counted and one.kind != IDLE]
     done = [one for one in rest if one.status == "done"]
     beside = [
-        _row(
-            "", label, "test" if kind == GATE else "base", (one for one in done if one.kind == kind)
+        Phase(
+            "", label, "test" if kind == GATE else "base", [one for one in done if one.kind == kind]
         )
         for kind, label in AROUND
     ]
@@ -60,55 +74,52 @@ def breakdown(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
         _row("", "failed", "failed", [one for one in rest if one.status == "failed"]),
         _row("", "interrupted", "failed", [one for one in rest if one.status == "interrupted"]),
     ]
-    plain = [
-        {
-            **{key: row[key] for key in ("task", "label", "kind")},
-            "machine_seconds": amount["machine_seconds"],
-            "cost": amount["cost"],
-            "steps": amount["steps"],
-        }
-        for row in rows
-        if (amount := accounts.amount(row["work"]))
-    ]
-    return plain + _idle_row(source, accounts)
+    taken = [(row, accounts.taken(row.work)) for row in rows]
+    bars = [_bar(row.task, row.label, row.kind, one) for row, one in taken if one]
+    unused = _idle(source, accounts)
+    return [*bars, _bar("", "idle", "idle", unused)] if unused else bars
 
 
-def around(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
+def _bar(task: str, label: str, kind: Tone, taken: Taken) -> SpentRow:
+    return {
+        "task": task,
+        "label": label,
+        "kind": kind,
+        "machine_seconds": float(taken.machine),
+        "cost": number(taken.cost),
+        "steps": taken.steps,
+    }
+
+
+def around(source: ReportInput, accounts: Accounts) -> list[AroundRow]:
     """What no step of its own caused, on both clocks: the idle row's elapsed is that of nothing."""
     every = [*source.intervals]
     rows = [
-        (
-            label,
-            accounts.amount([one for one in every if one.kind == kind and one.status == "done"]),
-        )
+        (label, accounts.taken([one for one in every if (one.kind, one.status) == (kind, "done")]))
         for kind, label in AROUND
     ]
     for status in ("failed", "interrupted"):
         lost = [one for one in every if one.status == status and one.kind != IDLE]
-        rows.append((status, accounts.amount(lost)))
-    found = [{"label": label, **amount} for label, amount in rows if amount]
-    for row in _idle_row(source, accounts):
-        work = by_run(every).values()
-        nothing = sum((elapsed(one) - covered(one) for one in work), Decimal(0))
-        keys = ("label", "machine_seconds", "cost", "steps")
-        found.append({**{key: row[key] for key in keys}, "elapsed_seconds": nothing})
-    return found
+        rows.append((status, accounts.taken(lost)))
+    rows.append(("idle", _idle(source, accounts)))
+    return [{"label": label, **taken.figures()} for label, taken in rows if taken]
 
 
-def energy(source: ReportInput) -> dict[str, Any] | None:
+def energy(source: ReportInput) -> Energy | None:
     """What the meters read in all, and how much of the machine time they saw; None without any."""
     read = [one for one in source.intervals if one.joules is not None]
-    if not read:
+    energy = joules(read)
+    if energy is None:
         return None
     seen, whole = total(read)[0], total(source.intervals)[0]
     return {
-        "joules": joules(read),
+        "joules": float(energy),
         "sources": sorted({one.energy.get("source", "") for one in read}),
-        "machine_time_percent": 100 * seen / whole if whole else Decimal(100),
+        "machine_time_percent": float(100 * seen / whole) if whole else 100.0,
     }
 
 
-def _task_rows(task: TaskInput, accounts: Accounts) -> list[dict[str, Any]]:
+def _task_rows(task: TaskInput, accounts: Accounts) -> list[Phase]:
     """The work of one task by phase."""
     name = task.name
     merges, chosen = merging(task, accounts), choosing(task, accounts)
@@ -129,55 +140,63 @@ def _task_rows(task: TaskInput, accounts: Accounts) -> list[dict[str, Any]]:
     ]
 
 
-def _row(task: str, label: str, kind: str, work: Iterable[Interval | None]) -> dict[str, Any]:
-    return {"task": task, "label": label, "kind": kind, "work": [one for one in work if one]}
+def _row(task: str, label: str, kind: Tone, work: Iterable[Interval | None]) -> Phase:
+    return Phase(task, label, kind, [one for one in work if one])
 
 
-def _idle_row(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
-    every = runs(source, accounts)
+def _idle(source: ReportInput, accounts: Accounts) -> Taken | None:
+    """What of all runs nothing took; its elapsed time is that during which nothing ran."""
+    every = list(by_run(source.intervals).values())
     if not every:
-        return []
-    costs = [one["idle_cost"] for one in every]
-    return [
-        {
-            "task": "",
-            "label": "idle",
-            "kind": "idle",
-            "machine_seconds": sum((one["idle_seconds"] for one in every), Decimal(0)),
-            "cost": None if None in costs else sum(costs, Decimal(0)),
-            "steps": 0,
-        }
+        return None
+    unused = [idle(one) for one in every]
+    costs = [
+        accounts.cost_of_seconds(seconds, one[0])
+        for seconds, one in zip(unused, every, strict=True)
     ]
+    known = [cost for cost in costs if cost is not None]
+    return Taken(
+        elapsed=sum((elapsed(one) - covered(one) for one in every), Decimal(0)),
+        machine=sum(unused, Decimal(0)),
+        cost=sum(known, Decimal(0)) if len(known) == len(costs) else None,
+        steps=0,
+    )
 
 
-def runs(source: ReportInput, accounts: Accounts) -> list[dict[str, Any]]:
+def runs(source: ReportInput, accounts: Accounts) -> list[Run]:
     """Every run, oldest first: elapsed from its first start to its last end, and what of it."""
     return [_run(name, work, accounts) for name, work in by_run(source.intervals).items()]
 
 
-def _run(name: str, every: Sequence[Interval], accounts: Accounts) -> dict[str, Any]:
+def _run(name: str, every: Sequence[Interval], accounts: Accounts) -> Run:
     wall, unused = elapsed(every), idle(every)
     work = [one for one in every if one.kind != IDLE]
     steps = [one for one in work if one.kind not in (PROVISION, LOAD)]
     busy = total(work)[0]
-    lost = {
-        status: [one for one in work if one.status == status]
-        for status in ("failed", "interrupted")
-    }
+
+    def lost(status: str) -> float:
+        return float(total(one for one in work if one.status == status)[0])
+
+    def ended(status: str) -> int:
+        return sum(one.status == status for one in steps)
+
     return {
         "run": name,
         "started": min(one.started for one in every).isoformat(timespec="seconds"),
         "device": every[0].device,
-        "elapsed_seconds": wall,
-        "machine_seconds": busy,
-        "idle_seconds": unused,
-        "idle_cost": accounts.cost_of_seconds(unused, every[0]),
-        "cost": accounts.cost_of_seconds(max(wall, busy), every[0]),
+        "elapsed_seconds": float(wall),
+        "machine_seconds": float(busy),
+        "idle_seconds": float(unused),
+        "idle_cost": number(accounts.cost_of_seconds(unused, every[0])),
+        "cost": number(accounts.cost_of_seconds(max(wall, busy), every[0])),
         "steps": {
-            status: sum(one.status == status for one in steps)
-            for status in ("done", "failed", "interrupted", "open")
+            "done": ended("done"),
+            "failed": ended("failed"),
+            "interrupted": ended("interrupted"),
+            "open": ended("open"),
         },
-        **{f"{status}_seconds": total(some)[0] for status, some in lost.items()},
+        "failed_seconds": lost("failed"),
+        "interrupted_seconds": lost("interrupted"),
     }
 
 
@@ -188,7 +207,7 @@ def _brief(step: Address) -> str:
     return step.language or step.role.upper()
 
 
-def _tone(source: ReportInput, step: Address) -> str:
+def _tone(source: ReportInput, step: Address) -> Tone:
     if step.kind == "train" and not step.language:
         return "comb"
     if step.kind == "evaluate" and step.split == "dev":
@@ -196,7 +215,7 @@ def _tone(source: ReportInput, step: Address) -> str:
     return source.tones.get(step.kind, "test" if step.kind == GATE else "base")
 
 
-def timeline(source: ReportInput) -> dict[str, Any] | None:
+def timeline(source: ReportInput) -> Timeline | None:
     """The last run that trained something (or the last of all): which worker did what, and when."""
     if not source.intervals:
         return None
@@ -205,7 +224,7 @@ def timeline(source: ReportInput) -> dict[str, Any] | None:
     here = (one for one in source.intervals if one.run == run and one.kind != IDLE)
     work = sorted(here, key=lambda one: one.started)
     origin = work[0].started.timestamp()
-    bars, free = [], list[float]()
+    bars, free = list[Stretch](), list[float]()
     for interval in work:
         start = interval.started.timestamp() - origin
         lane = next((at for at, until in enumerate(free) if until <= start + 0.05), len(free))

@@ -92,7 +92,7 @@ def dots(
     With `tolerated`, the margin below zero, the range in which nothing is lost beyond it is shaded.
     """
     body = ROW * len(marks)
-    root = _root(body + AXIS, description)
+    root = canvas(body + AXIS, description)
     if tolerated:
         left, right = scale.percent(-tolerated), 100 - INSET
         shade = {"x": f"{left:.2f}%", "width": f"{right - left:.2f}%", "height": str(body)}
@@ -100,7 +100,7 @@ def dots(
     _axis(root, scale, body)
     for index, mark in enumerate(marks):
         _dot(root, mark, scale, ROW * index)
-    return _markup(root)
+    return as_markup(root)
 
 
 def _axis(root: Element, scale: Scale, body: int) -> None:
@@ -108,7 +108,7 @@ def _axis(root: Element, scale: Scale, body: int) -> None:
         x = scale.at(tick)
         kind = "zero" if tick == 0 and scale.low < 0 else "grid"
         SubElement(root, "line", {"x1": x, "x2": x, "y1": "0", "y2": str(body), "class": kind})
-        _text(root, label, x, body + 16, "tick", _anchor(scale.percent(tick)))
+        write(root, label, x, body + 16, "tick", _anchor(scale.percent(tick)))
 
 
 def _anchor(percent: float) -> str:
@@ -118,8 +118,8 @@ def _anchor(percent: float) -> str:
 def _dot(root: Element, mark: Mark, scale: Scale, top: int) -> None:
     group = SubElement(root, "g", {"class": f"mark {mark.tone}".strip()})
     SubElement(group, "title").text = mark.tooltip
-    _text(group, _shortened(mark.name), "0", top + 14, "name", "start")
-    _text(group, mark.figures, "100%", top + 14, "figures", "end")
+    write(group, _shortened(mark.name), "0", top + 14, "name", "start")
+    write(group, mark.figures, "100%", top + 14, "figures", "end")
     y = top + 27
     across = {"x1": scale.at(mark.low), "x2": scale.at(mark.high)}
     SubElement(group, "line", {**across, "y1": str(y), "y2": str(y), "class": "whisker"})
@@ -133,11 +133,11 @@ def _dot(root: Element, mark: Mark, scale: Scale, top: int) -> None:
 
 def trend(marks: Sequence[Mark], scale: Scale, description: str) -> Markup:
     """Values from left to right, joined, and the level of the first one all the way across."""
-    root = _root(TREND + AXIS, description)
+    root = canvas(TREND + AXIS, description)
     for tick, label in scale.ticks:
         y = _height(scale, tick)
         SubElement(root, "line", {"x1": "9%", "x2": "100%", "y1": y, "y2": y, "class": "grid"})
-        _text(root, label, "7%", float(y) + 4, "tick", "end")
+        write(root, label, "7%", float(y) + 4, "tick", "end")
     places = [f"{10 + 88 * (index + 0.5) / len(marks):.2f}%" for index in range(len(marks))]
     heights = [_height(scale, mark.value) for mark in marks]
     level = {"x1": "9%", "x2": "100%", "y1": heights[0], "y2": heights[0], "class": "zero"}
@@ -151,8 +151,8 @@ def trend(marks: Sequence[Mark], scale: Scale, description: str) -> Markup:
         low, high = _height(scale, mark.low), _height(scale, mark.high)
         SubElement(group, "line", {"x1": x, "x2": x, "y1": low, "y2": high, "class": "whisker"})
         SubElement(group, "circle", {"cx": x, "cy": y, "r": "5", "class": mark.shape})
-        _text(root, mark.name, x, TREND + 16, "tick", "middle")
-    return _markup(root)
+        write(root, mark.name, x, TREND + 16, "tick", "middle")
+    return as_markup(root)
 
 
 def _height(scale: Scale, value: float) -> str:
@@ -172,18 +172,18 @@ class Bar:
 
 def bars(rows: Sequence[Bar], longest: float, description: str) -> Markup:
     """One bar per row; `longest` is what the full width stands for."""
-    root = _root(BAR_ROW * len(rows), description)
+    root = canvas(BAR_ROW * len(rows), description)
     for index, bar in enumerate(rows):
         top = BAR_ROW * index
         group = SubElement(root, "g", {"class": f"bar {bar.tone}".strip()})
         SubElement(group, "title").text = bar.tooltip
-        _text(group, _shortened(bar.name), "0", top + 14, "name", "start")
-        _text(group, bar.figures, "100%", top + 14, "figures", "end")
+        write(group, _shortened(bar.name), "0", top + 14, "name", "start")
+        write(group, bar.figures, "100%", top + 14, "figures", "end")
         across = {"x": "0", "y": str(top + 20), "height": "9", "rx": "1.5"}
         SubElement(group, "rect", {**across, "width": "100%", "class": "track"})
         width = 100 * bar.value / longest if longest else 0.0
         SubElement(group, "rect", {**across, "width": f"{width:.2f}%", "class": "fill"})
-    return _markup(root)
+    return as_markup(root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ def lanes(
     """Who worked when: one lane per worker, time from left to right."""
     body = LANE * number
     scale = Scale(0.0, elapsed or 1.0, tuple(ticks))
-    root = _root(body + AXIS, description)
+    root = canvas(body + AXIS, description)
     _axis(root, scale, body)
     for block in blocks:
         left, right = scale.percent(block.start), scale.percent(block.start + block.seconds)
@@ -215,16 +215,18 @@ def lanes(
         SubElement(inner, "title").text = block.tooltip
         SubElement(inner, "rect", {"width": "100%", "height": "100%", "class": "fill"})
         if right - left > 7:
-            _text(inner, block.name, "6", 16, "inside", "start")
-    return _markup(root)
+            write(inner, block.name, "6", 16, "inside", "start")
+    return as_markup(root)
 
 
-def _root(height: int, description: str) -> Element:
+def canvas(height: int, description: str) -> Element:
+    """An empty drawing of this height in pixels; the description is for those who do not see it."""
     attributes = {"width": "100%", "height": str(height), "role": "img", "class": "plot"}
     return Element("svg", {**attributes, "aria-label": description})
 
 
-def _text(parent: Element, text: str, x: str, y: float, kind: str, anchor: str) -> None:
+def write(parent: Element, text: str, x: str, y: float, kind: str, anchor: str) -> None:
+    """Put a text at a place; `kind` is its class, `anchor` what of it stands there."""
     place = {"x": x, "y": f"{y:g}", "class": kind, "text-anchor": anchor}
     SubElement(parent, "text", place).text = text
 
@@ -233,5 +235,6 @@ def _shortened(name: str) -> str:
     return name if len(name) <= 30 else f"{name[:29]}…"
 
 
-def _markup(root: Element) -> Markup:
+def as_markup(root: Element) -> Markup:
+    """The drawing as text of a page."""
     return Markup(tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree escapes all text

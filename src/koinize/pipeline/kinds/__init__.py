@@ -11,7 +11,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from koinize.report.blocks import Tone
 
 Perform = Callable[..., Mapping[str, Any]]
 """(job, store, draft) -> facts; the types are those of `work` and `store`, which are above."""
@@ -36,7 +39,7 @@ class Kind:
     guess: float
     needs_model: bool = False
     strays: float = OTHER_TASK
-    tone: str = "base"
+    tone: Tone = "base"
     file: str = ""
 
     @property

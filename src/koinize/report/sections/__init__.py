@@ -1,1 +1,1 @@
-"""The sections of a report, one file each; `_section.Section` says what a section is."""
+"""The sections of a report, one file each; `report.section.Section` says what a section is."""

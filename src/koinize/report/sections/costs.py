@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
+from koinize.report.figures import Amount, BreakEven, Results, Savings, Task, UpdateRow
 from koinize.report.formats import DASH, count, duration, listing, money, saving, signed
-from koinize.report.lookup import Task, named
+from koinize.report.lookup import named
 from koinize.report.paper import PUBLISHED, SOURCE, Published
-from koinize.report.section import Results, Section
+from koinize.report.section import Section
 
 CLOCKS = (
     "Elapsed is the time during which at least one of the steps ran, as this machine ran them; "
@@ -21,10 +22,7 @@ ESTIMATED = (
     "COMB was not trained here, so its figures are an estimate: the trainings of all languages, "
     "one after the other. The same rows would pass the model."
 )
-NAMES = {"merged": "merged", "with_choosing": "merged and chosen"}
 DERIVED = "derived: the longest training, then merge after merge"
-
-Amount = Mapping[str, Any]
 
 
 class Costs(Section):
@@ -103,8 +101,8 @@ def _amount(
     )
 
 
-def _saving(name: str, less: Mapping[str, float | None]) -> tuple[Cell, ...]:
-    figures = (saving(less[clock]) for clock in ("elapsed", "machine", "cost"))
+def _saving(name: str, less: Savings) -> tuple[Cell, ...]:
+    figures = map(saving, (less["elapsed"], less["machine"], less["cost"]))
     return Cell(name, tone="strong"), *map(plain, figures), plain("")
 
 
@@ -117,15 +115,11 @@ def _parallel(seconds: float | None, less: float | None) -> tuple[Cell, ...]:
 def _updates(task: Task, currency: str | None) -> Table:
     rows = []
     for update in task["costs"]["updates"]:
-        amount, less = update["amount"] or {}, update["savings"]
-        rows.append(
-            (
-                plain(update["language"]),
-                Cell(duration(amount.get("elapsed_seconds")), _below(less["elapsed"])),
-                Cell(duration(amount.get("machine_seconds")), _below(less["machine"])),
-                Cell(money(amount.get("cost"), currency), _below(less["cost"])),
-            )
-        )
+        less = update["savings"]
+        below = map(_below, (less["elapsed"], less["machine"], less["cost"]))
+        _, *figures, _ = _amount(update["language"], update["amount"], currency)
+        cells = (Cell(one.text, said) for one, said in zip(figures, below, strict=True))
+        rows.append((plain(update["language"]), *cells))
     return Table(
         columns=("changed language", "elapsed", "machine time", "cost"),
         rows=tuple(rows),
@@ -141,10 +135,10 @@ def _below(less: float | None) -> str:
 
 def _break_even(task: Task, currency: str | None) -> Table:
     """After how many updates of one language merging has paid back a dearer set-up."""
-    rows = []
-    for name, said in NAMES.items():
-        clocks = task["costs"]["break_even"][name]
-        each = [clocks[clock] for clock in ("elapsed", "machine", "cost")]
+    rows: list[tuple[Cell, ...]] = []
+    found = task["costs"]["break_even"]
+    for said, one in (("merged", found["merged"]), ("merged and chosen", found["with_choosing"])):
+        each = one["elapsed"], one["machine"], one["cost"]
         rows += [
             (plain(f"{said}: dearer set-up"), *_figures(each, "extra", currency)),
             (plain(f"{said}: saved per update"), *_figures(each, "saved", currency)),
@@ -162,7 +156,7 @@ def _break_even(task: Task, currency: str | None) -> Table:
 
 
 def _figures(
-    clocks: Sequence[Mapping[str, Any] | None], key: str, currency: str | None
+    clocks: Sequence[BreakEven | None], key: Literal["extra", "saved"], currency: str | None
 ) -> tuple[Cell, ...]:
     elapsed, machine, cost = (one[key] if one else None for one in clocks)
     return (
@@ -172,7 +166,7 @@ def _figures(
     )
 
 
-def _paid_back(one: Mapping[str, Any] | None) -> Cell:
+def _paid_back(one: BreakEven | None) -> Cell:
     if one is None:
         return plain(DASH)
     if one["updates"] is None:
@@ -187,7 +181,7 @@ def _around(results: Results) -> list[Block]:
     blocks: list[Block] = []
     currency, energy = results["currency"], results["costs"]["energy"]
     rows = [
-        _amount(one["label"], {**one, "steps": one["steps"] or ""}, currency)
+        (*_amount(one["label"], one, currency)[:4], plain(one["steps"] or ""))
         for one in results["costs"]["around"]
     ]
     if rows:
@@ -269,7 +263,7 @@ def _ours(
     merged: Amount | None,
     merged_wall: float | None,
     less_wall: float | None,
-    less: Mapping[str, float | None],
+    less: Savings,
     currency: str | None,
 ) -> tuple[Cell, ...]:
     less_cost = less["cost"] if currency else less["machine"]
@@ -290,21 +284,25 @@ def _cost(amount: Amount | None, currency: str | None) -> str:
     return money(amount["cost"], currency) if currency else duration(amount["machine_seconds"])
 
 
-def _mean_update(updates: Sequence[Mapping[str, Any]]) -> Amount | None:
-    amounts = [one["amount"] for one in updates]
-    if not amounts or None in amounts:
+def _mean_update(updates: Sequence[UpdateRow]) -> Amount | None:
+    amounts = [one["amount"] for one in updates if one["amount"]]
+    if not amounts or len(amounts) < len(updates):
         return None
     return {
-        key: _mean([one[key] for one in amounts])
-        for key in ("elapsed_seconds", "machine_seconds", "cost")
+        "elapsed_seconds": sum(one["elapsed_seconds"] for one in amounts) / len(amounts),
+        "machine_seconds": sum(one["machine_seconds"] for one in amounts) / len(amounts),
+        "cost": _mean([one["cost"] for one in amounts]),
+        "steps": sum(one["steps"] for one in amounts),
     }
 
 
-def _mean_savings(updates: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+def _mean_savings(updates: Sequence[UpdateRow]) -> Savings:
     """The mean saving is the saving of the mean, for COMB is the same for every language."""
+    less = [one["savings"] for one in updates]
     return {
-        clock: _mean([one["savings"][clock] for one in updates])
-        for clock in ("elapsed", "machine", "cost")
+        "elapsed": _mean([one["elapsed"] for one in less]),
+        "machine": _mean([one["machine"] for one in less]),
+        "cost": _mean([one["cost"] for one in less]),
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Literal
 
 from koinize.report.blocks import Block, Cell, Figure, Heading, Paragraph, Table, plain
+from koinize.report.figures import Inspection, Results
 from koinize.report.formats import MINUS
 from koinize.report.heat import heat, top_of
-from koinize.report.lookup import Row, Task, named
-from koinize.report.section import Results, Section
+from koinize.report.lookup import named
+from koinize.report.section import Section
 
 RULE = (
     "Cosine: of two whole updates, 1 for the same direction, 0 for unrelated ones. Overlap: mean "
@@ -18,7 +20,8 @@ RULE = (
     "Opposed signs: share of the weights that both change, and in opposite directions; unrelated "
     "updates oppose each other on half. Merging has to settle just these conflicts."
 )
-MEASURES = (
+Measure = Literal["cosine", "column_overlap", "row_overlap", "sign_conflict"]
+MEASURES: tuple[tuple[Measure, str], ...] = (
     ("cosine", "Cosine of updates"),
     ("column_overlap", "Overlap, columns of B"),
     ("row_overlap", "Overlap, rows of A"),
@@ -40,12 +43,13 @@ class Interference(Section):
         for task in tasks:
             if heading := named(results["tasks"], task):
                 blocks.append(Heading(heading))
-            blocks += [_figure(task), _adapters(task["interference"])]
+            if found := task["interference"]:
+                blocks += [_figure(found, task["name"]), _adapters(found)]
         return blocks
 
 
-def _figure(task: Task) -> Figure:
-    found, panels = task["interference"], []
+def _figure(found: Inspection, task: str) -> Figure:
+    panels = []
     for key, title in MEASURES:
         # Half of the signs are opposed by chance, so that is where their colour is full.
         top = 0.5 if key == "sign_conflict" else top_of(found[key])
@@ -53,7 +57,7 @@ def _figure(task: Task) -> Figure:
             found["languages"],
             found[key],
             top,
-            f"{title}, {task['name']}",
+            f"{title}, {task}",
             warns=key == "sign_conflict",
         )
         panels.append((f"{title} · full colour at {top:g}", drawing))
@@ -65,7 +69,7 @@ def _figure(task: Task) -> Figure:
     return Figure(caption, tuple(panels), table=_pairs(found), wide=wide)
 
 
-def _pairs(found: Row) -> Table:
+def _pairs(found: Inspection) -> Table:
     indexes = combinations(range(len(found["languages"])), 2)
     return Table(
         columns=(
@@ -78,14 +82,14 @@ def _pairs(found: Row) -> Table:
     )  # fmt: skip
 
 
-def _pair(found: Row, i: int, j: int) -> tuple[Cell, ...]:
+def _pair(found: Inspection, i: int, j: int) -> tuple[Cell, ...]:
     names = found["languages"]
     figures = [f"{found[key][i][j]:.3f}".replace("-", MINUS) for key, _ in MEASURES]
-    angles = [f"{found[key][i][j]:.1f}°" for key in ("column_angle", "row_angle")]
+    angles = [f"{angle[i][j]:.1f}°" for angle in (found["column_angle"], found["row_angle"])]
     return plain(f"{names[i]} and {names[j]}"), *map(plain, [*figures, *angles])
 
 
-def _adapters(found: Row) -> Table:
+def _adapters(found: Inspection) -> Table:
     ranks = found["energy_ranks"]
     columns = zip(
         found["languages"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from koinize.report.blocks import Block, Heading, Paragraph, Table, plain
+from koinize.report.figures import Results, SystemRow, Task
 from koinize.report.formats import DASH, duration, share
-from koinize.report.lookup import Row, Task, named
-from koinize.report.section import Results, Section
+from koinize.report.lookup import named
+from koinize.report.section import Section
 
 RULE = (
     "Rank is that of the written adapter. The truncation error is the share of the merged update "
@@ -32,7 +34,7 @@ class Merges(Section):
         return blocks
 
 
-def _merged(task: Task) -> list[Row]:
+def _merged(task: Task) -> list[SystemRow]:
     return [one for one in task["systems"] if one["kind"] in ("candidate", "mean")]
 
 
@@ -58,7 +60,7 @@ def _table(task: Task) -> Table:
     )
 
 
-def _settings(settings: Row) -> str:
+def _settings(settings: Mapping[str, Any]) -> str:
     shown = {key: value for key, value in settings.items() if value not in ({}, None)}
     return ", ".join(f"{key} {value}" for key, value in shown.items()) or DASH
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinize.report.blocks import Block, Paragraph
-from koinize.report.section import Results, Section
+from koinize.report.figures import Results
+from koinize.report.section import Section
 
 
 class Notes(Section):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinize.report.blocks import SYMBOLS, Block, Cell, Figure, Heading, Table, plain
+from koinize.report.figures import Results, ScoreRow, SystemRow, Task
 from koinize.report.lookup import (
-    Row,
-    Task,
     column,
     languages_and_mean,
     main_systems,
@@ -17,7 +16,7 @@ from koinize.report.lookup import (
     verdict,
     with_interval,
 )
-from koinize.report.section import Results, Section
+from koinize.report.section import Section
 from koinize.report.svg import Mark, dots, scale_over
 
 
@@ -69,7 +68,7 @@ def _figure(task: Task) -> list[Block]:
     return [Figure(caption, drawn)]
 
 
-def _mark(task: Task, system: Row, row: Row) -> Mark:
+def _mark(task: Task, system: SystemRow, row: ScoreRow) -> Mark:
     text, ends = with_interval(row)
     reference = system["name"] == task["reference"]
     return Mark(
@@ -91,7 +90,7 @@ def _tables(task: Task) -> list[Block]:
     return [block for block in blocks if block]
 
 
-def _table(task: Task, metric: str, systems: Sequence[Row], which: str = "") -> Table | None:
+def _table(task: Task, metric: str, systems: Sequence[SystemRow], which: str = "") -> Table | None:
     languages = languages_and_mean(task)
     rows: list[tuple[Cell, ...]] = []
     chosen = set()
@@ -128,7 +127,7 @@ def _heading(task: Task, metric: str, language: str | None) -> str:
     return f"{column(language)} (n = {counts.pop()})" if len(counts) == 1 else column(language)
 
 
-def _cell(task: Task, metric: str, system: str, language: str | None, row: Row | None) -> Cell:
+def _cell(task: Task, metric: str, system: str, language: str | None, row: ScoreRow | None) -> Cell:
     text, ends = with_interval(row)
     found = verdict(task, metric, system, task["reference"], language) if language else None
     title = f"{row['n']} rows" if row else ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinize.report.blocks import Block, Cell, Figure, Heading, Paragraph, Table
+from koinize.report.figures import Drift, ReleaseScore, Results
 from koinize.report.formats import DASH, difference, interval, points
-from koinize.report.lookup import Row, named
-from koinize.report.section import Results, Section
+from koinize.report.lookup import named
+from koinize.report.section import Section
 from koinize.report.svg import Mark, scale_over, trend
 
 RULE = (
@@ -35,11 +36,11 @@ class Releases(Section):
         return blocks
 
 
-def _figure(found: Row) -> Figure:
-    by_language: dict[str, list[Row]] = {}
+def _figure(found: Drift) -> Figure:
+    by_language: dict[str, list[ReleaseScore]] = {}
     for row in found["scores"]:
         by_language.setdefault(row["language"], []).append(row)
-    bounds = [row[end] for row in found["scores"] for end in ("low", "high")]
+    bounds = [end for row in found["scores"] for end in (row["low"], row["high"])]
     scale = scale_over(bounds, bounds=(0.0, 100.0))
     return Figure(
         caption=f"{found['metric']} on test by release, in points, with 95 % intervals; "
@@ -55,14 +56,14 @@ def _figure(found: Row) -> Figure:
     )
 
 
-def _mark(row: Row) -> Mark:
+def _mark(row: ReleaseScore) -> Mark:
     name = f"v{row['version']}"
     figures = f"{points(row['value'])} {interval(row['low'], row['high'])}"
     tooltip = f"{row['language']} {name}: {figures}, {row['n']} rows"
     return Mark(name, row["value"], row["low"], row["high"], figures, tooltip, "strong")
 
 
-def _table(found: Row, by_language: dict[str, list[Row]]) -> Table:
+def _table(found: Drift, by_language: dict[str, list[ReleaseScore]]) -> Table:
     rows = []
     for release in found["releases"]:
         cells = [
@@ -79,7 +80,7 @@ def _table(found: Row, by_language: dict[str, list[Row]]) -> Table:
     )
 
 
-def _cell(row: Row) -> Cell:
+def _cell(row: ReleaseScore) -> Cell:
     title = f"{interval(row['low'], row['high'])}, {row['n']} rows"
     since = row["drift"]
     if since is None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table
-from koinize.report.lookup import Row, Task, column, languages_and_mean, named, with_interval
-from koinize.report.section import Results, Section
+from koinize.report.figures import CandidateRow, Estimate, Results, Task
+from koinize.report.lookup import column, languages_and_mean, named, with_interval
+from koinize.report.section import Section
 
 RULE = (
     "Candidates were compared on dev alone, by the mean over languages; no figure on test chose "
@@ -47,7 +48,7 @@ def _table(task: Task) -> Table:
     )
 
 
-def _row(row: Row, languages: Sequence[str | None]) -> tuple[Cell, ...]:
+def _row(row: CandidateRow, languages: Sequence[str | None]) -> tuple[Cell, ...]:
     same = f"the same merge as {row['same_as']}" if row["same_as"] else ""
     name = Cell(row["name"], "chosen" if row["chosen"] else same)
     found = [row["mean"] if one is None else row["languages"][one] for one in languages]
@@ -55,7 +56,7 @@ def _row(row: Row, languages: Sequence[str | None]) -> tuple[Cell, ...]:
     return name, *(_score(one, tone) for one in found)
 
 
-def _score(row: Row | None, tone: str) -> Cell:
+def _score(row: Estimate | None, tone: str) -> Cell:
     title = f"{row['n']} rows" if row else ""
     return Cell(*with_interval(row), "muted" if tone else "", title)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from koinize.report.blocks import Block, pairs
+from koinize.report.figures import Results
 from koinize.report.formats import DASH
-from koinize.report.section import Results, Section
+from koinize.report.section import Section
 
 
 class Settings(Section):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinize.report.blocks import Block, Heading, Paragraph, Table, pairs, plain
+from koinize.report.figures import Results, Task
 from koinize.report.formats import count
-from koinize.report.lookup import Task, named
-from koinize.report.section import Results, Section
+from koinize.report.lookup import named
+from koinize.report.section import Section
 
 RULE = "Two scores compare only under the same signature; a reader can reproduce a score from it."
 

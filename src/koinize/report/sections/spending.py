@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from koinize.report import svg
 from koinize.report.blocks import Block, Figure, Paragraph, Table, Tone, plain
+from koinize.report.figures import Results, Run, SpentRow, Stretch, Timeline
 from koinize.report.formats import count, duration, money
-from koinize.report.section import Results, Section
+from koinize.report.section import Section
 from koinize.report.svg import Bar, bars, lanes
-from koinize.report.svg import Block as Stretch
 
 LEGEND: tuple[tuple[Tone, str], ...] = (
     ("train", "train, one language"),
@@ -64,7 +64,7 @@ def _breakdown(results: Results) -> Figure:
     return Figure(caption, panels, table=_in_figures(rows, results["currency"]))
 
 
-def _bar(row: Mapping[str, Any], whole: float, currency: str | None) -> Bar:
+def _bar(row: SpentRow, whole: float, currency: str | None) -> Bar:
     share = f"{100 * row['machine_seconds'] / whole:.1f} %" if whole else ""
     time = duration(row["machine_seconds"])
     said = [time, share, count(row["steps"], "step") if row["steps"] else ""]
@@ -79,7 +79,7 @@ def _bar(row: Mapping[str, Any], whole: float, currency: str | None) -> Bar:
     )
 
 
-def _in_figures(rows: Sequence[Mapping[str, Any]], currency: str | None) -> Table:
+def _in_figures(rows: Sequence[SpentRow], currency: str | None) -> Table:
     body = tuple(
         (
             plain(" ".join(filter(None, (row["task"], row["label"])))),
@@ -93,7 +93,7 @@ def _in_figures(rows: Sequence[Mapping[str, Any]], currency: str | None) -> Tabl
     return Table(columns, body, "machine time by step", frozenset({1, 2, 3}))
 
 
-def _timeline(run: Mapping[str, Any] | None) -> list[Block]:
+def _timeline(run: Timeline | None) -> list[Block]:
     if not run:
         return []
     elapsed = run["elapsed_seconds"]
@@ -113,10 +113,10 @@ def _timeline(run: Mapping[str, Any] | None) -> list[Block]:
     return [Figure(caption, (("", drawing),), legend, wide=True)]
 
 
-def _stretch(one: Mapping[str, Any]) -> Stretch:
+def _stretch(one: Stretch) -> svg.Block:
     lost = one["status"] in ("failed", "interrupted")
     because = f": {one['error']}" if one["error"] else ""
-    return Stretch(
+    return svg.Block(
         lane=one["lane"],
         start=one["start_seconds"],
         seconds=one["seconds"],
@@ -126,7 +126,7 @@ def _stretch(one: Mapping[str, Any]) -> Stretch:
     )
 
 
-def _runs(runs: Sequence[Mapping[str, Any]], currency: str | None) -> list[Block]:
+def _runs(runs: Sequence[Run], currency: str | None) -> list[Block]:
     rows = tuple(
         (
             plain(run["started"][:16].replace("T", " ")),

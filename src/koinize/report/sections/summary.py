@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinize.report.blocks import Block, Cell, Facts, Heading, Paragraph, Table, verdict_cell
+from koinize.report.figures import Amount, Results, Task, VerdictRow
 from koinize.report.formats import DASH, count, duration, listing, points, saving
 from koinize.report.lookup import (
-    Row,
-    Task,
     by_verdict,
     chosen_verdicts,
     difference_with_interval,
@@ -18,7 +17,7 @@ from koinize.report.lookup import (
     verdict,
     with_interval,
 )
-from koinize.report.section import Results, Section
+from koinize.report.section import Section
 
 
 class Summary(Section):
@@ -70,7 +69,7 @@ def _references(task: Task) -> list[str]:
     return list(dict.fromkeys([task["reference"], *([own] if own else [])]))
 
 
-def _comparison(task: Task, reference: str, rows: Sequence[Row]) -> str:
+def _comparison(task: Task, reference: str, rows: Sequence[VerdictRow]) -> str:
     if not rows:
         return ""
     groups = by_verdict(rows)
@@ -124,8 +123,8 @@ def _setup_fact(task: Task) -> tuple[str, str, str]:
 def _update_fact(task: Task) -> tuple[str, str, str]:
     label = "Update of one language: machine time"
     combined, updates = task["costs"]["combined"], task["costs"]["updates"]
-    amounts = [one["amount"] for one in updates]
-    if combined is None or None in amounts:
+    amounts = [one["amount"] for one in updates if one["amount"]]
+    if combined is None or len(amounts) < len(updates):
         return label, DASH, "not all of the work stands in the ledger"
     mean = sum(one["machine_seconds"] for one in amounts) / len(amounts)
     less = 100 * (1 - mean / combined["machine_seconds"]) if combined["machine_seconds"] else None
@@ -133,7 +132,7 @@ def _update_fact(task: Task) -> tuple[str, str, str]:
     return label, saving(less), f"{said}; mean of {count(len(amounts), 'language')}"
 
 
-def _machine(amount: Row) -> str:
+def _machine(amount: Amount) -> str:
     return duration(amount["machine_seconds"])
 
 
@@ -162,7 +161,7 @@ def _language(task: Task, language: str, references: Sequence[str]) -> tuple[Cel
     )
 
 
-def _against(row: Row | None) -> Cell:
+def _against(row: VerdictRow | None) -> Cell:
     if row is None:
         return Cell(DASH)
     return verdict_cell(row["verdict"], " ".join(difference_with_interval(row)))

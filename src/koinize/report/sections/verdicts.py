@@ -15,10 +15,9 @@ from koinize.report.blocks import (
     plain,
     verdict_cell,
 )
+from koinize.report.figures import JointRow, Results, Task, VerdictRow
 from koinize.report.formats import DASH, count, difference, interval, listing
 from koinize.report.lookup import (
-    Row,
-    Task,
     chosen_verdicts,
     difference_with_interval,
     individual,
@@ -26,7 +25,7 @@ from koinize.report.lookup import (
     named,
     verdict,
 )
-from koinize.report.section import Results, Section
+from koinize.report.section import Section
 from koinize.report.svg import Mark, Shape, dots, scale_over
 
 RULE = (
@@ -98,7 +97,7 @@ def _figure(task: Task) -> list[Block]:
     return [Figure(caption, drawn, LEGEND)]
 
 
-def _mark(row: Row) -> Mark:
+def _mark(row: VerdictRow) -> Mark:
     text, ends = difference_with_interval(row)
     return Mark(
         name=f"{row['language']}: {row['verdict']}",
@@ -152,7 +151,7 @@ def _selecting(task: Task, reference: str) -> Table:
     )
 
 
-def _together(together: Row, found: Sequence[Row]) -> tuple[Cell, ...]:
+def _together(together: JointRow, found: Sequence[VerdictRow]) -> tuple[Cell, ...]:
     """All languages at once: not worse if not worse in each (Berger), better only by Holm."""
     rows = sum(row["n"] for row in found)
     title = f"intersection-union test, p = {together['p_value']:.4f}, {count(rows, 'row')}"
@@ -174,12 +173,12 @@ def _others(task: Task) -> list[Block]:
     return [Table(("system", *task["languages"]), rows, caption)] if rows else []
 
 
-def _in_brief(task: Task, metric: str, system: str, reference: str) -> tuple[Cell, ...]:
+def _in_brief(task: Task, metric: str, system: str | None, reference: str) -> tuple[Cell, ...]:
     found = (verdict(task, metric, system, reference, one) for one in task["languages"])
     return tuple(_brief(row) for row in found)
 
 
-def _brief(row: Row | None) -> Cell:
+def _brief(row: VerdictRow | None) -> Cell:
     if row is None:
         return Cell(DASH)
     text, ends = difference_with_interval(row)
