@@ -325,7 +325,7 @@ def clocks(monkeypatch):
     now = {"wall": datetime(2026, 3, 1, 10, tzinfo=UTC), "monotonic": 100.0}
     wall = SimpleNamespace(now=lambda _zone: now["wall"], fromisoformat=datetime.fromisoformat)
     monkeypatch.setattr(chain, "datetime", wall)
-    monkeypatch.setattr("koinize.ledger.time.monotonic", lambda: now["monotonic"])
+    monkeypatch.setattr("koinize.ledger.recording.time.monotonic", lambda: now["monotonic"])
 
     def move(monotonic: float, wall: float) -> None:
         now["monotonic"] += monotonic

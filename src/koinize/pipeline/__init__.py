@@ -1,7 +1,26 @@
 """From a specification to a finished report: what is missing, why, and doing just that.
 
-`inputs` surveys the data, `graph` spells out every step with its identity, `plan` compares them
-with the store, `run` does the missing ones through `work`, and `outcome` gathers the results.
+What is in here: `project`, one koinize.yaml with what lies under `.koinize`; `inputs`, what the
+data files hold now; `step`, the value that everything turns on, with `graph`, which spells out
+every step of a project, and `lineage`, which decides what changed rows mean for an adapter that is
+there. `plan` compares the steps with the store and, with `experience` and `estimate`, says what
+the missing ones will cost; `alternative` what retraining everything would. `run` does them, one
+interval each, through `work`, which finds in `kinds` (a table, one file for each kind) what to do.
+`results` is the one room where a finished task is read: by `report_input` (with `interference`),
+by `whatif`, and by releases. `languages` changes koinize.yaml itself.
+
+Two worked paths.
+
+`koinize plan` after rows of ja changed: `Project.steps` surveys the data and makes the graph. The
+step at `train/topic/ja` has another digest among its inputs, so another id, and so have the merges
+that use it and the evaluations that use them. `plan` finds that the store lacks these ids and
+compares each with the manifest that its name points to: "train rows ja changed, +120 rows".
+
+`koinize run`: `Project.run` takes the lock, makes the same plan, and hands what is missing to
+`run`. It gives a worker each step whose needs are there; `work.perform` opens the verified
+artifacts that the step uses, the file of its kind fills a draft, and the store commits it under
+the step's id. When all is done the names point to today's ids, and `report_input.gather` reads the
+results for the report.
 """
 
 from __future__ import annotations

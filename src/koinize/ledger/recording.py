@@ -1,0 +1,390 @@
+"""The ledger of one project: intervals opened, closed, and closed for those who were killed."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from koinize.ledger.address import Address
+from koinize.ledger.chain import Chain, Head, Setback
+from koinize.ledger.heartbeat import Heartbeat
+from koinize.ledger.interval import (
+    IDLE,
+    LOAD,
+    Interval,
+    moment,
+    total,
+    unix,
+)
+
+MILLISECOND = Decimal("0.001")
+BILLIONTH = Decimal("1e-9")
+KILLED = "the run was killed; closed at its last heartbeat"
+WHOLE_MACHINE = "1"
+
+
+@dataclass
+class Work:
+    """What whoever does a piece of work may say of it before it ends (see `Ledger.recording`)."""
+
+    tokens: int = 0
+    units: int = 0
+    energy: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _History:
+    """All intervals, and of each run with a clock of its own the Unix time at which that began."""
+
+    intervals: list[Interval]
+    origins: dict[str, Decimal]
+
+
+class Ledger:
+    """The ledger of one project: the file at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._chain = Chain(path)
+        self._origins: dict[str, float] = {}  # run -> the monotonic time from which it counts
+
+    def at(self, run: str) -> Decimal:
+        """Seconds, to the millisecond, since this object first heard of that run (monotonic)."""
+        origin = self._origins.setdefault(run, time.monotonic())
+        return Decimal(time.monotonic() - origin).quantize(MILLISECOND)
+
+    def start(
+        self,
+        interval: str,
+        *,
+        run: str,
+        step: str,
+        kind: str,
+        artifact: str,
+        device: str,
+        share: str,
+        price: Mapping[str, str],
+        at: Decimal | None = None,
+        why: str = "",
+        address: Address | None = None,
+        sort: str = "",
+    ) -> None:
+        """Open an interval. `share` is a decimal; `price` is empty where none is known.
+
+        `why` is the reason for the work, in the plan's words; `address` that of the step that it
+        does, and `sort` the work that it is like.
+        `at` is for what is recorded afterwards: when it began, in seconds since its run did.
+        """
+        self._chain.append(
+            {
+                "event": "start",
+                "interval": interval,
+                "at": str(self.at(run) if at is None else at),
+                "run": run,
+                "step": step,
+                "kind": kind,
+                "artifact": artifact,
+                "why": why,
+                "device": device,
+                "share": share,
+                "price": price,
+                "address": address.record() if address else {},
+                "sort": sort,
+            }
+        )
+
+    def end(
+        self,
+        interval: str,
+        *,
+        status: str,
+        seconds: float | Decimal,
+        tokens: int = 0,
+        units: int = 0,
+        error: str = "",
+        energy: Mapping[str, str] | None = None,
+        at: Decimal | None = None,
+    ) -> None:
+        """Close an interval with its outcome and its wall seconds (kept to the millisecond).
+
+        `at` is when it ended, in seconds since its run began: it then covers the `seconds` before
+        that, which may be less than what has passed since it was opened. `energy` has `joules` and
+        `source`, or is empty where it could not be read.
+        """
+        self._chain.append(
+            {
+                "event": "end",
+                "interval": interval,
+                "at": None if at is None else str(at),
+                "status": status,
+                "seconds": str(Decimal(seconds).quantize(MILLISECOND)),
+                "tokens": tokens,
+                "units": units,
+                "energy": energy or {},
+                "error": error,
+            }
+        )
+
+    def loaded(
+        self,
+        interval: str,
+        seconds: Decimal,
+        *,
+        run: str,
+        artifact: str,
+        device: str,
+        share: str,
+        price: Mapping[str, str],
+        at: Decimal,
+        energy: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record what a worker took to load the model for the work of `interval`.
+
+        `at` is when it began, in seconds since its run did.
+        """
+        name = _load_of(interval)
+        self.start(
+            name,
+            run=run,
+            step=LOAD,
+            kind=LOAD,
+            artifact=artifact,
+            device=device,
+            share=share,
+            price=price,
+            at=at,
+        )
+        self.end(name, status="done", seconds=seconds, energy=energy, at=at + seconds)
+
+    @contextmanager
+    def recording(
+        self,
+        step: str,
+        *,
+        kind: str,
+        device: str,
+        price: Mapping[str, str],
+        artifact: str = "",
+        run: str = "",
+        share: str = WHOLE_MACHINE,
+    ) -> Iterator[Work]:
+        """Record what happens inside as one interval, by default a run of its own.
+
+        Closed as done, as failed when an exception leaves it, or as interrupted when that is no
+        ordinary one (Ctrl-C); the exception goes on. The work may state its tokens and units:
+
+            with ledger.recording("gate/topic", kind=GATE, device=machine.device(), price={}) as it:
+                it.units = judge(candidate)
+        """
+        run = run or uuid.uuid4().hex[:8]
+        interval = f"{run}-{uuid.uuid4().hex[:12]}"
+        began, work = self.at(run), Work()
+        self.start(
+            interval,
+            run=run,
+            step=step,
+            kind=kind,
+            artifact=artifact,
+            device=device,
+            share=share,
+            price=price,
+            at=began,
+        )
+        status, error = "done", ""
+        try:
+            yield work
+        except BaseException as problem:
+            status = "failed" if isinstance(problem, Exception) else "interrupted"
+            error = str(problem) or type(problem).__name__
+            raise
+        finally:
+            now = self.at(run)
+            self.end(
+                interval,
+                status=status,
+                seconds=now - began,
+                tokens=work.tokens,
+                units=work.units,
+                energy=work.energy,
+                error=error,
+                at=now,
+            )
+
+    def close_run(
+        self,
+        run: str,
+        at: Decimal,
+        *,
+        device: str,
+        price: Mapping[str, str],
+        energy: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record the idle time of a run that ended after `at` seconds: one interval for all of it.
+
+        Its share is what the other intervals leave of the machine, on average over the run, so that
+        the machine time of a run's intervals adds up to its wall time on the whole machine.
+        """
+        used = total(one for one in self.intervals() if one.run == run)[0]
+        share = max(Decimal(0), 1 - used / at).quantize(BILLIONTH) if at else Decimal(0)
+        name = f"{run}-idle"
+        self.start(
+            name,
+            run=run,
+            step=IDLE,
+            kind=IDLE,
+            artifact="",
+            device=device,
+            share=str(share),
+            price=price,
+            at=Decimal(0),
+        )
+        self.end(name, status="done", seconds=at, energy=energy, at=at)
+
+    def close_abandoned(
+        self,
+        heartbeat: Heartbeat | float | None,
+        kept: Callable[[Interval], Mapping[str, Any] | None] = lambda _: None,
+    ) -> list[Interval]:
+        """Close what a killed run left open, as interrupted at the last heartbeat.
+
+        A bare number is that heartbeat's Unix time. Where `kept` has the seconds, tokens and units
+        of what the work made, it was only killed before it could say so here: that one is done,
+        and so is the loading of the model before it, where `kept` has its `load_seconds`.
+        A run that did not live to record its idle time gets it, too, where its heartbeat says how
+        far it was.
+        """
+        last = Heartbeat(heartbeat) if isinstance(heartbeat, float | int) else heartbeat
+        history = self._history()
+        closed = [one for one in history.intervals if one.status == "open"]
+        for interval in closed:
+            if (facts := kept(interval)) is None:
+                self._abandon(interval, last, history.origins.get(interval.run))
+            else:
+                self._complete(interval, facts, history)
+        if last and last.at is not None and last.run in history.origins:
+            self._close_killed(last.run, last.at)
+        return closed
+
+    def intervals(self) -> list[Interval]:
+        """Every interval, in the order in which they were opened."""
+        return self._history().intervals
+
+    def _abandon(self, one: Interval, last: Heartbeat | None, origin: Decimal | None) -> None:
+        """Close one interval; by the run's own clock if possible, else by the wall clock."""
+        if last and origin is not None and last.run == one.run and last.at is not None:
+            begin = one.begin - origin
+            seconds, at = last.at - begin, max(begin, last.at)
+        else:
+            seconds, at = (Decimal(last.unix) - one.begin if last else Decimal(0)), None
+        said = KILLED if seconds >= 0 else f"{KILLED}, which is no later than its start"
+        seconds = max(Decimal(0), seconds)
+        self.end(one.id, status="interrupted", seconds=seconds, error=said, at=at)
+
+    def _complete(self, one: Interval, facts: Mapping[str, Any], history: _History) -> None:
+        """Close one interval by what its work measured."""
+        seconds = Decimal(str(facts["seconds"]))
+        load = Decimal(str(facts.get("load_seconds", 0)))
+        origin = history.origins.get(one.run)
+        began = None if origin is None else one.begin - origin
+        recorded = any(other.id == _load_of(one.id) for other in history.intervals)
+        if load and began is not None and not recorded:
+            self.loaded(
+                one.id,
+                load,
+                run=one.run,
+                artifact=one.artifact,
+                device=one.device,
+                share=str(one.share),
+                price=one.price,
+                at=began,
+            )
+        self.end(
+            one.id,
+            status="done",
+            seconds=seconds,
+            tokens=facts.get("tokens", 0),
+            units=facts.get("units", 0),
+            at=None if began is None else began + load + seconds,
+        )
+
+    def _close_killed(self, run: str, at: Decimal) -> None:
+        """Record the idle time of a run that was killed, if that is still to be done."""
+        history = self._history()
+        work = [one for one in history.intervals if one.run == run]
+        if all(one.kind != IDLE for one in work):
+            ends = [one.end - history.origins[run] for one in work]
+            self.close_run(run, max(at, *ends), device=work[0].device, price=work[0].price)
+
+    def _history(self) -> _History:
+        starts: dict[str, Mapping[str, Any]] = {}
+        ends: dict[str, Mapping[str, Any]] = {}
+        for record in self.records():
+            (starts if record["event"] == "start" else ends)[record["interval"]] = record
+        origins: dict[str, Decimal] = {}
+        for start in starts.values():
+            if start.get("at") is not None:
+                origins.setdefault(start["run"], _unix(start) - Decimal(start["at"]))
+        return _History(
+            [
+                _interval(start, ends.get(name, {}), origins.get(start["run"]))
+                for name, start in starts.items()
+            ],
+            origins,
+        )
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every record. Raises KoinizeError where the chain of digests is broken."""
+        return self._chain.records()
+
+    def verify(self) -> Head:
+        """Check the whole chain and say where it ends. Raises KoinizeError where it is broken."""
+        return self._chain.head()
+
+    def setbacks(self) -> list[Setback]:
+        """Where the wall clock went backwards. Durations do not depend on it, dates do."""
+        return self._chain.setbacks()
+
+
+def _load_of(interval: str) -> str:
+    """The id of the interval in which the model was loaded for that one."""
+    return f"{interval}-{LOAD}"
+
+
+def _unix(record: Mapping[str, Any]) -> Decimal:
+    return unix(datetime.fromisoformat(record["utc"]))
+
+
+def _interval(start: Mapping[str, Any], end: Mapping[str, Any], origin: Decimal | None) -> Interval:
+    seconds = Decimal(end.get("seconds", "0"))
+    started = datetime.fromisoformat(start["utc"])
+    if origin is not None and end.get("at") is not None:
+        started = moment(origin + Decimal(end["at"]) - seconds)
+    elif origin is not None and start.get("at") is not None:
+        started = moment(origin + Decimal(start["at"]))
+    return Interval(
+        id=start["interval"],
+        run=start["run"],
+        step=start["step"],
+        kind=start["kind"],
+        artifact=start["artifact"],
+        started=started,
+        seconds=seconds,
+        share=Decimal(start["share"]),
+        device=start["device"],
+        status=end.get("status", "open"),
+        tokens=end.get("tokens", 0),
+        units=end.get("units", 0),
+        error=end.get("error", ""),
+        price=start["price"],
+        energy=end.get("energy", {}),
+        why=start.get("why", ""),
+        fields=start.get("address", {}),
+        sort=start.get("sort", ""),
+    )
