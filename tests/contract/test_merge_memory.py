@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from koinize.adapter import AdapterHeader, Factors, ModuleHeader
 from koinize.engine.memory import byte_count, module_bytes, modules_at_once
+from koinize.engine.plan import Inputs
 from koinize.engine.stream import MergeStream
 from koinize.errors import InputError, StepError
 from koinize.merge import place
@@ -68,12 +69,17 @@ def updates(outputs=OUTPUTS, inputs=INPUTS):
     }
 
 
-def headers(outputs=OUTPUTS, inputs=INPUTS):
+def trunk(outputs=OUTPUTS, inputs=INPUTS):
+    random = torch.Generator().manual_seed(2)
+    return Factors(
+        torch.randn(outputs, RANK, generator=random), torch.randn(RANK, inputs, generator=random)
+    )
+
+
+def headers(outputs=OUTPUTS, inputs=INPUTS, *, start=None):
     module = ModuleHeader("m", RANK, inputs, outputs, 1.0, None, None)
-    return {
-        one: AdapterHeader(Path(one), "base", None, None, False, None, {"m": module}, ())
-        for one in LANGUAGES
-    }
+    header = AdapterHeader(Path("x"), "base", None, None, False, None, {"m": module}, ())
+    return Inputs(dict.fromkeys(LANGUAGES, header), None if start is None else header)
 
 
 def configured(recipe, **more):
@@ -89,20 +95,26 @@ def variants(recipe):
         yield configured(recipe, rescale="l1")
 
 
+def starts(*shape):
+    return None, trunk(*shape)
+
+
 @every_recipe
 def test_a_module_takes_no_more_than_the_plan_says(recipe):
     """Tensors of torch by their storage, arrays of numpy by tracemalloc, peaks added."""
-    for settings in variants(recipe):
+    for settings, start in product(variants(recipe), starts()):
         given = updates()
-        inputs = sum(4 * (one.A.numel() + one.B.numel()) for one in given.values())
-        with Live():
-            merge_module("m", given, settings)  # imports and caches are no part of a merge
+        read = [*given.values(), *([start] if start else [])]
+        inputs = sum(4 * (one.A.numel() + one.B.numel()) for one in read)
+        with Live():  # imports and caches are no part of a merge
+            merge_module("m", given, settings, trunk=start)
         tracemalloc.start()
         with Live() as live:
-            merge_module("m", given, settings)
+            merge_module("m", given, settings, trunk=start)
         arrays = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert inputs + live.peak + arrays <= module_bytes(headers(), settings, "m"), settings
+        planned = module_bytes(headers(start=start), settings, "m")
+        assert inputs + live.peak + arrays <= planned, settings
 
 
 @pytest.mark.parametrize("recipe", ["ties", "knots-ties", "core-ties"])
@@ -111,14 +123,14 @@ def test_thresholds_over_the_whole_adapter_take_no_more_either(recipe, languages
     given = {f"l{n:02}": update for n, update in enumerate(list(updates().values()) * 7)}
     given = dict(list(given.items())[:languages])
     settings = configured(recipe, scope="adapter")
-    one = next(iter(headers().values()))
+    one = next(iter(headers().adapters.values()))
     inputs = sum(4 * (one.A.numel() + one.B.numel()) for one in given.values())
     groups = dict.fromkeys(given, 0x3F80)
     stacks("m", given, settings)
     for count, more in ((upper_counts, ()), (lower_counts, (groups,))):
         with Live() as live:
             count(stacks("m", given, settings), given, *more)
-        assert inputs + live.peak <= module_bytes(dict.fromkeys(given, one), settings, "m")
+        assert inputs + live.peak <= module_bytes(Inputs(dict.fromkeys(given, one)), settings, "m")
 
 
 @pytest.mark.parametrize("recipe", ["ties", "dare-ties", "knots-ties", "core-ties"])
@@ -140,16 +152,19 @@ def test_twenty_awkward_languages_take_no_more_than_the_plan_says(recipe, kind):
         merge_module("m", given, settings)
     arrays = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert inputs + live.peak + arrays <= module_bytes(dict.fromkeys(given, header), settings, "m")
+    assert inputs + live.peak + arrays <= module_bytes(
+        Inputs(dict.fromkeys(given, header)), settings, "m"
+    )
 
 
 @every_recipe
 def test_every_tensor_is_made_where_the_factors_are(recipe):
     """With another default device, a tensor that forgets its place would mix the two and fail."""
-    for small, settings in product((updates(20, 30), updates()), variants(recipe)):
-        here = merge_module("m", small, settings).factors
+    sizes = [(updates(*shape), start) for shape in ((20, 30), ()) for start in starts(*shape)]
+    for (small, start), settings in product(sizes, variants(recipe)):
+        here = merge_module("m", small, settings, trunk=start).factors
         with torch.device("meta"):
-            there = merge_module("m", small, settings).factors
+            there = merge_module("m", small, settings, trunk=start).factors
         assert torch.equal(here.A, there.A)
         assert torch.equal(here.B, there.B)
 
@@ -157,13 +172,13 @@ def test_every_tensor_is_made_where_the_factors_are(recipe):
 @every_recipe
 def test_what_is_done_on_a_gpu_gives_the_same(monkeypatch, recipe):
     """The ways that only a GPU takes, taken by the CPU: the same within the rounding of float32."""
-    for settings in variants(recipe):
-        here = merge_module("m", updates(), settings)
+    for settings, start in product(variants(recipe), starts()):
+        here = merge_module("m", updates(), settings, trunk=start)
         with monkeypatch.context() as patch:
             patch.setattr(place, "on_cpu", lambda _: False)
-            there = merge_module("m", updates(), settings)
+            there = merge_module("m", updates(), settings, trunk=start)
         assert there.error == pytest.approx(here.error, rel=1e-3, abs=1e-4)
-        if recipe == "iso" and settings.rank != "full":
+        if recipe == "iso" and not start and settings.rank != "full":
             continue  # all singular values are equal: which of them are kept is arbitrary
         expected, found = (one.factors.B @ one.factors.A for one in (here, there))
         # Sums are added up in another order, so a nearly tied vote may turn over: some ten

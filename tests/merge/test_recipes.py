@@ -42,15 +42,18 @@ def dropped(oracle, matrices, density, seed):
     return [oracle.drop(m, k.numpy(), density) for m, k in zip(matrices, masks, strict=True)]
 
 
-def expected(oracle, recipe, density, ds):
-    """The recipe by its name, in the oracle's words; seed 11, DELLA's epsilon and outliers .1."""
+def expected(oracle, recipe, density, ds, rank=RANK):
+    """The recipe by its name, in the oracle's words; seed 11, DELLA's epsilon and outliers .1.
+
+    rank: of each of the updates.
+    """
     weights = list(WEIGHTS.values())
     space, _, method = recipe.partition("-") if recipe[:4] in ("knot", "core") else ("", "", recipe)
     if space == "knots":
         U, ds = oracle.knots(ds)
         back = lambda X: U @ X  # noqa: E731
     elif space == "core":
-        U, V, ds = oracle.core(ds, [RANK] * len(ds))
+        U, V, ds = oracle.core(ds, [rank] * len(ds))
         back = lambda X: U @ X @ V.T  # noqa: E731
     else:
         back = lambda X: X  # noqa: E731
@@ -67,8 +70,8 @@ def expected(oracle, recipe, density, ds):
             [oracle.breadcrumbs(d, density, 0.1) for d in ds], weights
         ),
         "sce": lambda: oracle.sce(ds, weights, density),
-        "tsv": lambda: oracle.tsv(ds, weights, density, [RANK] * len(ds)),
-        "iso": lambda: oracle.isotropic(ds, weights, RANK * len(ds)),
+        "tsv": lambda: oracle.tsv(ds, weights, density, [rank] * len(ds)),
+        "iso": lambda: oracle.isotropic(ds, weights, np.linalg.matrix_rank(sum(ds))),
     }
     return back(ways[method]())
 
@@ -97,6 +100,35 @@ def test_recipe_is_what_its_paper_says(oracle, recipe, density):
     assert np.abs(product(merged.factors) - best).max() <= CLOSE * np.abs(exact).max()
     assert merged.error == pytest.approx(error, abs=1e-6)
     assert merged.factors.rank <= RANK * len(LANGUAGES)
+
+
+@pytest.mark.parametrize("near", [False, True])
+@pytest.mark.parametrize("density", [1.0, 0.3])
+@pytest.mark.parametrize("recipe", RECIPES.names())
+def test_with_a_trunk_the_recipe_is_for_the_differences(oracle, recipe, density, near):
+    """D_T + scale x merge(D_i - D_T), of adapters near the trunk, and of any others."""
+    random = torch.Generator().manual_seed(8)
+    trunk = Factors(
+        torch.randn(OUTPUTS, RANK, generator=random), torch.randn(RANK, INPUTS, generator=random)
+    )
+    factors = updates()
+    if near:
+        factors = {
+            one: Factors(trunk.B + step.B / 16, trunk.A + step.A / 16)
+            for one, step in factors.items()
+        }
+    options = {"density": density, "seed": 11, "epsilon": 0.1, "outliers": 0.1}
+    used = {key: options[key] for key in RECIPES.get(recipe).options if key in options}
+    settings = merge_settings(recipe=recipe, weights=WEIGHTS, scale=1.5, **used)
+    start = product(trunk)
+    differences = [delta - start for delta in deltas(factors)]
+    moved = expected(oracle, recipe, used.get("density", 1.0), differences, rank=2 * RANK)
+    exact = start + 1.5 * moved
+    merged = merge_module("m", factors, settings, trunk=trunk)
+    assert merged.factors.rank <= RANK * (len(LANGUAGES) + 1)
+    best, error = oracle.truncate(exact, merged.factors.rank)
+    assert np.abs(product(merged.factors) - best).max() <= CLOSE * np.abs(exact).max()
+    assert merged.error == pytest.approx(error, abs=1e-6)
 
 
 @pytest.mark.parametrize("recipe", RECIPES.names())

@@ -108,8 +108,9 @@ def tsv(matrices, weights, density, ranks):
         right.append(Vt[:kept].T)
     nearest = []
     for stacked in (np.concatenate(left, axis=1), np.concatenate(right, axis=1)):
-        P, _, Qt = np.linalg.svd(stacked, full_matrices=False)
-        nearest.append(P @ Qt)
+        P, s, Qt = np.linalg.svd(stacked, full_matrices=False)
+        there = s / s[0] > 1e-6  # what cancels has no nearest direction
+        nearest.append(P[:, there] @ Qt[there])
     return (nearest[0] * np.concatenate(values)) @ nearest[1].T
 
 

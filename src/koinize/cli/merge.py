@@ -18,6 +18,9 @@ from koinize.machine import keep_memory
 if TYPE_CHECKING:
     from koinize.engine import MergeReport
 
+Trunk = Annotated[
+    Path | None, typer.Option(help="The adapter that all were trained on from: differences count.")
+]
 Adapters = Annotated[list[str], typer.Argument(help="LANGUAGE=FOLDER, one for each language.")]
 Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; must not exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -61,6 +64,7 @@ def merge(
             'weights as {"en": 2}.',
         ),
     ] = None,
+    trunk: Trunk = None,
     threads: Threads = 1,
     max_memory: Annotated[
         str | None, typer.Option(help="Of tensors in work, such as 1.5GB; changes no byte.")
@@ -94,6 +98,7 @@ def merge(
             _folders(adapters),
             settings,
             out=out,
+            trunk=trunk,
             threads=threads,
             max_memory=max_memory,
             device=device,
@@ -131,6 +136,7 @@ def inspect(
     by: Annotated[
         str | None, typer.Option(help="Also one row for each `module` or `layer`.")
     ] = None,
+    trunk: Trunk = None,
     threads: Threads = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -140,7 +146,7 @@ def inspect(
     from koinize.cli.inspect_view import show_inspection
     from koinize.engine.inspect import inspect_adapters, part_kind
 
-    found = inspect_adapters(_folders(adapters), threads=threads, by=part_kind(by))
+    found = inspect_adapters(_folders(adapters), trunk=trunk, threads=threads, by=part_kind(by))
     if as_json:
         record = asdict(found)
         parts, total = record.pop("parts"), record.pop("total")
@@ -194,6 +200,7 @@ def verify(
     adapters: Annotated[
         list[str] | None, typer.Argument(help="Its inputs, LANGUAGE=FOLDER: merges them again.")
     ] = None,
+    trunk: Trunk = None,
     as_json: AsJson = False,
 ) -> None:
     """Check an adapter against its card and its inputs.
@@ -203,7 +210,8 @@ def verify(
     from koinize.engine.verify import verify_adapter
 
     with _watched(as_json) as progress:
-        found = verify_adapter(folder, _folders(adapters) if adapters else None, progress=progress)
+        inputs = _folders(adapters) if adapters else None
+        found = verify_adapter(folder, inputs, trunk=trunk, progress=progress)
     if as_json:
         _print(checked=found.checked, mismatches=found.mismatches)
     if found.mismatches:
@@ -232,6 +240,7 @@ def _record(report: MergeReport) -> dict[str, object]:
         "modules": {one.name: {"rank": one.rank, "error": one.error} for one in report.modules},
         "repeated_decompositions": dict(report.repeated),
         "inputs": dict(report.inputs),
+        "trunk": report.trunk,
         "seconds": report.seconds,
         "vllm_flags": report.vllm_flags,
         "warnings": list(report.warnings),

@@ -15,6 +15,7 @@ from koinize.shown import json_text, markdown
 INPUTS = "| language | weight | adapter (SHA-256) |"
 FILES = "| file | SHA-256 |"
 ERRORS = "| module | rank | error |"
+TRUNK = "Trunk (SHA-256): "
 # How the lines begin that state what the merge came to.
 OUTCOMES = ("- Modules: ", "- Lost by the change of rank: ", "- Written in ")
 
@@ -24,6 +25,12 @@ def table_rows(card: str, header: str) -> dict[str, str]:
     _, _, rest = card.partition(f"\n{header}\n")
     rows = takewhile(lambda line: line.startswith("|"), rest.splitlines()[1:])
     return {row.split("|")[1].strip(): row for row in rows}
+
+
+def stated_trunk(card: str) -> str:
+    """The line that names the trunk; empty if there was none."""
+    lines = (line for line in card.splitlines() if line.startswith(f"- {TRUNK}"))
+    return next(lines, "")
 
 
 def render_card(

@@ -11,6 +11,8 @@ from torch import Tensor
 from koinize.adapter import Factors
 from koinize.merge.decompose import eigh, svd
 from koinize.merge.linalg import diagonal_parts, gram, reciprocal, strong_eigh
+from koinize.merge.spaces import core
+from koinize.merge.trunk import difference
 
 SAMPLED_ROWS = 64  # of every module, on which signs are counted
 GOLDEN = (5**0.5 - 1) / 2
@@ -54,6 +56,21 @@ def compare(updates: Sequence[Factors | None]) -> Comparison:
         counted=counted,
         energy=[_energy(inner_B[i, i], inner_A[i, i]) for i in parts],
     )
+
+
+def differences(updates: Sequence[Factors | None], trunk: Factors) -> list[Factors | None]:
+    """The D_i - D_T, each with as many columns as it has directions, so none if it is 0."""
+    return [None if one is None else _minimal(difference(one, trunk)) for one in updates]
+
+
+def _minimal(product: Factors) -> Factors:
+    """The same product with linearly independent columns and rows."""
+    aligned = core.space([product])
+    (part,) = aligned.parts
+    X = part.block(0, slice(0, part.shape[0]))
+    if not X.any():
+        return Factors(B=product.B[:, :0], A=product.A[:0])
+    return aligned.lift(Factors(B=X, A=torch.eye(X.shape[1])))
 
 
 def _cosines(inner: Tensor, parts: Sequence[slice]) -> list[list[list[float]]]:

@@ -11,8 +11,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from koinize.adapter import Adapter, AdapterHeader
-from koinize.engine.plan import read_headers
+from koinize.adapter import Adapter, AdapterHeader, Factors
+from koinize.engine.plan import read_inputs
 from koinize.engine.workers import in_order, worker_pool
 from koinize.errors import InputError, did_you_mean
 
@@ -68,33 +68,38 @@ class Inspection:
 
 
 def inspect_adapters(
-    adapters: Mapping[str, Path | str], *, threads: int = 1, by: By | None = None
+    adapters: Mapping[str, Path | str],
+    *,
+    trunk: Path | str | None = None,
+    threads: int = 1,
+    by: By | None = None,
 ) -> Inspection:
     """Describe adapters of one base model, and how they interfere with one another.
+
+    trunk: an adapter that all of them were trained on from. Then all figures but the parameters are
+    those of the differences from it; where an adapter is equal to it, as if it had no such module.
 
     by: also "module" by module, or "layer" by layer (names up to their first number). Raises
     InputError as merging does. Cost: two products of a few columns per module.
     """
-    headers = read_headers(adapters)
-    modules = sorted({name for header in headers.values() for name in header.modules})
+    given = read_inputs(adapters, trunk)
+    headers = given.adapters
     with ExitStack() as stack:
         opened = [stack.enter_context(Adapter(header)) for header in headers.values()]
+        root = stack.enter_context(Adapter(given.trunk)) if given.trunk else None
 
         def work(module: str) -> tuple[Comparison, int]:
-            from koinize.engine.compare import compare
+            from koinize.engine.compare import compare, differences
             from koinize.merge.decompose import repeats
 
             with repeats() as repeated:
-                found = compare(
-                    [
-                        one.factors(module) if module in one.header.modules else None
-                        for one in opened
-                    ]
-                )
+                updates = [_factors(one, module) for one in opened]
+                start = _factors(root, module)
+                found = compare(updates if start is None else differences(updates, start))
             return found, len(repeated)
 
         with worker_pool(threads) as pool:
-            done = dict(in_order(pool, work, modules, threads + 1))
+            done = dict(in_order(pool, work, given.modules, threads + 1))
     found = {module: comparison for module, (comparison, _) in done.items()}
     groups: dict[str, list[Comparison]] = {}
     for module, comparison in found.items():
@@ -108,6 +113,11 @@ def inspect_adapters(
         parts={name: _summary(groups[name]) for name in sorted(groups, key=_natural)},
         repeated=sum(count for _, count in done.values()),
     )
+
+
+def _factors(adapter: Adapter | None, module: str) -> Factors | None:
+    there = adapter is not None and module in adapter.header.modules
+    return adapter.factors(module) if adapter is not None and there else None
 
 
 def part_kind(word: str | None) -> By | None:
@@ -141,7 +151,7 @@ def _summary(found: Sequence[Comparison]) -> Interference:
     inner = matrix(lambda i, j: math.fsum(one.inner[i][j] for one in found))
     norms = tuple(math.sqrt(max(0.0, inner[i][i])) for i in indexes)
     energies = [[one.energy[i] for one in found if one.energy[i]] for i in indexes]
-    steps = _powers(max(len(one) for energy in energies for one in energy))
+    steps = _powers(max((len(one) for energy in energies for one in energy), default=1))
     return Interference(
         modules=tuple(len(energy) for energy in energies),
         norms=norms,

@@ -7,9 +7,8 @@ mapped inputs, which the system may drop at any time, are not.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
-from koinize.adapter import AdapterHeader
+from koinize.engine.plan import Inputs
 from koinize.errors import InputError
 from koinize.merge.recipe import MergeSettings
 
@@ -39,7 +38,7 @@ def byte_count(size: int | str) -> int:
 
 
 def modules_at_once(
-    headers: Mapping[str, AdapterHeader],
+    given: Inputs,
     settings: MergeSettings,
     limit: int | None,
     threads: int,
@@ -53,11 +52,10 @@ def modules_at_once(
     if limit is None:
         return threads + 1
     largest, module = max(
-        (module_bytes(headers, settings, name, on_cpu), name)
-        for name in {name for header in headers.values() for name in header.modules}
+        (module_bytes(given, settings, name, on_cpu), name) for name in given.modules
     )
     # Beside the modules in flight, one is being written.
-    written = _output_bytes(headers, settings, module)
+    written = _output_bytes(given, settings, module)
     if largest + written > limit:
         space = settings.composition().space
         remedy = f"give max-memory at least {_megabytes(largest + written)}"
@@ -72,7 +70,7 @@ def modules_at_once(
 
 
 def module_bytes(
-    headers: Mapping[str, AdapterHeader],
+    given: Inputs,
     settings: MergeSettings,
     module: str,
     on_cpu: bool = True,
@@ -85,21 +83,24 @@ def module_bytes(
     from koinize.merge.sparsify._trimmed import waiting_bytes
     from koinize.merge.stack import TILE_ELEMENTS
 
-    outputs, inputs, ranks = _shape(headers, module)
-    stacked, recipe = sum(ranks), settings.composition()
+    outputs, inputs, ranks, trunk = _shape(given, module)
+    stacked, recipe = sum(ranks) + trunk, settings.composition()
     tall = 4 * stacked * (outputs + inputs)
     # As read, side by side or moved into the space, and as the result before and after its cast.
-    total = 3 * tall + _output_bytes(headers, settings, module)
+    total = 3 * tall + _output_bytes(given, settings, module)
     total += 8 * SMALL * stacked**2 + 8 * GRAM_ROWS * stacked
     if done_on_factors(recipe):
         return total
-    entries, item = _coordinates(recipe.space, outputs, inputs, ranks)
+    if trunk:  # the steps from it, and the factors of the differences
+        total += 4 * sum(2 * rank + 3 * trunk for rank in ranks) * (outputs + inputs)
+    entries, item = _coordinates(recipe.space, outputs, inputs, [*ranks, trunk])
     masked = settings.resolve("rescale") == "l1"
     whole = (WHOLE_WITH_MASKS if masked else WHOLE) * item * entries
+    languages = len(given.adapters)
     if "trim" in recipe.sparsify:
-        whole = max(whole, item * entries + waiting_bytes(entries, len(headers)))
+        whole = max(whole, item * entries + waiting_bytes(entries, languages))
     tile = max(TILE_ELEMENTS, group_rows(inputs) * inputs) if on_cpu else entries
-    total += whole + (3 * len(headers) + 6) * item * min(tile, entries)
+    total += whole + (3 * languages + 6) * item * min(tile, entries)
     wanted = settings.of_module(module).rank
     rank = min(stacked, wanted) if isinstance(wanted, int) else stacked
     # The space, its newest columns before and after they are made orthonormal, and `like`.
@@ -107,17 +108,17 @@ def module_bytes(
     return total + 4 * (outputs + inputs) * columns
 
 
-def _shape(headers: Mapping[str, AdapterHeader], module: str) -> tuple[int, int, list[int]]:
-    present = [header.modules[module] for header in headers.values() if module in header.modules]
-    return present[0].outputs, present[0].inputs, [one.rank for one in present]
+def _shape(given: Inputs, module: str) -> tuple[int, int, list[int], int]:
+    """(outputs, inputs, the adapters' ranks, the trunk's)."""
+    present = given.of_module(module)
+    ranks = [one.rank for one in present]
+    return present[0].outputs, present[0].inputs, ranks, given.trunk_rank(module)
 
 
-def _output_bytes(
-    headers: Mapping[str, AdapterHeader], settings: MergeSettings, module: str
-) -> int:
-    outputs, inputs, ranks = _shape(headers, module)
-    wanted = settings.of_module(module).rank
-    rank = min(sum(ranks), wanted) if isinstance(wanted, int) else sum(ranks)
+def _output_bytes(given: Inputs, settings: MergeSettings, module: str) -> int:
+    outputs, inputs, ranks, trunk = _shape(given, module)
+    wanted, together = settings.of_module(module).rank, sum(ranks) + trunk
+    rank = min(together, wanted) if isinstance(wanted, int) else together
     return 4 * 2 * rank * (outputs + inputs)
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from koinize.adapter import AdapterHeader, AdapterWriter, open_adapter
-from koinize.engine.card import render_card
+from koinize.engine.card import TRUNK, render_card
 from koinize.engine.device import merge_device
 from koinize.engine.memory import byte_count, modules_at_once
-from koinize.engine.plan import plan_merge
+from koinize.engine.plan import THE_TRUNK, Inputs, plan_merge
 from koinize.engine.stream import MergeStream, identity
 from koinize.engine.workers import worker_pool
-from koinize.errors import StepError
+from koinize.errors import InputError, StepError
 from koinize.merge.recipe import RECIPES, MergeSettings, merge_settings
 from koinize.shown import code
 from koinize.store import refuse_existing
@@ -51,6 +51,7 @@ class MergeReport:
 
     repeated: by module, decompositions that a library got wrong at first and another one right. The
     card does not state them, because they depend on the processor.
+    trunk: the digest of the adapter that the differences were taken from, if there was one.
     """
 
     out: Path
@@ -61,6 +62,7 @@ class MergeReport:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     repeated: Mapping[str, int] = field(default_factory=dict)
+    trunk: str | None = None
 
     @property
     def error(self) -> float:
@@ -112,14 +114,15 @@ class MergeReport:
         return vllm_flags(self.rank)
 
 
-def written_dtype(headers: Mapping[str, AdapterHeader], settings: MergeSettings) -> str:
+def written_dtype(given: Inputs, settings: MergeSettings) -> str:
     """The output's dtype: "auto" is bfloat16 if all factors are, and float32 else.
 
     Not float16 for float16, because the factors of a merge may leave its narrow range.
     """
     if settings.dtype != "auto":
         return settings.dtype
-    modules = [module for header in headers.values() for module in header.modules.values()]
+    headers = [*given.adapters.values(), *([given.trunk] if given.trunk else [])]
+    modules = [module for header in headers for module in header.modules.values()]
     tags = {factor.dtype for module in modules for factor in (module.A, module.B)}
     return "bfloat16" if tags == {"BF16"} else "float32"
 
@@ -139,6 +142,7 @@ def merge_adapters(
     settings: MergeSettings | None = None,
     *,
     out: Path | str,
+    trunk: Path | str | None = None,
     threads: int = 1,
     max_memory: int | str | None = None,
     device: str = "cpu",
@@ -149,6 +153,8 @@ def merge_adapters(
     """Merge PEFT LoRA folders, by language, into a new folder `out`.
 
     Give either `settings` or its fields as keywords (`recipe="knots-ties", density=0.5`).
+    trunk: an adapter that all of them were trained on from. The recipe then merges the differences
+    from it, and the result is the trunk, whole, plus scale times that merge.
     threads: modules merged at once. max_memory: bytes, or text such as "1.5GB", that the tensors
     in work may take; fewer modules are then in flight. Neither changes a byte. device: "cpu",
     "cuda", "cuda:N" or "auto"; CUDA gives the CPU's result within float32 rounding, and only the
@@ -163,28 +169,30 @@ def merge_adapters(
     chosen = settings if settings is not None else merge_settings(**options)
     refuse_existing(Path(out))
     place = merge_device(device)
-    headers = plan_merge(adapters, chosen)
+    given = plan_merge(adapters, chosen, trunk)
     limit = None if max_memory is None else byte_count(max_memory)
-    ahead = modules_at_once(headers, chosen, limit, max(1, threads), place.type == "cpu")
+    ahead = modules_at_once(given, chosen, limit, max(1, threads), place.type == "cpu")
     with worker_pool(threads) as pool:
         try:
-            merged = MergeStream(headers, chosen, pool, ahead, place)
-            saved = next(iter(headers.values())).saved
-            dtype = written_dtype(headers, chosen)
+            merged = MergeStream(given, chosen, pool, ahead, place)
+            saved = next(iter(given.adapters.values())).saved
+            dtype = written_dtype(given, chosen)
             writer = AdapterWriter(out, merged.shapes(), dtype=dtype, saved=saved)
             with merged, writer:
-                inputs = merged.digests()
+                inputs, of_trunk = _digests(merged, given)
                 merged.check_saved()
                 modules = _write(merged, writer, progress)
                 merged.copy_saved(writer)
-                notes = _notes(headers)
+                notes = _notes(given)
                 if place.type != "cpu":
                     notes += (f"Computed on {place.type}: other bytes than on a CPU.",)
                 merged.refuse_changes()
-                report = MergeReport(Path(out), chosen, dtype, modules, inputs, notes)
+                report = MergeReport(
+                    Path(out), chosen, dtype, modules, inputs, notes, trunk=of_trunk
+                )
                 writer.finish(
-                    headers.values(),
-                    card=lambda files: _card(report, headers, card or {}, files),
+                    given.adapters.values(),
+                    card=lambda files: _card(report, given.adapters, card or {}, files),
                 )
         except OSError as error:
             raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
@@ -198,10 +206,28 @@ def adapter_digest(header: AdapterHeader) -> str:
         return identity(adapter)
 
 
-def _notes(headers: Mapping[str, AdapterHeader]) -> tuple[str, ...]:
+def _digests(merged: MergeStream, given: Inputs) -> tuple[dict[str, str], str | None]:
+    """The adapters' digests by language, and the trunk's.
+
+    Raises InputError if the trunk is one of the adapters.
+    """
+    found, trunk = merged.digests()
+    for language, one in found.items():
+        if given.trunk is not None and one == trunk:
+            raise InputError(
+                f"is the trunk, and '{language}' too: their difference is 0",
+                where=str(given.trunk.folder),
+                expected="adapters that were trained on from the trunk",
+                remedy=f"leave '{language}' out; the trunk is part of the result in any case",
+            )
+    return found, trunk
+
+
+def _notes(given: Inputs) -> tuple[str, ...]:
     """What the adapters' headers warn of, each once, with the languages that it is about."""
     about: dict[str, list[str]] = {}
-    for language, header in headers.items():
+    named = {**given.adapters, **({THE_TRUNK: given.trunk} if given.trunk else {})}
+    for language, header in named.items():
         for warning in header.warnings:
             about.setdefault(warning, []).append(language)
     return tuple(f"{', '.join(languages)}: {warning}" for warning, languages in about.items())
@@ -232,6 +258,11 @@ def _card(
             for language in headers
         ],
         outcome=[
+            *(
+                [f"{TRUNK}`{report.trunk}`, the recipe merges differences from it."]
+                if report.trunk
+                else []
+            ),
             f"Modules: {len(report.modules)}; rank: {report.rank}.",
             f"Lost by the change of rank: {report.error:.3%} of the Frobenius norm.",
             f"Written in {report.precision}.",

@@ -4,43 +4,77 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from koinize.adapter import AdapterHeader, read_header
+from koinize.adapter import AdapterHeader, ModuleHeader, read_header
 from koinize.adapter.header import CONFIG_FILE
 from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.merge.recipe import MergeSettings, matches
 
 NAME = re.compile(r"[^|\s]([^|]*[^|\s])?")
 EQUAL_MODULES = "modules_to_save that are equal, byte for byte, in all adapters"
+THE_TRUNK = "the trunk"  # what messages call it, where they call an adapter 'de'
+NO_TRUNK = (
+    "space 'factor' merges A and B apart, and the difference of two updates is no difference of "
+    "their factors: there is no merge relative to a trunk in it"
+)
+OTHER_SPACES = "merge in space 'dense', 'knots' or 'core'"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The headers of what a merge reads: adapters, sorted by language, and their trunk if any."""
+
+    adapters: Mapping[str, AdapterHeader]
+    trunk: AdapterHeader | None = None
+
+    @property
+    def modules(self) -> list[str]:
+        """Every module that some adapter has, sorted. A trunk has no others."""
+        return sorted({name for header in self.adapters.values() for name in header.modules})
+
+    def of_module(self, name: str) -> list[ModuleHeader]:
+        """The module in every adapter that has it."""
+        headers = self.adapters.values()
+        return [header.modules[name] for header in headers if name in header.modules]
+
+    def trunk_rank(self, name: str) -> int:
+        """The rank of the module in the trunk; 0 if it has none, or if there is no trunk."""
+        found = self.trunk.modules.get(name) if self.trunk is not None else None
+        return found.rank if found is not None else 0
 
 
 def plan_merge(
-    adapters: Mapping[str, Path | str], settings: MergeSettings
-) -> dict[str, AdapterHeader]:
-    """The headers of all adapters, sorted by language, after every check that needs no tensor."""
-    headers, errors = _read(adapters)
+    adapters: Mapping[str, Path | str],
+    settings: MergeSettings,
+    trunk: Path | str | None = None,
+) -> Inputs:
+    """The headers of all adapters and the trunk, after every check that needs no tensor."""
+    inputs, errors = _read(adapters, trunk)
     languages = sorted(adapters)
     errors += [
-        *_unknown_languages(languages, settings),
+        *_unknown_languages(languages, settings, trunk is not None),
         *filter(None, [_weight_error(languages, settings)]),
-        *_override_errors(headers, languages, settings),
-        *_rank_errors(headers, settings),
+        *_override_errors(inputs, languages, settings),
+        *_rank_errors(inputs.adapters, settings),
     ]
+    if trunk is not None and settings.composition().space == "factor":
+        errors.append(InputError(NO_TRUNK, remedy=OTHER_SPACES))
     _raise(errors)
-    return headers
+    return inputs
 
 
-def read_headers(adapters: Mapping[str, Path | str]) -> dict[str, AdapterHeader]:
-    """The headers of adapters of one base, sorted by language. Raises InputError or ManyErrors."""
-    headers, errors = _read(adapters)
+def read_inputs(adapters: Mapping[str, Path | str], trunk: Path | str | None = None) -> Inputs:
+    """The headers of adapters of one base, and of their trunk. Raises InputError or ManyErrors."""
+    inputs, errors = _read(adapters, trunk)
     _raise(errors)
-    return headers
+    return inputs
 
 
 def _read(
-    adapters: Mapping[str, Path | str],
-) -> tuple[dict[str, AdapterHeader], list[InputError]]:
+    adapters: Mapping[str, Path | str], trunk: Path | str | None
+) -> tuple[Inputs, list[InputError]]:
     if not adapters:
         raise InputError("there is no adapter", expected="at least one LANGUAGE=FOLDER")
     headers: dict[str, AdapterHeader] = {}
@@ -51,7 +85,36 @@ def _read(
             headers[language] = read_header(adapters[language])
         except InputError as error:
             errors.append(error)
-    return headers, [*errors, *_mismatches(headers)]
+    root = None
+    if trunk is not None:
+        try:
+            root = read_header(trunk)
+        except InputError as error:
+            errors.append(error)
+    named = {quoted(language): header for language, header in headers.items()}
+    errors += _mismatches(named if root is None else {**named, THE_TRUNK: root})
+    errors += _no_branches(headers, root)
+    return Inputs(headers, root), errors
+
+
+def quoted(language: str) -> str:
+    """What a message calls an adapter."""
+    return f"'{language}'"
+
+
+def _no_branches(
+    headers: Mapping[str, AdapterHeader], trunk: AdapterHeader | None
+) -> Iterator[InputError]:
+    """Adapters that lack a module of the trunk: there they would take the trunk back."""
+    if trunk is None:
+        return
+    for language, header in headers.items():
+        if lacking := sorted(trunk.modules.keys() - header.modules.keys()):
+            yield InputError(
+                f"'{language}' lacks module '{lacking[0]}', which the trunk adapts",
+                where=str(header.folder),
+                expected="an adapter that was trained on from the trunk",
+            )
 
 
 def _check_name(language: str) -> None:
@@ -70,14 +133,23 @@ def _raise(errors: list[InputError]) -> None:
         raise ManyErrors(errors)
 
 
-def _unknown_languages(languages: list[str], settings: MergeSettings) -> Iterator[InputError]:
+def _unknown_languages(
+    languages: list[str], settings: MergeSettings, has_trunk: bool
+) -> Iterator[InputError]:
     """Weights, also those of overrides, for languages that have no adapter."""
     stated = [("", settings.weights)]
     for pattern, options in settings.overrides.items():
         stated.append((f"overrides['{pattern}']: ", options.get("weights", {})))
     for place, weights in stated:
         for language in weights:
-            if language not in languages:
+            if language in languages:
+                continue
+            if has_trunk and language == "trunk":
+                yield InputError(
+                    f"{place}there is a weight for the trunk, which has none: it is added whole",
+                    remedy="use scale, or the languages' weights, for what is added to it",
+                )
+            else:
                 yield InputError(
                     f"{place}there is a weight for '{language}' but no adapter",
                     remedy=did_you_mean(language, languages),
@@ -99,33 +171,33 @@ def _weight_error(languages: list[str], settings: MergeSettings) -> InputError |
 
 
 def _mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
-    """Adapters that are not of one base model, or not of one shape."""
+    """Adapters, by what a message calls them, that are not of one base model or of one shape."""
     if not headers:
         return
-    first_language, first = next(iter(headers.items()))
+    first_name, first = next(iter(headers.items()))
     yield from _saved_mismatches(headers)
     shapes: dict[str, tuple[str, tuple[int, int]]] = {}
-    for language, header in headers.items():
+    for name, header in headers.items():
         if (header.base_model, header.revision) != (first.base_model, first.revision):
             yield InputError(
-                f"'{language}' adapts {_base(header)}, '{first_language}' adapts {_base(first)}",
+                f"{name} adapts {_base(header)}, {first_name} adapts {_base(first)}",
                 where=str(header.folder),
                 expected="adapters of one base model",
                 remedy=f"if the two are the same, make both {CONFIG_FILE} say so",
             )
         elif header.fan_in_fan_out != first.fan_in_fan_out:
             yield InputError(
-                f"fan_in_fan_out differs between '{language}' and '{first_language}'",
+                f"fan_in_fan_out differs between {name} and {first_name}",
                 where=str(header.folder),
                 expected="adapters of one base model",
             )
         for module in header.modules.values():
             shape = (module.outputs, module.inputs)
-            owner, known = shapes.setdefault(module.name, (language, shape))
+            owner, known = shapes.setdefault(module.name, (name, shape))
             if shape != known:
                 yield InputError(
-                    f"module '{module.name}' is {shape[0]} x {shape[1]} in '{language}' "
-                    f"and {known[0]} x {known[1]} in '{owner}'",
+                    f"module '{module.name}' is {shape[0]} x {shape[1]} in {name} "
+                    f"and {known[0]} x {known[1]} in {owner}",
                     where=str(header.folder),
                     expected="adapters of one base model",
                 )
@@ -138,27 +210,27 @@ def _saved_mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputErr
     def layout(header: AdapterHeader) -> dict[str, tuple[str, tuple[int, ...]]]:
         return {name: (spec.dtype, spec.shape) for name, spec in header.saved.items()}
 
-    first_language, first = next(iter(headers.items()))
-    for language, header in headers.items():
+    first_name, first = next(iter(headers.items()))
+    for name, header in headers.items():
         one, other = layout(header), layout(first)
         if one.keys() != other.keys():
-            name = min(one.keys() ^ other.keys())
-            has, lacks = (first_language, language) if name in other else (language, first_language)
+            tensor = min(one.keys() ^ other.keys())
+            has, lacks = (first_name, name) if tensor in other else (name, first_name)
             yield InputError(
-                f"'{has}' carries the whole module's tensor '{name}', '{lacks}' lacks it",
+                f"{has} carries the whole module's tensor '{tensor}', {lacks} lacks it",
                 where=str(headers[lacks].folder),
                 expected=EQUAL_MODULES,
                 remedy="merge adapters that were trained with the same modules_to_save",
             )
         elif one != other:
-            name = min(name for name in one if one[name] != other[name])
-            yield saved_conflict(name, language, first_language, header)
+            tensor = min(tensor for tensor in one if one[tensor] != other[tensor])
+            yield saved_conflict(tensor, name, first_name, header)
 
 
-def saved_conflict(name: str, language: str, first: str, header: AdapterHeader) -> InputError:
+def saved_conflict(tensor: str, name: str, first: str, header: AdapterHeader) -> InputError:
     """The refusal of whole modules that differ."""
     return InputError(
-        f"the whole module's tensor '{name}' differs between '{language}' and '{first}', and a "
+        f"the whole module's tensor '{tensor}' differs between {name} and {first}, and a "
         "merge of updates says nothing about it",
         where=str(header.folder),
         expected=EQUAL_MODULES,
@@ -172,9 +244,9 @@ def _base(header: AdapterHeader) -> str:
 
 
 def _override_errors(
-    headers: Mapping[str, AdapterHeader], languages: list[str], settings: MergeSettings
+    inputs: Inputs, languages: list[str], settings: MergeSettings
 ) -> Iterator[InputError]:
-    modules = sorted({name for header in headers.values() for name in header.modules})
+    modules = inputs.modules
     for pattern in settings.overrides:
         if modules and not any(matches(pattern, module) for module in modules):
             yield InputError(
@@ -207,6 +279,6 @@ def _rank_errors(
                     f"module '{module.name}' has rank {module.rank} in '{language}' and {rank} in "
                     f"'{owner}', and space 'factor' adds up factors",
                     where=str(header.folder),
-                    remedy="merge in space 'dense', 'knots' or 'core'",
+                    remedy=OTHER_SPACES,
                 )
                 return

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
+from koinize.adapter import Adapter, AdapterWriter, Factors, ModuleShape
 from koinize.adapter.factors import LARGEST_ENTRY, magnitude
 from koinize.adapter.writer import NotFiniteError
 from koinize.digest import digest
-from koinize.engine.plan import saved_conflict
+from koinize.engine.plan import THE_TRUNK, Inputs, quoted, saved_conflict
 from koinize.engine.workers import in_order
 from koinize.errors import InputError, KoinizeError, StepError
 from koinize.merge.recipe import MergeSettings
@@ -40,23 +40,26 @@ class MergeStream:
 
     def __init__(
         self,
-        headers: Mapping[str, AdapterHeader],
+        inputs: Inputs,
         settings: MergeSettings,
         pool: ThreadPoolExecutor,
         ahead: int,
         device: torch.device,
     ) -> None:
-        self._headers, self._settings, self._pool = headers, settings, pool
+        self._inputs, self._settings, self._pool = inputs, settings, pool
         self._ahead, self._device = ahead, device
-        self.modules = sorted({name for header in headers.values() for name in header.modules})
+        self.modules = inputs.modules
         self._open = ExitStack()
         self._adapters: dict[str, Adapter] = {}
         # Decompositions, by module, that a library got wrong at first.
         self.repeated: Counter[str] = Counter()
+        self._trunk: Adapter | None = None
 
     def __enter__(self) -> MergeStream:
-        for language, header in self._headers.items():
+        for language, header in self._inputs.adapters.items():
             self._adapters[language] = self._open.enter_context(Adapter(header))
+        if self._inputs.trunk is not None:
+            self._trunk = self._open.enter_context(Adapter(self._inputs.trunk))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,30 +69,33 @@ class MergeStream:
     def shapes(self) -> Iterator[ModuleShape]:
         """The largest that every module may become."""
         for name in self.modules:
-            present = [h.modules[name] for h in self._headers.values() if name in h.modules]
-            rank = sum(module.rank for module in present)
+            present = self._inputs.of_module(name)
+            rank = sum(module.rank for module in present) + self._inputs.trunk_rank(name)
             wanted = self._settings.of_module(name).rank
             rank = min(rank, wanted) if isinstance(wanted, int) else rank
             yield ModuleShape(name, present[0].outputs, present[0].inputs, rank)
 
-    def digests(self) -> dict[str, str]:
-        """The identity of every open adapter, by language."""
+    def digests(self) -> tuple[dict[str, str], str | None]:
+        """The identity of every open adapter, by language, and of the trunk."""
         found = self._pool.map(identity, self._adapters.values())
-        return dict(zip(self._adapters, found, strict=True))
+        trunk = None if self._trunk is None else identity(self._trunk)
+        return dict(zip(self._adapters, found, strict=True)), trunk
 
     def refuse_changes(self) -> None:
         """Raise InputError if an adapter is no longer the one whose digest was taken."""
-        for adapter in self._adapters.values():
+        for adapter in (*self._adapters.values(), *([self._trunk] if self._trunk else [])):
             adapter.refuse_changes()
 
     def check_saved(self) -> None:
         """Whole modules have to be the same bytes in all adapters. Raises InputError."""
-        (first_language, first), *others = self._adapters.items()
-        for language, other in others:
-            for name in first.header.saved:
-                pairs = zip(first.saved(name), other.saved(name), strict=True)
+        (first_name, first), *others = [(quoted(key), one) for key, one in self._adapters.items()]
+        if self._trunk is not None:
+            others.append((THE_TRUNK, self._trunk))
+        for name, other in others:
+            for tensor in first.header.saved:
+                pairs = zip(first.saved(tensor), other.saved(tensor), strict=True)
                 if any(one != piece for one, piece in pairs):
-                    raise saved_conflict(name, language, first_language, other.header)
+                    raise saved_conflict(tensor, name, first_name, other.header)
 
     def copy_saved(self, writer: AdapterWriter) -> None:
         """Carry over the whole modules, which all adapters share."""
@@ -105,7 +111,8 @@ class MergeStream:
 
         def work(module: str) -> Approximation:
             settings, updates = self._settings.of_module(module), self._updates(module)
-            merged = merge_module(module, updates, settings, cuts, norm=some_cut)
+            trunk = self._trunk_update(module)
+            merged = merge_module(module, updates, settings, cuts, trunk=trunk, norm=some_cut)
             return replace(merged, factors=merged.factors.to("cpu"))
 
         yield from self._each(work)
@@ -150,18 +157,21 @@ class MergeStream:
         """Why the merge of a module is not finite."""
         settings = self._settings.of_module(module)
         sizes = {
-            language: abs(settings.weights.get(language, 1.0) * settings.scale)
+            quoted(language): abs(settings.weights.get(language, 1.0) * settings.scale)
             * update.rank * magnitude(update.B) * magnitude(update.A)
             for language, update in self._updates(module).items()
             if update.rank
         }  # fmt: skip
+        if trunk := self._trunk_update(module):
+            size = trunk.rank * magnitude(trunk.B) * magnitude(trunk.A)
+            sizes[THE_TRUNK] = max(1.0, abs(settings.scale)) * size
         largest = max(sizes, key=sizes.__getitem__)
         if sizes[largest] * GROWTH < LARGEST_ENTRY:
             return _ours(module, f"it is not finite, though no entry is above {sizes[largest]:.0e}")
         return InputError(
             f"the merge of module '{module}' is not finite, or may have entries beyond "
             f"{LARGEST_ENTRY:.0e}",
-            remedy=f"give smaller weights and a smaller scale, or leave out '{largest}', whose "
+            remedy=f"give smaller weights and a smaller scale, or leave out {largest}, whose "
             f"entries may be {sizes[largest]:.0e} with them",
         )
 
@@ -175,6 +185,12 @@ class MergeStream:
         like = next(iter(present.values()))
         nothing = Factors(B=like.B[:, :0], A=like.A[:0])
         return {language: present.get(language, nothing) for language in self._adapters}
+
+    def _trunk_update(self, module: str) -> Factors | None:
+        """The trunk's factors; None where it leaves the module alone, for then D_T is 0."""
+        if self._trunk is None or module not in self._trunk.header.modules:
+            return None
+        return self._trunk.factors(module).to(self._device)
 
     def _thresholds(self) -> dict[str, float] | None:
         """Where trimming cuts, if it looks at the whole adapter rather than at one module."""
@@ -191,7 +207,8 @@ class MergeStream:
                 # An adapter that leaves the module alone has no entries there.
                 present = [one for one, update in updates.items() if update.rank]
                 local = settings.of_module(module)
-                counts = count(stacks(module, updates, local), present, *more)
+                seen = stacks(module, updates, local, self._trunk_update(module))
+                counts = count(seen, present, *more)
                 return {language: one.cpu() for language, one in counts.items()}
 
             return scope.added(counts for _, counts in self._each(work))

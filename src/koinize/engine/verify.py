@@ -10,7 +10,7 @@ from pathlib import Path
 from koinize.adapter import open_adapter, read_header
 from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE
 from koinize.digest import file_digest
-from koinize.engine.card import ERRORS, FILES, INPUTS, OUTCOMES, table_rows
+from koinize.engine.card import ERRORS, FILES, INPUTS, OUTCOMES, stated_trunk, table_rows
 from koinize.engine.merging import adapter_digest, merge_adapters
 from koinize.errors import InputError, StepError
 from koinize.files import MEGABYTE, parse_json, read_bytes
@@ -33,13 +33,15 @@ def verify_adapter(
     folder: Path | str,
     adapters: Mapping[str, Path | str] | None = None,
     *,
+    trunk: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
     """Reload an adapter: header, shapes and finiteness of every tensor, digests as in its card.
 
-    With its inputs, by language, also their digests against the card, and the merge itself: it is
-    repeated with the card's settings, and must give the same bytes, weights, ranks and errors.
-    Raises InputError if the adapter or its card cannot be read at all.
+    With its inputs, by language, and the trunk if there was one, also their digests against the
+    card, and the merge itself: it is repeated with the card's settings, and must give the same
+    bytes, weights, ranks and errors. Raises InputError if the adapter or its card cannot be read at
+    all, and for a trunk without the other inputs.
     """
     folder = Path(folder)
     header = read_header(folder)
@@ -58,6 +60,8 @@ def verify_adapter(
             if f"`{file_digest(folder / name)}`" not in stated.get(name, "")
         ]
         checked.append("2 file digests")
+    if not adapters and trunk is not None:
+        raise InputError("there is a trunk but no adapter", expected="every LANGUAGE=FOLDER too")
     if not adapters:
         return Verification(tuple(checked), tuple(mismatches))
     if not card:
@@ -66,10 +70,10 @@ def verify_adapter(
             where=str(folder / CARD_FILE),
             expected="a card that koinize wrote",
         )
-    unnamed = _unnamed_inputs(adapters, card)
-    checked.append(f"{len(adapters)} input digests")
+    unnamed = [*_unnamed_inputs(adapters, card), *_unnamed_trunk(trunk, card)]
+    checked.append(f"{len(adapters) + (trunk is not None)} input digests")
     if not unnamed:
-        mismatches += _repeated(folder, adapters, card, progress)
+        mismatches += _repeated(folder, adapters, trunk, card, progress)
         checked.append("the merge, done again")
     return Verification(tuple(checked), (*mismatches, *unnamed))
 
@@ -99,16 +103,28 @@ def _unnamed_inputs(adapters: Mapping[str, Path | str], card: str) -> list[str]:
     ]
 
 
+def _unnamed_trunk(trunk: Path | str | None, card: str) -> list[str]:
+    stated = stated_trunk(card)
+    if trunk is None:
+        return ["the card also names a trunk, whose folder was not given"] if stated else []
+    identity = adapter_digest(read_header(trunk))
+    named = f"`{identity}`" in stated
+    return [] if named else [f"the card does not name a trunk with digest {identity}"]
+
+
 def _repeated(
     folder: Path,
     adapters: Mapping[str, Path | str],
+    trunk: Path | str | None,
     card: str,
     progress: Callable[[int, int], None] | None,
 ) -> list[str]:
     settings = merge_settings(**_stated_settings(folder, card))
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".verify.") as work:
-            again = merge_adapters(adapters, settings, out=Path(work) / "again", progress=progress)
+            again = merge_adapters(
+                adapters, settings, out=Path(work) / "again", trunk=trunk, progress=progress
+            )
             return [
                 f"{name} differs from what the settings in the card give"
                 for name in (CONFIG_FILE, WEIGHTS_FILE)

@@ -20,8 +20,9 @@ from koinize.merge.linalg import columns, gram
 from koinize.merge.recipe import MergeSettings, Recipe
 from koinize.merge.spaces._aligned import Aligned, Part
 from koinize.merge.stack import Stack
+from koinize.merge.trunk import coefficient
 
-SPACES: Catalog[Callable[[Sequence[Factors]], Aligned]] = Catalog("koinize.merge.spaces", "space")
+SPACES: Catalog[Callable[..., Aligned]] = Catalog("koinize.merge.spaces", "space")
 SPARSIFIERS: Catalog[Callable[..., Stack]] = Catalog("koinize.merge.sparsify", "sparsify")
 COMBINES: Catalog[Callable[..., Tensor]] = Catalog("koinize.merge.combine", "combine")
 
@@ -32,6 +33,7 @@ def merge_module(
     settings: MergeSettings,
     thresholds: Mapping[str, float] | None = None,
     *,
+    trunk: Factors | None = None,
     norm: bool = True,
 ) -> Approximation:
     """Merge the updates of one module, by language, as the settings say.
@@ -41,16 +43,21 @@ def merge_module(
     space is dense: there it is at most the sum of the ranks, as everywhere. thresholds: by
     language, the magnitude at which trimming over the whole adapter cuts. norm: whether the merge's
     norm is wanted also where nothing is cut; it may cost more than the merge.
+
+    trunk: the update D_T that all of them started from. Then the recipe is applied to the
+    D_i - D_T, and the result is D_T + scale x merge(D_i - D_T), to which rank and error belong.
     """
     languages = tuple(sorted(updates))
     factors = [_as_read(updates[language], settings) for language in languages]
+    trunk = None if trunk is None else _as_read(trunk, settings)
     weights = [settings.weights.get(language, 1.0) for language in languages]
     recipe = settings.composition()
     combine = COMBINES.get(recipe.combine)
     if isinstance(combine, Linear) and done_on_factors(recipe):
         coefficients = [settings.scale * share for share in combine.coefficients(weights)]
-        return _compressed(module, _side_by_side(factors, coefficients), settings, norm)
-    aligned = SPACES.get(recipe.space)(factors)
+        product = _side_by_side(factors, coefficients, trunk)
+        return _compressed(module, product, settings, norm)
+    aligned = SPACES.get(recipe.space)(factors, trunk)
     merged = []
     for part in aligned.parts:
         stack = _stack(module, languages, part, factors)
@@ -61,8 +68,9 @@ def merge_module(
     merged[-1].mul_(settings.scale)
     if len(merged) == 2:
         return _compressed(module, Factors(A=merged[0], B=merged[1]), settings, norm)
-    limit = sum(update.rank for update in factors)
-    small = approximate(merged[0], limit, settings.rank, module, aligned.like)
+    whole = merged[0] if aligned.add_trunk is None else aligned.add_trunk(merged[0])
+    limit = sum(update.rank for update in factors) + (0 if trunk is None else trunk.rank)
+    small = approximate(whole, limit, settings.rank, module, aligned.like)
     return replace(small, factors=aligned.lift(small.factors))
 
 
@@ -72,11 +80,17 @@ def done_on_factors(recipe: Recipe) -> bool:
     return linear and not recipe.sparsify and recipe.space != "factor"
 
 
-def stacks(module: str, updates: Mapping[str, Factors], settings: MergeSettings) -> list[Stack]:
+def stacks(
+    module: str,
+    updates: Mapping[str, Factors],
+    settings: MergeSettings,
+    trunk: Factors | None = None,
+) -> list[Stack]:
     """The X_i of a module, in one part or two, as trimming over a whole adapter sees them."""
     languages = tuple(sorted(updates))
     factors = [_as_read(updates[language], settings) for language in languages]
-    parts = SPACES.get(settings.composition().space)(factors).parts
+    trunk = None if trunk is None else _as_read(trunk, settings)
+    parts = SPACES.get(settings.composition().space)(factors, trunk).parts
     return [_stack(module, languages, part, factors) for part in parts]
 
 
@@ -96,8 +110,12 @@ def _as_read(update: Factors, settings: MergeSettings) -> Factors:
     return Factors(B=update.B / update.scale, A=update.A)
 
 
-def _side_by_side(factors: Sequence[Factors], coefficients: Sequence[float]) -> Factors:
-    """sum c_i B_i A_i as one product."""
+def _side_by_side(
+    factors: Sequence[Factors], coefficients: Sequence[float], trunk: Factors | None
+) -> Factors:
+    """D_T + sum c_i (D_i - D_T) as one product: sum c_i B_i A_i, and what is left of the trunk."""
+    if trunk is not None and (left := coefficient(coefficients)):
+        factors, coefficients = [*factors, trunk], [*coefficients, left]
     counts = [update.rank for update in factors]
     B = factors[0].B.new_empty(factors[0].B.shape[0], sum(counts))
     for part, update, c in zip(columns(B, counts), factors, coefficients, strict=True):

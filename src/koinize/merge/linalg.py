@@ -114,6 +114,22 @@ def orthonormal(tall: Tensor) -> Basis:
     return Basis((tall,), vectors * reciprocal(values.sqrt()))
 
 
+def completed(basis: Basis, inner: Tensor, part: slice, root: Tensor) -> Basis:
+    """The basis, and after it the directions of `T_part @ root` that it lacks.
+
+    part: some of the columns of the basis' T, of which `inner` is T' T. What is weaker than
+    NEGLIGIBLE, as a share of all of `T_part @ root`, is no direction.
+    """
+    lacking = -(basis.mix @ (basis.mix.T @ inner[:, part]))
+    lacking[part].diagonal().add_(1.0)
+    lacking = lacking @ root
+    squares, vectors = eigh(lacking.T @ inner @ lacking)
+    whole = (root.T @ inner[part, part] @ root).trace()
+    new = squares > NEGLIGIBLE**2 * whole
+    directions = lacking @ (vectors[:, new] * reciprocal(squares[new].sqrt()))
+    return Basis(basis.talls, torch.cat([basis.mix, directions], dim=1))
+
+
 def columns(matrix: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
     """The matrix cut into groups of neighbouring columns."""
     return torch.split_with_sizes(matrix, list(counts), dim=1)

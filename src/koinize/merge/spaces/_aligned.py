@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from koinize.adapter import Factors
 
@@ -36,8 +37,22 @@ class Aligned:
     lift: factors of a merged X to factors of the merged update. With one part it keeps singular
     values, so the truncation of X is the truncation of the update. like: a product that a merged X
     resembles, where X is too large to look for its strongest directions without a hint.
+    add_trunk: a merged X to that of the trunk and the merge together; X is used up, and what is
+    given may have more rows and columns, for which `lift` is meant then.
     """
 
     parts: tuple[Part, ...]
     lift: Callable[[Factors], Factors]
     like: Factors | None = None
+    add_trunk: Callable[[Tensor], Tensor] | None = None
+
+
+def adding(trunk: Factors) -> Callable[[Tensor], Tensor]:
+    """Adds a trunk, given in coordinates of which X may lack the last rows and columns."""
+    rows, columns = trunk.B.shape[0], trunk.A.shape[1]
+
+    def add(merged: Tensor) -> Tensor:
+        lacking = (0, columns - merged.shape[1], 0, rows - merged.shape[0])
+        return (pad(merged, lacking) if any(lacking) else merged).addmm_(trunk.B, trunk.A)
+
+    return add

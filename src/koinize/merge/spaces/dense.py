@@ -10,7 +10,8 @@ from torch import Tensor
 from koinize.adapter import Factors
 from koinize.merge import place
 from koinize.merge.select import STRIDE
-from koinize.merge.spaces._aligned import Aligned, Part
+from koinize.merge.spaces._aligned import Aligned, Part, adding
+from koinize.merge.trunk import difference
 
 # Products are always taken over the same groups of rows, so that the way a matrix library splits
 # its work, and with it the last bit, does not depend on the tiles that somebody asks for. Products
@@ -19,13 +20,17 @@ FEWEST_ROWS, MOST_ROWS = 32, 128
 GROUP_ELEMENTS = 1 << 18
 
 
-def space(factors: Sequence[Factors]) -> Aligned:
-    """X_i = D_i (outputs x inputs), formed a few rows at a time; on a GPU, whole."""
+def space(factors: Sequence[Factors], trunk: Factors | None = None) -> Aligned:
+    """X_i = D_i (outputs x inputs), formed a few rows at a time; on a GPU, whole.
+
+    With a trunk, X_i = D_i - D_T.
+    """
+    products = factors if trunk is None else [difference(one, trunk) for one in factors]
     shape = (factors[0].B.shape[0], factors[0].A.shape[1])
     height = group_rows(shape[1]) if place.on_cpu(factors[0].B) else shape[0]
 
     def block(index: int, rows: slice) -> Tensor:
-        B, A = factors[index].B, factors[index].A
+        B, A = products[index].B, products[index].A
         first = rows.start - rows.start % height
         last = min(shape[0], -(-rows.stop // height) * height)
         whole = B.new_empty(last - first, shape[1])
@@ -37,7 +42,7 @@ def space(factors: Sequence[Factors]) -> Aligned:
     def sample(index: int) -> Tensor:
         # Entries whose row and column leave the same remainder: each row and each column has its
         # share, whichever of them are large.
-        B, A = factors[index].B, factors[index].A
+        B, A = products[index].B, products[index].A
         remainders = range(min(STRIDE, *shape))
         return torch.cat([(B[k::STRIDE] @ A[:, k::STRIDE]).reshape(-1) for k in remainders])
 
@@ -46,7 +51,9 @@ def space(factors: Sequence[Factors]) -> Aligned:
         B=torch.cat([update.B for update in factors], dim=1),
         A=torch.cat([update.A for update in factors], dim=0),
     )
-    return Aligned((part,), lift=lambda merged: merged, like=whole_sum)
+    add_trunk = None if trunk is None else adding(trunk)
+    # Of branches too: trunk and merge resemble their mean.
+    return Aligned((part,), lambda merged: merged, like=whole_sum, add_trunk=add_trunk)
 
 
 def group_rows(columns: int) -> int:

@@ -11,19 +11,28 @@ from koinize.adapter import Factors
 from koinize.errors import InputError
 from koinize.merge.spaces._aligned import Aligned, Part
 
+NO_TRUNK = (
+    "space 'factor' treats A and B apart, and the difference of two updates is no difference of "
+    "their factors, so it knows no trunk"
+)
+OTHER_SPACES = "merge in space 'dense', 'knots' or 'core'"
 
-def space(factors: Sequence[Factors]) -> Aligned:
+
+def space(factors: Sequence[Factors], trunk: Factors | None = None) -> Aligned:
     """Two parts, A_i (rank x inputs) and B_i (outputs x rank), without their scales.
 
     A weight w and a scale s become sqrt(|w s|) on each factor, with the sign on A. Not invariant:
-    another basis of the same update gives another merge. Raises InputError if ranks differ.
+    another basis of the same update gives another merge. Raises InputError if ranks differ, and
+    for a trunk: the difference of two updates is no difference of their factors.
     """
+    if trunk is not None:
+        raise InputError(NO_TRUNK, remedy=OTHER_SPACES)
     present = [update for update in factors if update.rank]
     ranks = sorted({update.rank for update in present})
     if len(ranks) > 1:
         raise InputError(
             f"space 'factor' adds up factors, and their ranks differ: {ranks}",
-            remedy="merge in space 'dense', 'knots' or 'core'",
+            remedy=OTHER_SPACES,
         )
     scales = [update.scale for update in factors]
 
