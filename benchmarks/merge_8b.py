@@ -13,7 +13,8 @@ cast to float32) and writing, timed by the thread that does it. The output has t
 The peers are faithful ports by formula: KnOTS' dense algorithm (a float64 SVD of the updates side
 by side) and PEFT's `ties_svd`, its functions called as installed. The adapters are synthetic:
 random factors with a decaying spectrum, in bfloat16 unless --dtype says otherwise. They are made
-once and stay in --folder.
+once and stay in --folder. With --trunk nothing but this is measured: each
+recipe without and with a sixth adapter as the trunk, in turns, and the ratio of their CPU seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from resource import RUSAGE_SELF, getpagesize, getrusage
@@ -49,6 +50,7 @@ SHAPES = {
     "mlp.down_proj": (4096, 14336),
 }
 LANGUAGES = ("de", "en", "fr", "ja", "zh")
+TRUNK = "trunk"
 LAYERS, RANK, DENSITY = 32, 64, 0.5
 PEER_SHAPE = (1024, 4096)
 WORK = Path(__file__).parent / "work" / "merge_8b"
@@ -99,9 +101,11 @@ def measured(work: Callable[[], object]) -> tuple[float, float, float]:
     return after.ru_utime - before.ru_utime + system, time.monotonic() - wall, system
 
 
-def generated(folder: Path, layers: int, dtype: str) -> dict[str, Path]:
+def generated(
+    folder: Path, layers: int, dtype: str, names: Sequence[str] = LANGUAGES
+) -> dict[str, Path]:
     """The adapters of so many layers, made unless they are there already."""
-    adapters = {one: folder / f"{layers}-{dtype}-{one}" for one in LANGUAGES}
+    adapters = {one: folder / f"{layers}-{dtype}-{one}" for one in names}
     for seed, (language, path) in enumerate(adapters.items()):
         if not path.exists():
             print(f"generating {language}, {layers} layers, {dtype}", file=sys.stderr)
@@ -177,6 +181,24 @@ def file_to_file(name: str, layers: int, given: argparse.Namespace) -> str:
         f"| {name}{note} | {cpu * scale:.1f} ({system * scale:.1f}) | {wall * scale:.1f} "
         f"| {memory_bytes / 1e9:.2f} | {share:.0%} | {GOALS[name]} |"
     )
+
+
+def with_trunk(name: str, layers: int, given: argparse.Namespace) -> str:
+    """A row: the best of the repeats without a trunk and with one, which took turns."""
+    adapters = generated(given.folder, layers, given.dtype, (*LANGUAGES, TRUNK))
+    trunk, out = adapters.pop(TRUNK), given.folder / f"out-{name}"
+    found: dict[Path | None, list[float]] = {None: [], trunk: []}
+    for start in [None, trunk] * given.repeats:
+        cpu, *_ = measured(
+            lambda start=start: merge_adapters(
+                adapters, out=out, trunk=start, threads=given.threads, **RUNS[name]
+            )
+        )
+        shutil.rmtree(out)
+        found[start].append(cpu * LAYERS / layers)
+    without, beside = min(found[None]), min(found[trunk])
+    note = "" if layers == LAYERS else f" (scaled from {layers} layers)"
+    return f"| {name}{note} | {without:.1f} | {beside:.1f} | {beside / without:.2f} |"
 
 
 def knots_dense(deltas: list[torch.Tensor], density: float) -> torch.Tensor:
@@ -256,6 +278,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", help="of the adapters read")
     parser.add_argument("--folder", type=Path, default=WORK, help="of the generated adapters")
     parser.add_argument("--recipes", nargs="*", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("--trunk", action="store_true", help="compare with merges from a trunk")
     parser.add_argument("--peers", action="store_true", help="compare one module with the peers")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -263,11 +286,16 @@ def main() -> None:
     keep_memory()  # as `koinize merge` does
     print(f"Five adapters of Llama-3.1-8B's shapes, r = {RANK}, {given.dtype}, density {DENSITY},")
     print(f"224 modules, {given.threads} threads; `python benchmarks/merge_8b.py`.\n")
-    print("| recipe | CPU s (kernel) | wall s | peak GB | input and output | goal |")
-    print("|---|---|---|---|---|---|")
+    row = with_trunk if given.trunk else file_to_file
+    head = ["recipe", "CPU s (kernel)", "wall s", "peak GB", "input and output", "goal"]
+    if given.trunk:
+        head = ["recipe", "CPU s", "CPU s with a trunk", "ratio"]
+    print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")
     for name in given.recipes:
         layers = min(given.layers, given.dense_layers) if name == "ties" else given.layers
-        print(file_to_file(name, layers, given), flush=True)
+        print(row(name, layers, given), flush=True)
+    if given.trunk:
+        return
     if given.peers:
         per_module()
     print_floors()
