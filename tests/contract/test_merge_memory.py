@@ -91,6 +91,8 @@ def configured(recipe, **more):
 def variants(recipe):
     yield configured(recipe)
     yield configured(recipe, rank=4)
+    yield configured(recipe, rank=100)
+    yield configured(recipe, rank=0.99)
     if "rescale" in RECIPES.get(recipe).options:
         yield configured(recipe, rescale="l1")
 

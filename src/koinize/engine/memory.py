@@ -101,8 +101,7 @@ def module_bytes(
         whole = max(whole, item * entries + waiting_bytes(entries, languages))
     tile = max(TILE_ELEMENTS, group_rows(inputs) * inputs) if on_cpu else entries
     total += whole + (3 * languages + 6) * item * min(tile, entries)
-    wanted = settings.of_module(module).rank
-    rank = min(stacked, wanted) if isinstance(wanted, int) else stacked
+    rank = given.largest_rank(module, settings)
     # The space, its newest columns before and after they are made orthonormal, and `like`.
     columns = krylov_columns(rank, min(outputs, inputs)) + 3 * rank + stacked
     return total + 4 * (outputs + inputs) * columns
@@ -116,10 +115,8 @@ def _shape(given: Inputs, module: str) -> tuple[int, int, list[int], int]:
 
 
 def _output_bytes(given: Inputs, settings: MergeSettings, module: str) -> int:
-    outputs, inputs, ranks, trunk = _shape(given, module)
-    wanted, together = settings.of_module(module).rank, sum(ranks) + trunk
-    rank = min(together, wanted) if isinstance(wanted, int) else together
-    return 4 * 2 * rank * (outputs + inputs)
+    outputs, inputs, *_ = _shape(given, module)
+    return 4 * 2 * given.largest_rank(module, settings) * (outputs + inputs)
 
 
 def _coordinates(space: str, outputs: int, inputs: int, ranks: list[int]) -> tuple[int, int]:

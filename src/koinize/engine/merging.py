@@ -85,10 +85,16 @@ class MergeReport:
                 "nothing there, or no adapter was trained"
             )
         if self.error > NOTABLE_ERROR:
-            found.append(f"the change of rank lost {self.error:.1%} of the merge (Frobenius norm)")
+            more = "; a number or a share as rank may keep more" if self._cut_to_sum() else ""
+            lost = f"the change of rank lost {self.error:.1%} of the merge (Frobenius norm)"
+            found.append(lost + more)
         if not self.vllm_flags:
             found.append(f"rank {self.rank} is above vLLM's limit of {VLLM_RANKS[-1]}")
         return tuple(found)
+
+    def _cut_to_sum(self) -> bool:
+        """Whether "full" was less than the merge has, as of an election in the dense space."""
+        return self.settings.rank == "full" and self.settings.composition().space == "dense"
 
     def _odd_inputs(self) -> Iterator[str]:
         """Adapters that are the same one, and weights that a mean can hardly be divided by."""

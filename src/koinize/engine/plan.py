@@ -44,6 +44,13 @@ class Inputs:
         found = self.trunk.modules.get(name) if self.trunk is not None else None
         return found.rank if found is not None else 0
 
+    def largest_rank(self, name: str, settings: MergeSettings) -> int:
+        """The most that the merge of a module may get."""
+        present = self.of_module(name)
+        together = sum(module.rank for module in present) + self.trunk_rank(name)
+        side = min(present[0].outputs, present[0].inputs)
+        return settings.of_module(name).largest_rank(together, side)
+
 
 def plan_merge(
     adapters: Mapping[str, Path | str],

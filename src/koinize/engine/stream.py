@@ -70,9 +70,7 @@ class MergeStream:
         """The largest that every module may become."""
         for name in self.modules:
             present = self._inputs.of_module(name)
-            rank = sum(module.rank for module in present) + self._inputs.trunk_rank(name)
-            wanted = self._settings.of_module(name).rank
-            rank = min(rank, wanted) if isinstance(wanted, int) else rank
+            rank = self._inputs.largest_rank(name, self._settings)
             yield ModuleShape(name, present[0].outputs, present[0].inputs, rank)
 
     def digests(self) -> tuple[dict[str, str], str | None]:

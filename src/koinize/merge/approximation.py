@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from koinize.adapter import Factors
 from koinize.merge.decompose import eigh
-from koinize.merge.linalg import gram, orthonormal, reciprocal, times
+from koinize.merge.linalg import gram, numerical_rank, orthonormal, reciprocal, times
 from koinize.merge.masks import signs
 
 # A matrix with a shorter side than this is decomposed exactly.
@@ -57,9 +58,10 @@ class Approximation:
 def approximate(
     matrix: Tensor, limit: int, rank: Rank, module: str, like: Factors | None = None
 ) -> Approximation:
-    """The matrix as `B @ A` of the given rank, and never more than `limit`.
+    """The matrix as `B @ A` of the given rank.
 
-    rank: "full", a number, or the share of the squared Frobenius norm to keep. The best
+    rank: "full", which is `limit` here, a number, or the share of the squared Frobenius norm to
+    keep; each of them as far as the matrix has directions above the rounding of float32. The best
     approximation if the shorter side is at most EXACT_SIDE; else the best one in a Krylov space,
     whose error is within a hundredth of the best. like: factors of a matrix whose strongest
     directions are probably about the same, which saves work if it is true and costs little if not.
@@ -70,20 +72,42 @@ def approximate(
         return _whole(matrix)
     upright = matrix.shape[0] <= matrix.shape[1]
     wide = matrix if upright else matrix.T
-    largest = min(limit, side, rank if isinstance(rank, int) else limit)
-    if side <= EXACT_SIDE or 2 * _block_size(largest) > side:
-        space = Projection((), (wide.T,), 0.0)
-    else:
-        if like is not None and not upright:
-            like = Factors(B=like.A.T, A=like.B.T)
-        space = krylov_space(wide, largest, _start(wide, largest, module, like))
-    total, lost, squares, vectors = _strongest(space, largest, rank)
+    if like is not None and not upright:
+        like = Factors(B=like.A.T, A=like.B.T)
+    for size in _sizes(limit, side, rank):
+        if _is_small(size, side):
+            space = Projection((), (wide.T,), 0.0)
+        else:
+            space = krylov_space(wide, size, _start(wide, size, module, like))
+        total, lost, squares, vectors = _strongest(space, size, rank)
+        if not isinstance(rank, float) or total - lost >= rank * total:
+            break
+    kept = max(min(limit, len(squares)), numerical_rank(squares.sqrt()))
+    lost += float(squares[kept:].sum())
+    squares, vectors = squares[:kept], vectors[:, :kept]
     roots = squares.sqrt().sqrt()
     short = vectors * roots
     long = times(space.rows, vectors * reciprocal(roots)).float()
     short = times(space.basis, short).float() if space.basis else short.float()
     factors = Factors(B=short, A=long.T) if upright else Factors(B=long, A=short.T)
     return Approximation(factors, lost, total)
+
+
+def _sizes(limit: int, side: int, rank: Rank) -> Iterator[int]:
+    """How many directions to look for: as many as asked for, or more and more for an energy."""
+    if not isinstance(rank, float):
+        yield min(side, limit if rank == "full" else rank)
+        return
+    size = limit
+    while not _is_small(size, side):
+        yield size
+        size *= 2
+    yield side
+
+
+def _is_small(size: int, side: int) -> bool:
+    """Whether a matrix is decomposed exactly to get so many of its directions."""
+    return side <= EXACT_SIDE or 2 * _block_size(size) > side
 
 
 def _strongest(space: Projection, largest: int, rank: Rank) -> tuple[float, float, Tensor, Tensor]:

@@ -40,7 +40,7 @@ def merge_module(
 
     All updates have the same outputs and inputs; their ranks may differ, and a language that does
     not adapt this module takes part with rank 0. "full" rank is the exact result, except where the
-    space is dense: there it is at most the sum of the ranks, as everywhere. thresholds: by
+    space is dense: there it is cut to the sum of the ranks. thresholds: by
     language, the magnitude at which trimming over the whole adapter cuts. norm: whether the merge's
     norm is wanted also where nothing is cut; it may cost more than the merge.
 

@@ -61,7 +61,7 @@ class MergeSettings(Frozen):
     density: share of the entries that sparsifying keeps, in (0, 1].
     weights: per language; a language that is not named has weight 1.
     scale: factor (lambda) on the result.
-    rank: "full" (as much as the method needs), a number, or an energy share in (0, 1).
+    rank: "full" (the sum of the adapters' ranks), a number, or an energy share in (0, 1).
     seed: of the random masks, which are keyed by (seed, language, module, index).
     dtype: of the written adapter; "auto" is bfloat16 if all factors are, else float32. The
         arithmetic is always float32 or better.
@@ -260,6 +260,8 @@ class MergeSettings(Frozen):
             "combine": recipe.combine,
             **self._differences(default, names),
         }
+        if not anywhere and recipe.space == "dense" and self._cuts():
+            found["rank limit"] = "module"  # before, it was the sum of the ranks
         overrides = {
             pattern: changed
             for pattern, options in sorted(self.overrides.items())
@@ -280,6 +282,23 @@ class MergeSettings(Frozen):
         """Whether some module has a density below 1."""
         local = [self._with(options).density for options in self.overrides.values()]
         return min([self.density, *local]) < 1.0
+
+    def _cuts(self) -> bool:
+        """Whether some module has a rank of its own, instead of a full one."""
+        local = [self._with(options).rank for options in self.overrides.values()]
+        return any(rank != "full" for rank in (self.rank, *local))
+
+    def largest_rank(self, together: int, side: int) -> int:
+        """The most that a module's merge may get, of adapters whose ranks add up to `together`.
+
+        side: the shorter one of the module. "full" is the sum of the ranks: what linear merges and
+        those in a space of that size have, and what an election in the dense space, whose result
+        has full rank, is cut to. A number, or a share of the energy, may be more there.
+        """
+        recipe = self.composition()
+        linear = recipe.combine in LINEAR and not recipe.sparsify
+        own = together if linear or recipe.space != "dense" or self.rank == "full" else side
+        return min(own, self.rank) if isinstance(self.rank, int) else own
 
     def _options_that_matter(self) -> set[str]:
         """Names for `resolve`: what the slots read, less what only an idle sparsifier would."""
