@@ -35,7 +35,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
-from koinize.engine import merge_adapters, merging
+from koinize.engine import merge_adapters
 from koinize.machine import keep_memory
 from koinize.merge.compose import merge_module
 from koinize.merge.recipe import merge_settings
@@ -153,7 +153,7 @@ def timed_io() -> Iterator[list[float]]:
         return measured_work
 
     with (
-        patch.object(merging, "adapter_digest", timed(merging.adapter_digest)),
+        patch.object(Adapter, "digest", timed(Adapter.digest)),
         patch.object(Adapter, "factors", timed(Adapter.factors)),
         patch.object(AdapterWriter, "write", timed(AdapterWriter.write)),
     ):

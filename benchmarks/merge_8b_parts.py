@@ -24,7 +24,7 @@ import merge_8b
 import torch
 
 from koinize.adapter import Adapter, AdapterWriter
-from koinize.engine import merge_adapters, merging
+from koinize.engine import merge_adapters
 from koinize.machine import keep_memory
 from koinize.merge import approximation, linalg
 from koinize.merge.combine import elect
@@ -32,7 +32,7 @@ from koinize.merge.spaces import core, knots
 from koinize.merge.sparsify import _trimmed
 
 PARTS: list[tuple[Any, str, str]] = [
-    (merging, "adapter_digest", "digests of the inputs"),
+    (Adapter, "digest", "digests of the inputs"),
     (Adapter, "factors", "reading"),
     (AdapterWriter, "write", "writing"),
     (core, "gram", "Gram matrices of the factors"),

@@ -21,7 +21,6 @@ from threadpoolctl import threadpool_limits
 from benchmarks.gpu.bases import free_memory, peak_gigabytes, synchronize
 from benchmarks.gpu.report import Part
 from benchmarks.gpu.scale import LANGUAGES, Scale, work_folder
-from koinize import engine
 from koinize.adapter import Adapter, AdapterHeader, AdapterWriter, Factors, ModuleShape
 from koinize.engine import MergeReport, merge_adapters
 from koinize.machine import keep_memory
@@ -35,7 +34,7 @@ RECIPES: dict[str, tuple[dict[str, object], int]] = {
     "mean": ({}, 16),
     "ties": ({"density": DENSITY}, 8),
 }
-TIMED = ((engine, "adapter_digest", "digests of the inputs"), (Adapter, "factors", "reading"),
+TIMED = ((Adapter, "digest", "digests of the inputs"), (Adapter, "factors", "reading"),
          (AdapterWriter, "write", "writing"), (np.linalg, "eigh", "eigenproblems"),
          (torch.linalg, "eigh", "eigenproblems"))  # fmt: skip
 
