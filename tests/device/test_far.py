@@ -13,10 +13,13 @@ from torch.utils import backend_registration
 
 PROGRAM = Path(__file__).with_name("program.py")
 
-needs_backend = pytest.mark.skipif(
-    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
-    reason="this torch takes no device that is written in Python",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+        reason="this torch takes no device that is written in Python",
+    ),
+]
 FLOAT32 = 2.0**-24
 
 
@@ -28,8 +31,6 @@ def distances(what: str, folder: Path) -> dict[str, float]:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-@needs_backend
-@pytest.mark.slow
 def test_every_recipe_merges_there(tmp_path):
     """Within what a nearly tied vote may turn over: tests/contract/test_merge_memory.py."""
     apart = distances("merges", tmp_path)
@@ -38,8 +39,6 @@ def test_every_recipe_merges_there(tmp_path):
     assert {name for name, one in apart.items() if one > math.sqrt(10 * FLOAT32)} <= iso
 
 
-@needs_backend
-@pytest.mark.slow
 def test_models_train_and_answer_there(tmp_path):
     """Losses, scores and texts; twelve steps of Adam on the roundings of gradients."""
     apart = distances("models", tmp_path)
@@ -53,7 +52,6 @@ def test_models_train_and_answer_there(tmp_path):
     assert {n: one for n, one in apart.items() if one > bounds[n.split()[1]]} == {}
 
 
-@needs_backend
 def test_tensors_of_two_devices_do_not_mix():
     """So that the tests above can fail."""
     program = (
