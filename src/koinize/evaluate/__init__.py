@@ -18,7 +18,7 @@ from torch import Tensor
 from koinize.errors import InputError
 from koinize.evaluate.texts import generate
 from koinize.model.encoding import Tokens, buckets
-from koinize.model.loaded import HEAD_ROWS, Loaded, pad
+from koinize.model.loaded import Loaded, pad
 from koinize.settings import EvaluationSpec
 from koinize.tasks import Example
 
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 Mode = Literal["options", "text"]
 Progress = Callable[[int, int], None]
 """Called with (examples done, all examples)."""
+
+_Priors = dict[tuple[int, ...], float]
 
 
 def evaluate(
@@ -86,6 +88,17 @@ class _Item:
 def _choose(
     loaded: Loaded, examples: Sequence[Example], settings: EvaluationSpec
 ) -> Iterator[tuple[int, dict[str, object]]]:
+    for index, rows in choose(loaded, examples, settings, adapters=1):
+        yield index, rows[0]
+
+
+def choose(
+    loaded: Loaded, examples: Sequence[Example], settings: EvaluationSpec, adapters: int
+) -> Iterator[tuple[int, list[dict[str, object]]]]:
+    """Index and rows of each example: one row for each of the adapters that share the passes.
+
+    With more than one, `koinize.model.stacked` has to be at work on the base.
+    """
     items = []
     for index, example in enumerate(examples):
         where = f"example {example.key}"
@@ -96,21 +109,37 @@ def _choose(
         )
         items.append(_Item(index, tokens))
     _warn_of_cuts([item.tokens for item in items], settings)
-    priors = _priors(loaded, items, settings) if settings.normalize == "pmi" else {}
-    for item, scores in _score(loaded, items, settings):
+    priors: list[_Priors] = [{}] * adapters
+    if settings.normalize == "pmi":
+        priors = _priors(loaded, items, settings, adapters)
+    for item, each in _score(loaded, items, settings, adapters):
         example = examples[item.index]
-        lengths = [len(target) for target in item.tokens.targets]
-        unconditional = [priors[target] for target in item.tokens.targets if priors]
-        compared = _compared(scores, lengths, unconditional, settings)
-        row: dict[str, object] = {
-            "key": example.key,
-            "language": example.language,
-            "gold": example.labels[example.gold],
-            "prediction": example.labels[max(range(len(compared)), key=compared.__getitem__)],
-            "scores": scores,
-            "lengths": lengths,
-        }
-        yield item.index, {**row, "unconditional": unconditional} if priors else row
+        rows = [
+            _row(example, item.tokens, scores, own, settings)
+            for scores, own in zip(each, priors, strict=True)
+        ]
+        yield item.index, rows
+
+
+def _row(
+    example: Example,
+    tokens: Tokens,
+    scores: list[float],
+    priors: _Priors,
+    settings: EvaluationSpec,
+) -> dict[str, object]:
+    lengths = [len(target) for target in tokens.targets]
+    unconditional = [priors[target] for target in tokens.targets if priors]
+    compared = _compared(scores, lengths, unconditional, settings)
+    row: dict[str, object] = {
+        "key": example.key,
+        "language": example.language,
+        "gold": example.labels[example.gold],
+        "prediction": example.labels[max(range(len(compared)), key=compared.__getitem__)],
+        "scores": scores,
+        "lengths": lengths,
+    }
+    return {**row, "unconditional": unconditional} if priors else row
 
 
 def _warn_of_cuts(encoded: Sequence[Tokens], settings: EvaluationSpec) -> None:
@@ -138,8 +167,8 @@ def _compared(
 
 
 def _priors(
-    loaded: Loaded, items: Sequence[_Item], settings: EvaluationSpec
-) -> dict[tuple[int, ...], float]:
+    loaded: Loaded, items: Sequence[_Item], settings: EvaluationSpec, adapters: int
+) -> list[_Priors]:
     """Log-probability of each option's text after an empty prompt, each option once.
 
     Point-wise mutual information: Holtzman et al., 'Surface form competition' (arXiv 2104.08315),
@@ -148,24 +177,33 @@ def _priors(
     targets = sorted({target for item in items for target in item.tokens.targets})
     prompt = loaded.encoder.unconditional()
     alone = [_Item(i, Tokens(prompt, (target,), False)) for i, target in enumerate(targets)]
-    return {item.tokens.targets[0]: score[0] for item, score in _score(loaded, alone, settings)}
+    priors: list[_Priors] = [{} for _ in range(adapters)]
+    for item, each in _score(loaded, alone, settings, adapters):
+        for own, scores in zip(priors, each, strict=True):
+            own[item.tokens.targets[0]] = scores[0]
+    return priors
 
 
 def _score(
-    loaded: Loaded, items: Sequence[_Item], settings: EvaluationSpec
-) -> Iterator[tuple[_Item, list[float]]]:
-    budget = loaded.pass_tokens(settings.batch_tokens)
+    loaded: Loaded, items: Sequence[_Item], settings: EvaluationSpec, adapters: int
+) -> Iterator[tuple[_Item, list[list[float]]]]:
+    """Each item with the scores of its options, once for each adapter."""
+    budget = loaded.pass_tokens(settings.batch_tokens * adapters) // adapters
     for batch in buckets(items, lambda item: item.tokens.total, budget):
-        yield from zip(batch, _score_batch(loaded, [item.tokens for item in batch]), strict=True)
+        scores = _score_batch(loaded, [item.tokens for item in batch], adapters)
+        for place, item in enumerate(batch):
+            yield item, scores[place :: len(batch)]
 
 
-def _score_batch(loaded: Loaded, batch: Sequence[Tokens]) -> list[list[float]]:
-    """Summed log-probability of each option of each prompt."""
-    pairs = [(row, target) for row, tokens in enumerate(batch) for target in tokens.targets]
+def _score_batch(loaded: Loaded, batch: Sequence[Tokens], adapters: int) -> list[list[float]]:
+    """Summed log-probability of each option of each prompt: all prompts, adapter by adapter."""
+    copies = [*batch] * adapters
+    pairs = [(row, target) for row, tokens in enumerate(copies) for target in tokens.targets]
     # The prompts' last hidden states predict every option's first token; only options of several
     # tokens need a second, short pass over the rest of them.
     longer = [number for number, (_, target) in enumerate(pairs) if len(target) > 1]
-    ids, mask = pad([tokens.prompt for tokens in batch], 0, loaded.device, left=True)
+    padded = pad([tokens.prompt for tokens in batch], 0, loaded.device, left=True)
+    ids, mask = (part.repeat(adapters, 1) for part in padded)
     output = loaded.backbone(
         input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=bool(longer)
     )
@@ -178,7 +216,7 @@ def _score_batch(loaded: Loaded, batch: Sequence[Tokens]) -> list[list[float]]:
         cache.batch_select_indices(owners[longer])
         scores[longer] += _score_rest(loaded, rest, cache, mask[owners[longer]])
     values = iter(scores.tolist())
-    return [[next(values) for _ in tokens.targets] for tokens in batch]
+    return [[next(values) for _ in tokens.targets] for tokens in copies]
 
 
 def _score_rest(
@@ -205,13 +243,14 @@ def _score_rest(
 def _log_probabilities(loaded: Loaded, hidden: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
     """Log-probability (n,) of tokens (n,), each predicted by the hidden state of its row.
 
-    The vocabulary's logits are made for HEAD_ROWS hidden states at a time and not kept.
+    The vocabulary's logits are made for `head_rows` hidden states at a time and not kept.
     """
     result = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
-    for start in range(0, len(hidden), HEAD_ROWS):
-        some = hidden[start : start + HEAD_ROWS]
+    size = loaded.head_rows
+    for start in range(0, len(hidden), size):
+        some = hidden[start : start + size]
         logits = loaded.head(some)
-        here = ((rows >= start) & (rows < start + HEAD_ROWS)).nonzero()[:, 0]
+        here = ((rows >= start) & (rows < start + size)).nonzero()[:, 0]
         own = rows[here] - start
         wanted = loaded.head.at(some, logits, own, tokens[here])
         result[here] = wanted - logits.logsumexp(dim=-1)[own]

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from koinize.adapter import AdapterHeader, ModuleHeader, open_adapter
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -53,9 +55,9 @@ class Layout:
 
 
 class Working:
-    """The factors of `count` adapters as the products read them, with the scale in A.
+    """The factors of `count` adapters as the products read them, each scale in one of the two.
 
-    Their gradients gather in `gradients`, of the same shape (count, width) and dtype.
+    To `learn` is to gather their gradients in `gradients`, of the same shape (count, width).
     """
 
     def __init__(
@@ -105,6 +107,59 @@ class Slots:
         reduced = torch.bmm(inputs, A.transpose(1, 2))
         base = output.reshape(*share, output.shape[-1])
         return torch.baddbmm(base, reduced, B.transpose(1, 2)).view_as(output)
+
+
+@contextmanager
+def with_adapters(loaded: Loaded, headers: Sequence[AdapterHeader | None]) -> Iterator[None]:
+    """Puts stored adapters on the base for a while; None means the bare base.
+
+    While open, the sequences of a batch belong to the adapters in equal shares, in their order.
+    The factors take the base's dtype. Raises InputError for numbers that are not finite.
+    """
+    known = [header.modules if header else {} for header in headers]
+    layout = Layout([{name: _shape(one) for name, one in some.items()} for some in known])
+    working = Working(layout, len(headers), loaded.dtype, loaded.device, learn=False)
+    for place, header in enumerate(headers):
+        if header:
+            working.values[place].copy_(_stored(layout, header)[0])
+    slots = Slots(loaded.model, layout.shapes)
+    loaded.untouched.note(loaded.model, layout.shapes)
+    with slots.hooked():
+        slots.current = working
+        yield
+    loaded.untouched.check(loaded.model, layout.shapes)
+
+
+def _shape(module: ModuleHeader) -> Shape:
+    return module.rank, module.inputs, module.outputs
+
+
+def _stored(layout: Layout, header: AdapterHeader) -> Tensor:
+    """A stored adapter's row (1, width), float32, the scale in B."""
+    row = torch.zeros(1, layout.width)
+    views = layout.views(row)
+    with open_adapter(header) as adapter:
+        for name, module in header.modules.items():
+            factors, (A, B) = adapter.factors(name), views[name]
+            A[0, : module.rank] = factors.A
+            B[0, :, : module.rank] = factors.B
+    return row
+
+
+def fits(loaded: Loaded, header: AdapterHeader) -> bool:
+    """Whether a stored adapter can share a pass with others: linear layers of the base only."""
+    for name, module in header.modules.items():
+        try:
+            layer = loaded.model.get_submodule(name)
+        except AttributeError:
+            return False
+        shape = tuple(getattr(layer, "weight", torch.empty(0)).shape)
+        linear = isinstance(layer, nn.Linear)
+        if shape != (
+            (module.outputs, module.inputs) if linear else (module.inputs, module.outputs)
+        ):
+            return False
+    return not header.modules_to_save and stackable(loaded, header.modules)
 
 
 @torch.no_grad()
