@@ -284,13 +284,22 @@ releases.add(1, {"a": 1}, lambda folder: (folder / "file").write_text("x"))
 """
 
 
+RECORD = {
+    **dict.fromkeys(("identity", "candidate", "adapter"), "0" * 64),
+    **dict.fromkeys(("task", "channel", "created", "koinize", "system"), "x"),
+    "languages": ["de"],
+    "settings": {"base": {}, "evaluation": {}},
+    "artifacts": {},
+}
+
+
 @pytest.mark.parametrize("moment", ["put_in_place", "_commit", "write_record"])
 def test_killed_while_writing_leaves_no_release(tmp_path: Path, moment: str) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False)
     assert ended.returncode == -signal.SIGKILL
     found = Releases(tmp_path, "mood")
     assert found.versions() == []
-    assert found.add(1, {}, lambda folder: None).version == 1
+    assert found.add(1, RECORD, lambda folder: None).version == 1
     Store(tmp_path).sweep()
     assert list((tmp_path / "tmp").iterdir()) == []
 

@@ -16,6 +16,8 @@ from filelock import FileLock
 
 from koinize.digest import digest
 from koinize.errors import KoinizeError
+from koinize.files import parse_json, read_bytes
+from koinize.store.durable import own_folder, refuse_link
 
 GENESIS = "0" * 64
 LOG = logging.getLogger(__name__)
@@ -85,14 +87,17 @@ class Chain:
         """Where the wall clock went backwards from one line to the next."""
         found, before = [], ""
         for number, record in enumerate(self.records(), 1):
-            if (seconds := _seconds_back(before, record["utc"])) > 0:
+            now = str(record.get("utc"))
+            if (seconds := _seconds_back(before, now)) > 0:
                 found.append(Setback(number, seconds))
-            before = record["utc"]
+            before = now
         return found
 
     def append(self, body: Mapping[str, object]) -> None:
         """Write one record, stamped with the present time. Two processes wait for each other."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(self.path.parent)
+        for path in (self.path, Path(f"{self.path}.lock")):
+            refuse_link(path)
         with FileLock(f"{self.path}.lock"), self.path.open("ab") as file:
             tail = self._end(file.tell())
             file.truncate(tail.size)  # a torn last line is no record
@@ -113,7 +118,7 @@ class Chain:
 
     def _lines(self) -> list[bytes]:
         try:
-            content = self.path.read_bytes()
+            content = read_bytes(self.path)
         except FileNotFoundError:
             return []
         return content.split(b"\n")[:-1]  # what follows the last newline was never finished
@@ -130,7 +135,7 @@ class Chain:
 
 def _parse(line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}

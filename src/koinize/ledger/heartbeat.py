@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from koinize.files import read_bytes
+from koinize.store.durable import write_briefly
+from koinize.store.typed import MOST_SECONDS
+
+LARGEST = 1000  # bytes: a run's name and a number
+
 
 @dataclass(frozen=True)
 class Heartbeat:
@@ -23,8 +29,11 @@ class Heartbeat:
     def read(cls, path: Path) -> Heartbeat | None:
         """What the file says; None without one."""
         try:
-            unix, words = path.stat().st_mtime, path.read_text(encoding="utf-8").split()
-            return cls(unix, words[0], Decimal(words[1])) if len(words) == 2 else cls(unix)
+            unix, words = path.stat().st_mtime, read_bytes(path, LARGEST).decode().split()
+            if len(words) != 2:
+                return cls(unix)
+            at = Decimal(words[1])
+            return cls(unix, words[0], at) if 0 <= at <= MOST_SECONDS else cls(unix)
         except (OSError, ArithmeticError, ValueError):
             return None
 
@@ -32,4 +41,4 @@ class Heartbeat:
         """Leave it in the file. On a full disk there is no sign of life, and work goes on."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(OSError):
-            path.write_text(f"{self.run} {self.at}", encoding="utf-8")
+            write_briefly(path, f"{self.run} {self.at}")

@@ -23,6 +23,7 @@ from koinize.ledger.interval import (
     total,
     unix,
 )
+from koinize.ledger.lines import checked
 
 MILLISECOND = Decimal("0.001")
 BILLIONTH = Decimal("1e-9")
@@ -340,8 +341,11 @@ class Ledger:
         )
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Every record. Raises KoinizeError where the chain of digests is broken."""
-        return self._chain.records()
+        """Every record. Raises KoinizeError where the chain of digests is broken, or for a line
+        that lacks what all lines have.
+        """
+        for number, record in enumerate(self._chain.records(), 1):
+            yield checked(record, f"{self.path}:{number}")
 
     def verify(self) -> Head:
         """Check the whole chain and say where it ends. Raises KoinizeError where it is broken."""

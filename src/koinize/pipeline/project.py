@@ -40,7 +40,9 @@ class Project:
     @classmethod
     def at(cls, file: Path, *, retrain_comb: bool = False) -> Project:
         """The project of this koinize.yaml. Raises InputError for every mistake in it."""
-        return cls(file, load(file), retrain_comb)
+        project = cls(file, load(file), retrain_comb)
+        project.files.refuse_links()
+        return project
 
     @property
     def root(self) -> Path:

@@ -22,6 +22,7 @@ from koinize import machine
 from koinize.digest import short
 from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.executors import Executor, executors
+from koinize.files import parse_json, read_bytes
 from koinize.ledger import GATE, LOAD, MILLISECOND, PROVISION, Heartbeat, Interval, Ledger
 from koinize.ledger.energy import Meter, metering
 from koinize.pipeline.plan import Missing, Plan
@@ -29,6 +30,8 @@ from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job, perform
 from koinize.spec import Spec
 from koinize.store import Home, Store
+from koinize.store.durable import own_folder, write_briefly
+from koinize.store.typed import typed
 
 POLL_SECONDS = 0.25
 MILLIONTH = Decimal("0.000001")
@@ -74,24 +77,26 @@ class _Running:
 @contextmanager
 def locked(home: Path) -> Iterator[None]:
     """Hold the project's lock. Raises InputError that says who holds it when it is taken."""
-    home.mkdir(parents=True, exist_ok=True)
+    own_folder(home)
+    Home(home).refuse_links()
     lock = FileLock(Home(home).lock, blocking=False)
     holder = Home(home).holder
     try:
         lock.acquire()
     except Timeout as error:
         try:
-            who = json.loads(holder.read_text())
-        except (OSError, ValueError):
-            who = {"pid": "?", "since": "?"}
+            who = typed(dict[str, str | int], parse_json(read_bytes(holder)))
+        except (OSError, ValueError, KoinizeError):
+            who = {}
+        since, process = who.get("since", "?"), who.get("pid", "?")
         raise InputError(
-            f"another koinize works here since {who['since']} (process {who['pid']})",
+            f"another koinize works here since {since} (process {process})",
             where=str(home),
             remedy="wait for it or stop it",
         ) from error
     try:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        holder.write_text(json.dumps({"pid": os.getpid(), "since": now}))
+        write_briefly(holder, json.dumps({"pid": os.getpid(), "since": now}))
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -323,7 +328,7 @@ class _Run:
 
     def _show(self, one: _Running) -> None:
         try:
-            done, total = one.job.progress_file.read_text().split()
+            done, total = map(int, read_bytes(one.job.progress_file).split())
         except (OSError, ValueError):
             return
-        self.watcher.moved(one.step, int(done), int(total))
+        self.watcher.moved(one.step, done, total)

@@ -28,6 +28,7 @@ from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.step import Step
 from koinize.spec import Spec
 from koinize.store import Artifact, Home, Store
+from koinize.store.durable import own_folder, write_briefly
 from koinize.tasks import Example
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def _failure(job: Job, error: Exception) -> StepError:
             remedy="make room or mend the permissions, then run again: finished steps are kept",
         )
     with suppress(OSError):
-        job.log_file.parent.mkdir(parents=True, exist_ok=True)
-        job.log_file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        own_folder(job.log_file.parent)
+        write_briefly(job.log_file, "".join(traceback.format_exception(error)))
     return StepError(
         f"failed unexpectedly: {type(error).__name__}: {error}",
         where=job.step.name,
@@ -167,13 +168,13 @@ def quiet() -> None:
 def reporter(job: Job) -> Callable[..., None]:
     """A callback that writes how far the step is, at most twice a second."""
     last = [0.0]
-    job.progress_file.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(job.progress_file.parent)
 
     def report(done: int, total: int, *_: object) -> None:
         now = time.monotonic()
         if now - last[0] >= PROGRESS_SECONDS:
             last[0] = now
             with suppress(OSError):  # on a full disk nobody sees how far it is, and work goes on
-                job.progress_file.write_text(f"{done} {total}")
+                write_briefly(job.progress_file, f"{done} {total}")
 
     return report

@@ -8,18 +8,23 @@ to that; it is replaced in one rename. Whoever writes holds the project's lock.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
 
 from koinize.digest import file_digest
 from koinize.errors import InputError, KoinizeError, did_you_mean
+from koinize.files import parse_json, read_bytes
 from koinize.store import Home, put_in_place, temporary_folder
+from koinize.store.durable import own_folder
 from koinize.store.record import read_record, write_record
+from koinize.store.typed import Count, Identity, Inside, typed
 
 MANIFEST = "release.json"
 FORMAT = 1
@@ -27,6 +32,35 @@ CHANNELS = ("production", "staging")
 VERSION = re.compile(r"v([1-9][0-9]{0,8})")
 
 Action = Literal["promote", "rollback", "anchor"]
+Version = Annotated[int, Field(ge=1, lt=10**9)]
+
+
+class Settings(TypedDict):
+    """The sections of koinize.yaml that two releases are compared by; there may be more."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    base: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
+class Recorded(TypedDict):
+    """What the manifest of a release says; there may be more."""
+
+    version: Version
+    identity: Identity
+    candidate: Identity
+    task: str
+    channel: str
+    created: str
+    koinize: str
+    system: str
+    adapter: Identity
+    languages: list[Inside]
+    settings: Settings
+    artifacts: dict[str, Identity]
+    attempts: NotRequired[Count]
+    files: dict[Inside, Identity]
 
 
 @dataclass(frozen=True)
@@ -44,8 +78,10 @@ class Release:
 
     def read_json(self, file: str) -> dict[str, Any]:
         """A JSON object among its files."""
-        value: dict[str, Any] = json.loads((self.folder / file).read_bytes())
-        return value
+        try:
+            return typed(dict[str, Any], parse_json(read_bytes(self.folder / file)))
+        except (ValueError, KoinizeError) as error:
+            raise _broken(self.folder, f"its file {file} cannot be read") from error
 
 
 @dataclass(frozen=True)
@@ -56,8 +92,15 @@ class Event:
 
     utc: str
     action: Action
-    version: int
-    before: int | None
+    version: Version
+    before: Version | None
+
+
+class Pointer(TypedDict):
+    """What the file of a channel says."""
+
+    stack: list[Version]
+    events: list[Event]
 
 
 @dataclass(frozen=True)
@@ -134,14 +177,18 @@ class Releases:
                 expected=f"one of these: {listed}",
             )
         record = _read_record(folder / MANIFEST)
-        if record is None or record.get("version") != version:
+        if record is None or record.get("version") != version or folder.is_symlink():
             raise _broken(folder, f"its {MANIFEST} is missing or has changed")
-        files = record.pop("files")
+        try:
+            files = typed(Recorded, record)["files"]
+        except KoinizeError as error:
+            raise _broken(folder, f"in its {MANIFEST}, {error.what}") from error
         for name, sha256 in files.items():
             path = folder / name
             if not path.is_file() or file_digest(path) != sha256:
                 raise _broken(folder, f"its file {name} is missing or has changed")
-        return Release(version, folder, record)
+        known = {key: value for key, value in record.items() if key != "files"}
+        return Release(version, folder, known)
 
     def next_version(self) -> int:
         """One more than any version that ever was: a number is never given twice."""
@@ -163,9 +210,9 @@ class Releases:
         )
         for path in folder.rglob("*"):
             if path.is_file():
-                path.chmod(0o444)  # a reminder for people; the digests are what holds
-        folder.chmod(0o755)
-        self.folder.mkdir(parents=True, exist_ok=True)
+                # A reminder for people; the digests are what holds.
+                path.chmod(path.stat().st_mode & 0o444)
+        own_folder(self.folder)
         put_in_place(folder, self.folder / f"v{version}")
 
     def channel(self, name: str) -> Channel:
@@ -185,8 +232,9 @@ class Releases:
                 where=str(path),
                 remedy="restore the file from a copy, or delete it and promote anew",
             )
-        events = tuple(Event(**one) for one in record["events"])
-        return Channel(name, tuple(record["stack"]), events)
+        remedy = "restore the file from a copy, or delete it and promote anew"
+        pointer = typed(Pointer, record, where=str(path), remedy=remedy)
+        return Channel(name, tuple(pointer["stack"]), tuple(pointer["events"]))
 
     def switch(self, channel: Channel) -> None:
         """Let a channel point elsewhere, in one rename."""

@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from koinize.errors import KoinizeError
 from koinize.gate import budget_after, level_of
 from koinize.store.record import read_record, write_record
+from koinize.store.typed import typed
 
 FORMAT = 1
 
@@ -46,9 +50,9 @@ class Attempt:
     candidate: str
     incumbent: int
     reference: str
-    trial: int
-    level: float
-    p_value: float
+    trial: Annotated[int, Field(ge=1)]
+    level: Annotated[float, Field(gt=0, lt=1)]
+    p_value: Annotated[float, Field(ge=0, le=1)]
     passed: bool
     margins: Mapping[str, float] = field(default_factory=dict)
 
@@ -56,6 +60,12 @@ class Attempt:
     def budget_left(self) -> float:
         """What was left of the 5 % for later candidates."""
         return budget_after(self.trial)
+
+
+class Recorded(TypedDict):
+    """What the file says."""
+
+    attempts: list[Attempt]
 
 
 class Attempts:
@@ -68,13 +78,16 @@ class Attempts:
         """Every attempt, the oldest first. Raises KoinizeError when the file was changed."""
         empty: dict[str, Any] = {"format": FORMAT, "attempts": []}
         record = read_record(self.path) if self.path.exists() else empty
-        if record is None or record["format"] != FORMAT or len(record["attempts"]) < self.known:
-            raise KoinizeError(
-                "the record of attempts cannot be read, has changed or lacks some",
-                where=str(self.path),
-                remedy="restore the file from a copy: it says at which level candidates are tested",
-            )
-        return tuple(Attempt(**one) for one in record["attempts"])
+        remedy = "restore the file from a copy: it says at which level candidates are tested"
+        if record is not None and record.get("format") == FORMAT:
+            found = typed(Recorded, record, where=str(self.path), remedy=remedy)["attempts"]
+            if len(found) >= self.known:
+                return tuple(found)
+        raise KoinizeError(
+            "the record of attempts cannot be read, has changed or lacks some",
+            where=str(self.path),
+            remedy=remedy,
+        )
 
     def trial(self, identity: str, reference: str) -> Trial:
         """Which test this would be: a comparison that was made before stays what it was."""

@@ -17,18 +17,80 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
 
 from koinize.digest import digest, file_digest, short
 from koinize.errors import BrokenError, KoinizeError
-from koinize.store.durable import free, put_in_place, remove, temporary_folder, write_atomically
+from koinize.files import parse_json, read_bytes
+from koinize.store.durable import (
+    free,
+    own_folder,
+    put_in_place,
+    refuse_link,
+    remove,
+    temporary_folder,
+    write_atomically,
+)
 from koinize.store.home import Home
+from koinize.store.typed import Count, Identity, Inside, Seconds, typed
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 IDENTITY = re.compile(r"[0-9a-f]{64}")
 
 logger = logging.getLogger(__name__)
+
+
+class FileEntry(TypedDict):
+    """A file of an artifact."""
+
+    sha256: Identity
+    bytes: Count
+
+
+class Measured(TypedDict, total=False):
+    """Those of an artifact's facts that others reckon with; there may be more."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    seconds: Seconds
+    load_seconds: Seconds
+    tokens: Count
+    units: Count
+    updates: Count
+    rank: Count
+    chosen: str
+    adapter: Identity
+    metric: str
+    means: dict[str, float]
+    modules: dict[str, float]
+    rows: dict[str, int]
+    settings: dict[str, Any]
+    truncation_error: float
+
+
+class Recorded(TypedDict):
+    """What a manifest says, without its format and its digest."""
+
+    id: str
+    name: str
+    inputs: dict[str, str]
+    facts: Measured
+    files: dict[Inside, FileEntry]
+
+
+class _Facts(dict[str, Any]):
+    """What was measured; who asks for what was not recorded learns which artifact lacks it."""
+
+    def __init__(self, facts: Mapping[str, Any], folder: Path) -> None:
+        super().__init__(facts)
+        self.folder = folder
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise _broken(self.folder, f"its {MANIFEST} lacks the field 'facts.{key}'")
 
 
 @dataclass(frozen=True)
@@ -41,7 +103,7 @@ class Manifest:
     name: str
     inputs: Mapping[str, str]
     facts: Mapping[str, Any]
-    files: Mapping[str, Mapping[str, Any]]
+    files: Mapping[str, FileEntry]
 
 
 @dataclass(frozen=True)
@@ -84,6 +146,8 @@ class Store:
         folder = self._folder(artifact_id)
         if not folder.exists():
             return None
+        if folder.is_symlink():
+            raise _broken(folder, "it is a link to a folder elsewhere")
         return self._recorded(artifact_id, folder / MANIFEST)
 
     def _folder(self, artifact_id: str) -> Path:
@@ -92,20 +156,23 @@ class Store:
     def _recorded(self, artifact_id: str, file: Path) -> Manifest:
         folder = self._folder(artifact_id)
         try:
-            record = json.loads(file.read_bytes())
+            record = parse_json(read_bytes(file))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _broken(folder, f"its {MANIFEST} is missing") from error
         except ValueError as error:
             raise _broken(folder, f"its {MANIFEST} cannot be read") from error
         if not isinstance(record, dict) or record.pop("digest", None) != digest(record):
             raise _broken(folder, f"its {MANIFEST} has changed")
-        if record["format"] != FORMAT:
-            raise _broken(folder, f"its format is {record['format']}, not {FORMAT}")
-        if record["id"] != artifact_id:
-            raise _broken(folder, f"its {MANIFEST} is that of {short(record['id'])}")
-        return Manifest(
-            record["id"], record["name"], record["inputs"], record["facts"], record["files"]
-        )
+        if (version := record.get("format")) != FORMAT:
+            raise _broken(folder, f"its format is {version}, not {FORMAT}")
+        try:
+            found = typed(Recorded, record)
+        except KoinizeError as error:
+            raise _broken(folder, f"in its {MANIFEST}, {error.what}") from error
+        if found["id"] != artifact_id:
+            raise _broken(folder, f"its {MANIFEST} is that of {short(found['id'])}")
+        facts = _Facts(found["facts"], folder)
+        return Manifest(found["id"], found["name"], found["inputs"], facts, found["files"])
 
     def open(self, artifact_id: str) -> Artifact:
         """The artifact, with every file's digest checked the first time that this Store opens it.
@@ -162,8 +229,7 @@ class Store:
         record["digest"] = digest(as_read)
         write_atomically(draft.folder / MANIFEST, json.dumps(record, indent=1, ensure_ascii=False))
         target = self._folder(artifact_id)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft.folder.chmod(0o755)  # mkdtemp makes folders that nobody else can read
+        own_folder(target.parent)
         try:
             put_in_place(draft.folder, target)
         except OSError:
@@ -188,10 +254,9 @@ class Store:
     def written_names(self) -> dict[str, str] | None:
         """The names as they stand in the file; None where it is lost or cannot be read."""
         try:
-            names = json.loads(self.home.names.read_bytes())
-        except (FileNotFoundError, ValueError):
+            return typed(dict[str, str], parse_json(read_bytes(self.home.names)))
+        except (FileNotFoundError, ValueError, KoinizeError):
             return None
-        return names if isinstance(names, dict) else None
 
     def _newest(self) -> dict[str, str]:
         found: list[tuple[int, Manifest]] = []
@@ -213,15 +278,14 @@ class Store:
 
     def _keep(self, names: Mapping[str, str]) -> None:
         if names != (self.written_names() or {}):
-            self.root.mkdir(parents=True, exist_ok=True)
+            own_folder(self.root)
             text = json.dumps(names, indent=0, sort_keys=True)
             write_atomically(self.home.names, text)
 
     def discard(self, artifact_id: str) -> None:
         """Remove an artifact."""
         self._verified.pop(artifact_id, None)
-        temporary = self.home.temporary
-        temporary.mkdir(parents=True, exist_ok=True)
+        temporary = own_folder(self.home.temporary)
         # Moved away whole, so that whoever is killed here leaves no half of it behind; and by a
         # rename alone, which also succeeds on a full disk.
         moved = temporary / artifact_id
@@ -239,7 +303,7 @@ class Store:
         with suppress(KoinizeError, OSError):  # a manifest that is broken, too; a full disk
             if self.manifest(artifact_id) is not None:
                 lost = self.home.lost(artifact_id)
-                lost.parent.mkdir(parents=True, exist_ok=True)
+                own_folder(lost.parent)
                 manifest = self._folder(artifact_id) / MANIFEST
                 write_atomically(lost, manifest.read_text(encoding="utf-8"))
         self.discard(artifact_id)
@@ -259,6 +323,7 @@ class Store:
     def leftovers(self) -> list[Path]:
         """What processes that no longer live left half built."""
         temporary = self.home.temporary
+        refuse_link(temporary)
         found = []
         for path in temporary.iterdir() if temporary.is_dir() else ():
             with free(path) as abandoned:

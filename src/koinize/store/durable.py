@@ -7,7 +7,6 @@ import glob
 import os
 import secrets
 import shutil
-import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,8 +27,9 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     `Store.sweep` knows what nobody works on any more. (Process ids would come round again, in
     containers with every start.)
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=parent))
+    own_folder(parent)
+    folder = parent / secrets.token_hex(8)
+    folder.mkdir()
     handle = os.open(folder, os.O_RDONLY)
     try:
         lock(handle)
@@ -37,6 +37,35 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     finally:
         os.close(handle)
         remove(folder)
+
+
+def own_folder(folder: Path) -> Path:
+    """A folder that only koinize writes to, made durably if it is not there.
+
+    Raises InputError for a link, which leads to files that are not ours.
+    """
+    refuse_link(folder)
+    make_folder(folder)
+    return folder
+
+
+def refuse_link(path: Path) -> None:
+    """Raise InputError where a link stands in the place of what koinize writes itself."""
+    if path.is_symlink():
+        raise InputError(
+            "is a link, and koinize writes and removes nothing through links",
+            where=str(path),
+            expected="a file or folder of its own",
+            remedy="remove the link",
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each of them on disk when this returns. Raises OSError."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync(made.parent)
 
 
 class NewFolder:
@@ -56,7 +85,7 @@ class NewFolder:
         # Ctrl-C may come before anybody has entered a `with`: then it goes with this object.
         self._discard = weakref.finalize(self, _remove_with, self.folder, missing)
         try:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.out.parent)
             for left in self.out.parent.glob(f".{glob.escape(name)}.*.partial"):
                 with free(left) as abandoned:
                     if abandoned:
@@ -118,20 +147,31 @@ def write_atomically(path: Path, text: str) -> None:
         with free(left) as abandoned:
             if abandoned:
                 left.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=PART, dir=path.parent)
+    _replace(path, text, durably=True)
+    sync(path.parent)
+
+
+def write_briefly(path: Path, text: str) -> None:
+    """Write a whole file or nothing of what a power failure may take: how far a step is, say."""
+    _replace(path, text, durably=False)
+
+
+def _replace(path: Path, text: str, *, durably: bool) -> None:
+    """Put a new file in the place of one, or of a link, that is never written into."""
+    part = path.with_name(f".{path.name}-{secrets.token_hex(8)}{PART}")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         # A file name that is no UTF-8 may be part of the text; in JSON the escape means the same.
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             lock(handle)
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
+            if durably:
+                os.fsync(file.fileno())
+            part.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
-    sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from koinize.digest import digest
+from koinize.store.durable import refuse_link
 
 FOLDER = ".koinize"
 
@@ -94,6 +95,13 @@ class Home:
     def interference(self, task: str) -> Path:
         """How the adapters of a task interfere, until one of them changes."""
         return self.folder / "interference" / f"{digest(task)}.json"  # a task may have any name
+
+    def refuse_links(self) -> None:
+        """Raise InputError for a link where koinize writes or removes files of its own."""
+        refuse_link(self.folder)
+        for folder in (self.folder, self.releases):
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                refuse_link(path)
 
     def remembered(self) -> Iterator[Path]:
         """The records that are there of what only saves time, in a fixed order."""

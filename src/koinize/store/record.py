@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from koinize.digest import digest
+from koinize.files import parse_json, read_bytes
 from koinize.store.durable import write_atomically
 
 OWN = "digest"
@@ -23,7 +24,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 def read_record(path: Path) -> dict[str, Any] | None:
     """The object without its digest; None where the two disagree or there is nothing to read."""
     try:
-        record = json.loads(path.read_bytes())
+        record = parse_json(read_bytes(path))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     if not isinstance(record, dict) or record.pop(OWN, None) != digest(record):
