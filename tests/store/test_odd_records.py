@@ -100,7 +100,8 @@ def keys_of(ledger):
 
 def test_every_field_of_the_ledger_is_missed(ledger):
     whole = ledger.path.read_text()
-    optional = {"at", "why", "tokens", "units", "energy", "error", "previous", "digest"}
+    optional = {"at", "why", "tokens", "units", "energy", "error", "sort", "address"}
+    optional |= {"previous", "digest"}
     for number, keys in enumerate(keys_of(ledger)):
         for key in set(keys) - optional:
             rewritten(ledger.path, lambda n, record: n == number and record.pop(key))  # noqa: B023
@@ -119,6 +120,8 @@ def test_every_field_of_the_ledger_is_missed(ledger):
         (0, "at", "x"),
         (0, "utc", "yesterday"),
         (0, "utc", "2026-01-01T00:00:00"),
+        (0, "address", {"task": "mood"}),
+        (0, "address", {"kind": "train", "other": "x"}),
         (0, "price", {"per_hour": "Infinity"}),
         (1, "seconds", "-1"),
         (1, "seconds", 3),

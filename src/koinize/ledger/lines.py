@@ -33,6 +33,16 @@ def _moment(text: str) -> str:
     return text
 
 
+def _fields(fields: dict[str, str]) -> dict[str, str]:
+    if fields and "kind" not in fields:
+        raise ValueError("an address has a kind")
+    return fields
+
+
+Field = Literal["kind", "task", "system", "title", "language", "split", "role"]
+Fields = Annotated[dict[Field, str], AfterValidator(_fields)]
+"""Those of an address (see `address.Address.record`); none where a line is of no step."""
+
 Decimals = Annotated[str, AfterValidator(_decimal)]
 Amount = Annotated[str, AfterValidator(_amount)]
 Moment = Annotated[str, AfterValidator(_moment)]
@@ -69,6 +79,8 @@ class Start(TypedDict):
     device: str
     share: Amount
     price: Price
+    address: NotRequired[Fields]
+    sort: NotRequired[str]
 
 
 class End(TypedDict):
