@@ -1,0 +1,278 @@
+"""What is compared: the trainings of a job, and the adapters that each arm scores.
+
+A job is one (task, seed, group of arms) and stands alone. Its trainings know which adapter they
+start from, so those that can run at once are found by their depth; an arm lists candidates, each
+a weighted sum of adapters or a recipe of the merge engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scenarios import (
+    BEFORE,
+    FULL,
+    LEAN,
+    Branching,
+    Rows,
+    all_of,
+    anchors,
+    branch_rows,
+    equal_compute,
+    groups,
+    months,
+    rows_of_month,
+    sum_weights,
+    with_part,
+)
+
+from koinize.settings import TrainingSpec
+from koinize.tasks import Example
+
+WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.25)
+"""What is tried of a branch on dev, beside 0, the trunk."""
+FIXED = (0.5, 1.0)
+"""What is scored on test whatever dev says."""
+SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
+"""Of the mean of adapters from the base."""
+RECIPES: dict[str, dict[str, object]] = {
+    "ties 0.5": {"recipe": "ties", "density": 0.5},
+    "ties 1": {"recipe": "ties", "density": 1.0},
+    "knots-ties 0.5": {"recipe": "knots-ties", "density": 0.5},
+    "dare-ties 0.5": {"recipe": "dare-ties", "density": 0.5},
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One training: its rows, its settings, and the name of the one that it goes on from."""
+
+    name: str
+    rows: tuple[Example, ...]
+    settings: TrainingSpec
+    start: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Adapters with their weights in a sum, or, with a recipe, those that it merges."""
+
+    weights: Mapping[str, float]
+    recipe: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Candidates by label. Several are scored on dev; `fixed` and the chosen one on test."""
+
+    name: str
+    candidates: Mapping[str, Candidate]
+    fixed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trainings and arms of one job, what matters most first."""
+
+    trainings: tuple[Planned, ...]
+    arms: tuple[Arm, ...]
+
+    def needed(self, arms: Iterable[Arm]) -> list[Planned]:
+        """The trainings behind these arms, those that they start from included."""
+        by_name = {one.name: one for one in self.trainings}
+        wanted: set[str] = set()
+        names = [name for arm in arms for one in arm.candidates.values() for name in one.weights]
+        while names:
+            name = names.pop()
+            if name not in wanted:
+                wanted.add(name)
+                names += [start] if (start := by_name[name].start) else []
+        return [one for one in self.trainings if one.name in wanted]
+
+    def waves(self) -> list[list[Planned]]:
+        """Trainings that can run at once: first those from the base, then those from these..."""
+        by_name = {one.name: one for one in self.trainings}
+
+        def depth(one: Planned) -> int:
+            return 0 if one.start is None else 1 + depth(by_name[one.start])
+
+        found: dict[int, list[Planned]] = {}
+        for one in self.trainings:
+            found.setdefault(depth(one), []).append(one)
+        return [found[level] for level in sorted(found)]
+
+
+class Builder:
+    """Collects the trainings and arms of a job over one draw of the rows."""
+
+    def __init__(self, rows: Rows, training: TrainingSpec, seed: int) -> None:
+        self.rows, self.seed = rows, seed
+        self.training = training.model_copy(update={"seed": seed, "patience": None})
+        self.trainings: dict[str, Planned] = {}
+        self.arms: list[Arm] = []
+
+    @property
+    def branchings(self) -> tuple[Branching, ...]:
+        """How branches are trained: a lean way too where COMB sees every row only once."""
+        return (FULL, LEAN) if self.training.epochs == 1 else (FULL,)
+
+    def plan(self) -> Plan:
+        """What was collected."""
+        return Plan(tuple(self.trainings.values()), tuple(self.arms))
+
+    def from_base(self, name: str, rows: Sequence[Example], epochs: int | None = None) -> str:
+        """A training from the base with the task's own settings."""
+        update = {"epochs": epochs or self.training.epochs}
+        settings = self.training.model_copy(update=update)
+        self.trainings[name] = Planned(name, tuple(rows), settings)
+        return name
+
+    def go_on(self, name: str, rows: Sequence[Example], branching: Branching, start: str) -> str:
+        """A training that goes on from an adapter, with a branch's settings."""
+        update = {
+            "epochs": branching.epochs,
+            "learning_rate": branching.learning_rate,
+            "schedule": "linear",
+        }
+        settings = self.training.model_copy(update=update)
+        self.trainings[name] = Planned(name, tuple(rows), settings, start)
+        return name
+
+    def alone(self, name: str, adapter: str) -> None:
+        """An arm that is one adapter."""
+        self.arms.append(Arm(name, {"1": Candidate({adapter: 1.0})}, ("1",)))
+
+    def line(
+        self,
+        name: str,
+        trunk: str,
+        branches: Sequence[str],
+        fixed: Sequence[float] = FIXED,
+        tried: Sequence[float] = WEIGHTS,
+    ) -> None:
+        """An arm along the line from the trunk through its branches; weight 0 is the trunk."""
+        weights = sorted({0.0, *tried, *fixed})
+        candidates = {
+            f"{one:g}": Candidate(sum_weights(trunk, branches, one) if one else {trunk: 1.0})
+            for one in weights
+        }
+        self.arms.append(Arm(name, candidates, ("0", *(f"{one:g}" for one in fixed))))
+
+    def branch(
+        self, name: str, known: Rows, language: str, branching: Branching, trunk: str
+    ) -> str:
+        """A language's branch from a trunk that knew these rows."""
+        rows = branch_rows(known, self.rows, language, branching, self.seed)
+        return self.go_on(name, rows, branching, trunk)
+
+
+def main_arms(build: Builder) -> None:
+    """COMB, every language updated in turn, every language added in turn, and the controls."""
+    rows = build.rows
+    build.alone("comb", build.from_base("comb", all_of(rows)))
+    for share, what in ((BEFORE, "update"), (0.0, "add")):
+        for language in rows:
+            known = with_part(rows, [language], share)
+            trunk = build.from_base(f"{what}-{language}-trunk", all_of(known))
+            for way in build.branchings:
+                name = f"{what}-{language}-{way.name}"
+                branch = build.branch(name, known, language, way, trunk)
+                build.line(f"{what}/{language}/{way.name}", trunk, [branch])
+    for way in build.branchings:
+        # As many rows as a branch of the language with the most of them sees.
+        visits = way.epochs * max(
+            len(branch_rows(rows, rows, one, way, build.seed)) for one in rows
+        )
+        some, epochs = equal_compute(rows, visits)
+        name = f"equal-{way.name}"
+        build.alone(f"equal/{way.name}", build.from_base(name, some, epochs))
+    _new_rows_alone(build)
+
+
+def _new_rows_alone(build: Builder) -> None:
+    """COMB continued on the new rows alone."""
+    for share, what in ((BEFORE, "update"), (0.0, "add")):
+        for language, own in build.rows.items():
+            old = set(with_part(build.rows, [language], share).get(language, ()))
+            new = [row for row in own if row not in old]
+            start = f"{what}-{language}-trunk"
+            name = build.go_on(f"{what}-{language}-continued", new, FULL, start)
+            build.alone(f"{what}/{language}/continued", name)
+
+
+def paper_arms(build: Builder) -> None:
+    """The paper's way: one adapter a language from the base, merged."""
+    adapters = [build.from_base(f"indv-{one}", rows) for one, rows in build.rows.items()]
+    means = {
+        f"mean {scale:g}": Candidate(dict.fromkeys(adapters, scale / len(adapters)))
+        for scale in SCALES
+    }
+    recipes = {
+        name: Candidate(dict.fromkeys(adapters, 1.0), recipe) for name, recipe in RECIPES.items()
+    }
+    build.arms.append(Arm("paper", means | recipes, ()))
+
+
+def several_arms(build: Builder) -> None:
+    """Two and three languages change: branches apart in one release, and one after the other."""
+    for changed in groups(tuple(build.rows)):
+        known = with_part(build.rows, changed, BEFORE)
+        group = "+".join(changed)
+        trunk = build.from_base(f"{group}-trunk", all_of(known))
+        for way in build.branchings:
+            branches = [
+                build.branch(f"{group}-{one}-{way.name}", known, one, way, trunk) for one in changed
+            ]
+            tried = (*WEIGHTS, round(1 / len(changed), 3))
+            build.line(f"several/{group}/{way.name}", trunk, branches, tried=tried)
+            for order in (changed, changed[::-1]):
+                last = _in_turn(build, group, known, order, way)
+                name = f"in-turn/{'>'.join(order)}/{way.name}"
+                build.line(name, trunk, [last], tried=())
+
+
+def _in_turn(build: Builder, group: str, known: Rows, order: Sequence[str], way: Branching) -> str:
+    """One branch from the former one, each with anchors among the rows of its day."""
+    today = dict(known)
+    last = f"{group}-{order[0]}-{way.name}"  # the first is the branch that there is already
+    today[order[0]] = build.rows[order[0]]
+    for place, language in enumerate(order[1:], start=2):
+        rows = (*build.rows[language], *anchors(today, language, way.anchors, build.seed))
+        last = build.go_on(f"{'>'.join(order[:place])}-{way.name}-{group}", rows, way, last)
+        today[language] = build.rows[language]
+    return last
+
+
+def half_year_arms(build: Builder) -> None:
+    """Six months of one language each: branches from the frozen trunk, and COMB every month."""
+    changes = months(build.rows)
+    first = rows_of_month(build.rows, changes, 0)
+    trunk = build.from_base("month-0", all_of(first))
+    way = build.branchings[-1]
+    branches: dict[str, str] = {}
+    for number, language in enumerate(changes, start=1):
+        today = rows_of_month(build.rows, changes, number)
+        comb = build.from_base(f"month-{number}", all_of(today))
+        build.alone(f"month/{number}/comb", comb)
+        rows = (*today[language], *anchors(first, language, way.anchors, build.seed))
+        name = f"month-{number}-{language}"
+        branches[language] = build.go_on(name, rows, way, trunk)
+        tried = sorted({0.25, 0.5, round(1 / math.sqrt(len(branches)), 3), 1.0})
+        build.line(f"month/{number}/{way.name}", trunk, list(branches.values()), tried=tried)
+
+
+GROUPS: dict[str, Callable[[Builder], None]] = {
+    "main": main_arms,
+    "paper": paper_arms,
+    "several": several_arms,
+    "half-year": half_year_arms,
+}
+
+
+def plan_of(group: str, rows: Rows, training: TrainingSpec, seed: int) -> Plan:
+    """The plan of one job."""
+    build = Builder(rows, training, seed)
+    GROUPS[group](build)
+    return build.plan()
