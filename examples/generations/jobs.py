@@ -47,7 +47,7 @@ class Worker:
     """A loaded base, a journal, and the deadline."""
 
     def __init__(self, number: int, options: argparse.Namespace, ends: float) -> None:
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)  # several workers, and other work beside them
         self.options, self.ends, self.number = options, ends, number
         self.began = time.time()
         self.journal = Journal(options.out, number)
@@ -125,7 +125,8 @@ class JobRun:
         """All waves, and all arms as soon as their adapters are there."""
         for split, gold in self.gold.items():
             line = {"what": "rows", "task": self.about["task"], "split": split, "rows": gold}
-            self.worker.journal.add({**line, "metric": self.task.metrics[0]})
+            labels = list(getattr(self.task, "labels", ()))
+            self.worker.journal.add({**line, "metric": self.task.metrics[0], "labels": labels})
         left = [arm for arm in self.plan.arms if not self._is_done(arm)]
         needed = self.plan.needed(left)
         for number, wave in enumerate(self.plan.waves(), start=1):
