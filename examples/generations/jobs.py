@@ -28,8 +28,7 @@ from koinize.engine import merge_adapters
 from koinize.errors import KoinizeError
 from koinize.model.base import prepare, user_cache
 from koinize.model.loaded import Loaded, load_model
-from koinize.pipeline.graph import evaluation_of
-from koinize.settings import LoraSpec, TrainingSpec
+from koinize.settings import EvaluationSpec, LoraSpec, TrainingSpec
 from koinize.spec import SPEC_FILE, Spec, load
 from koinize.tasks import Example, Task
 from koinize.train import TrainingReport
@@ -96,27 +95,19 @@ class JobRun:
         self.spec = load(root / SPEC_FILE)
         (self.task,) = self.spec.tasks.values()
         self.loaded = worker.loaded(self.spec, root)
-        limits = LIMITS.get(job[0], Limits()).smaller(worker.options.rows)
         seed = job[1]
         self.lora = LoraSpec.model_validate({**self.spec.lora.of("").model_dump(), "seed": seed})
-        read = partial(split_rows, self.task, root, self.spec.languages, seed)
-        self.plan: Plan = plan_of(
-            job[2], read("train", limits.train), self._training(self.spec.training), seed
-        )
+        limits = LIMITS.get(job[0], Limits()).smaller(worker.options.rows)
+        read = partial(split_rows, self.task, root, self.spec.languages)
+        train = read("train", seed, limits.train)
+        self.plan: Plan = plan_of(job[2], train, self._training(self.spec.training), seed)
         # Dev and test are the same rows for every seed.
         self.splits = {
-            "dev": everything(
-                split_rows(self.task, root, self.spec.languages, 0, "dev", limits.dev)
-            ),
-            "test": everything(
-                split_rows(self.task, root, self.spec.languages, 0, "test", limits.test)
-            ),
+            "dev": everything(read("dev", 0, limits.dev)),
+            "test": everything(read("test", 0, limits.test)),
         }
         self.gold = {split: gold_of(rows) for split, rows in self.splits.items()}
-        settings = evaluation_of(self.spec, self.task)
-        if self.loaded.device.type != "cpu":
-            settings = settings.model_copy(update={"batch_tokens": SCORED_AT_ONCE})
-        self.scorer = Scorer(self.loaded, self.task, settings)
+        self.scorer = Scorer(self.loaded, self.task, self._evaluation())
         self.folder = worker.work / f"{about['task']}-{seed}-{job[2]}"
         self.known: dict[str, Factors] = {}
         self.answered: dict[tuple[object, ...], tuple[Answers, int, float]] = {}
@@ -125,7 +116,7 @@ class JobRun:
         """All waves, and all arms as soon as their adapters are there."""
         for split, gold in self.gold.items():
             line = {"what": "rows", "task": self.about["task"], "split": split, "rows": gold}
-            labels = list(getattr(self.task, "labels", ()))
+            labels = list(self.task.label_set)
             self.worker.journal.add({**line, "metric": self.task.metrics[0], "labels": labels})
         left = [arm for arm in self.plan.arms if not self._is_done(arm)]
         needed = self.plan.needed(left)
@@ -141,6 +132,12 @@ class JobRun:
     def path(self, name: str) -> Path:
         """The folder of a trained adapter."""
         return self.folder / name.replace(">", "-")
+
+    def _evaluation(self) -> EvaluationSpec:
+        settings = self.task.evaluation(self.spec.evaluation)
+        if self.loaded.device.type == "cpu":
+            return settings
+        return settings.model_copy(update={"batch_tokens": SCORED_AT_ONCE})
 
     def _training(self, training: TrainingSpec) -> TrainingSpec:
         if self.loaded.device.type == "cpu":
@@ -307,7 +304,7 @@ def train_all(
 
 
 def split_rows(
-    task: Task, root: Path, languages: Sequence[str], seed: int, split: str, count: int | None
+    task: Task, root: Path, languages: Sequence[str], split: str, seed: int, count: int | None
 ) -> Rows:
     """A split's examples by language, drawn by the seed; train has the extra rows where there are
     any.

@@ -83,7 +83,7 @@ class Scorer:
 
 def metric_of(task: Task) -> Metric:
     """A task's first metric, over its labels."""
-    return metrics.get(task.metrics[0]).over(getattr(task, "labels", ()))
+    return metrics.get(task.metrics[0]).over(task.label_set)
 
 
 def _options(rows: Sequence[Mapping[str, Any]]) -> Answers:

@@ -10,12 +10,14 @@ folder says what is compared.
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import os
 import queue
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +114,8 @@ def own_jobs(tasks: Sequence[str]) -> list[Job]:
 def work(number: int, options: argparse.Namespace, ends: float, waiting: Any) -> None:  # noqa: ANN401
     """One worker: jobs from the queue until there is none or the time is up."""
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["TQDM_DISABLE"] = "1"
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.disable(logging.WARNING)  # every scoring would say again which prompts are cut
     from jobs import OutOfTime, Worker
 
     worker = Worker(number, options, ends)
