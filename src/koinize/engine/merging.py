@@ -186,13 +186,8 @@ def merge_adapters(
             writer = AdapterWriter(out, merged.shapes(), dtype=dtype, saved=saved)
             with merged, writer:
                 inputs, of_trunk = _digests(merged, given)
-                merged.check_saved()
                 modules = _write(merged, writer, progress)
-                merged.copy_saved(writer)
-                notes = _notes(given)
-                if place.type != "cpu":
-                    notes += (f"Computed on {place.type}: other bytes than on a CPU.",)
-                merged.refuse_changes()
+                notes = _notes(given, place.type)
                 report = MergeReport(
                     Path(out), chosen, dtype, modules, inputs, notes, trunk=of_trunk
                 )
@@ -229,14 +224,20 @@ def _digests(merged: MergeStream, given: Inputs) -> tuple[dict[str, str], str | 
     return found, trunk
 
 
-def _notes(given: Inputs) -> tuple[str, ...]:
-    """What the adapters' headers warn of, each once, with the languages that it is about."""
+def _notes(given: Inputs, device: str) -> tuple[str, ...]:
+    """What the adapters' headers warn of, each once, with the languages that it is about.
+
+    And, last, that the bytes are those of another device than a CPU.
+    """
     about: dict[str, list[str]] = {}
     named = {**given.adapters, **({THE_TRUNK: given.trunk} if given.trunk else {})}
     for language, header in named.items():
         for warning in header.warnings:
             about.setdefault(warning, []).append(language)
-    return tuple(f"{', '.join(languages)}: {warning}" for warning, languages in about.items())
+    found = [f"{', '.join(languages)}: {warning}" for warning, languages in about.items()]
+    if device != "cpu":
+        found.append(f"Computed on {device}: other bytes than on a CPU.")
+    return tuple(found)
 
 
 def _card(
@@ -283,6 +284,8 @@ def _card(
 def _write(
     merged: MergeStream, writer: AdapterWriter, progress: Callable[[int, int], None] | None
 ) -> tuple[ModuleReport, ...]:
+    """Everything that comes from the inputs, which are compared once more after the last read."""
+    merged.check_saved()
     done: list[ModuleReport] = []
     for name, result in merged.merged():
         with merged.explained(name):
@@ -290,4 +293,6 @@ def _write(
         done.append(ModuleReport(name, result.factors.rank, result.lost, result.total, zero))
         if progress is not None:
             progress(len(done), len(merged.modules))
+    merged.copy_saved(writer)
+    merged.refuse_changes()
     return tuple(done)
