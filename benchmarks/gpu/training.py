@@ -145,13 +145,14 @@ def estimated_bytes(scale: Scale, tokens: int, adapters: int = 1) -> float:
     """Memory of a training, in passes of so many tokens, without checkpointing.
 
     The base; of the factors the masters, gradients, two moments and bfloat16 copies; what is kept
-    for the way back, by layer and token: two norms' float32 inputs, three inputs of adapters,
-    queries, attention's result twice (18 h), keys and values (4 kv), four of the MLP's width (8 f),
-    what is between the factors (14 r); and one piece of logits with its gradients.
+    for the way back, by layer and token: two norms' float32 inputs, three inputs of adapters (one
+    of them attention's result) and queries (16 h), keys and values (4 kv), four of the MLP's width
+    (8 f), what is between the factors (14 r), sums of attention and norms (4 heads + 8); and one
+    piece of logits with its gradients.
     """
     keys = scale.groups * scale.hidden // scale.heads
     base = 2.0 * (scale.linear + 2 * scale.vocabulary * scale.hidden)
-    token = 18 * scale.hidden + 4 * keys + 8 * scale.middle + 14 * scale.r
+    token = 16 * scale.hidden + 4 * keys + 8 * scale.middle + 14 * scale.r + 4 * scale.heads + 8
     logits = 3.0 * 4 * PIECE * scale.vocabulary
     return base + 18.0 * scale.factors * adapters + float(scale.layers) * token * tokens + logits
 

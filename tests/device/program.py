@@ -33,13 +33,20 @@ EVALUATION = EvaluationSpec(max_new_tokens=6, normalize="pmi")
 
 
 def merges(folder: Path) -> dict[str, float]:
-    """Relative Frobenius distances, the worst module's, by recipe and options."""
-    adapters = {name: written(folder / name, seed) for seed, name in enumerate(("de", "en", "fr"))}
+    """Relative Frobenius distances, the worst module's, by recipe and way."""
+    *branches, trunk = (written(folder / f"adapter-{seed}", seed) for seed in range(4))
+    adapters = dict(zip(("de", "en", "fr"), branches, strict=True))
+    ways = {
+        "whole": {"rank": "full"},
+        "by energy": {"rank": 0.9},
+        "thin": {"density": 0.3, "rank": 3},
+        "from a trunk": {"trunk": trunk, "rank": 5},
+    }
     choose = merging.merge_device
     merging.merge_device = lambda name: DEVICE if name == "far" else choose(name)
     apart = {}
     for name in RECIPES.names():
-        for options in ({"rank": "full"}, {"density": 0.3, "rank": 3}, {"rank": 0.9}):
+        for what, options in ways.items():
             found = []
             for device in ("far", "cpu"):
                 out = folder / f"{name}-{len(apart)}-{device}"
@@ -49,7 +56,7 @@ def merges(folder: Path) -> dict[str, float]:
                     continue  # a recipe without a density
                 found.append(load_file(out / "adapter_model.safetensors"))
             if found:
-                apart[f"{name} {options}"] = farthest(*found)
+                apart[f"{name} {what}"] = farthest(*found)
     return apart
 
 
