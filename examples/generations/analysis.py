@@ -191,7 +191,9 @@ def _rows_of(
     for which in ("1",) if alone else WEIGHTS:
         if seeds := analysis.mean_difference(task, group, names, which):
             name = "new rows alone" if alone else f"{about}, {SHOWN[which]}"
-            yield name, *_cells(seeds, analysis.results.languages(task), cost)
+            paid = None if which == "0" else cost
+            chosen = which.startswith("by_")
+            yield name, *_cells(seeds, analysis.results.languages(task), paid, chosen=chosen)
 
 
 EACH = ("update", "add")
@@ -200,11 +202,16 @@ COSTS = ("train", "+ test", "+ choice")
 
 
 def _cells(
-    seeds: Seeds, languages: Sequence[str], cost: tuple[float, float, float] | None
+    seeds: Seeds,
+    languages: Sequence[str],
+    cost: tuple[float, float, float] | None,
+    *,
+    chosen: bool = False,
 ) -> tuple[str, ...]:
     points = interval_of(over_languages(seeds, "points"))
     losses = interval_of(over_languages(seeds, "nll"))
     shares = [f"{share:.0%}" for share in cost] if cost else ["", "", ""]
+    shares[2] = shares[2] if chosen else ""
     return (str(len(seeds)), points.text(), losses.text(3), *worst(seeds, languages), *shares)
 
 

@@ -34,8 +34,8 @@ from koinize.tasks import Example, Task
 from koinize.train import TrainingReport
 
 # Padded tokens of a forward pass while scoring on an accelerator; it bounds memory only.
-SCORED_AT_ONCE = 131_072
-TRAINED_AT_ONCE = 4_096
+SCORED_AT_ONCE = 65_536
+TRAINED_AT_ONCE = 2_048
 
 
 class OutOfTime(Exception):
@@ -255,8 +255,7 @@ class JobRun:
         out = self.folder / "merged" / f"{arm.name} {label}".replace("/", "-")
         if not out.exists():
             inputs = {name: self.path(name) for name in one.weights}
-            device = self.loaded.device.type
-            merge_adapters(inputs, out=out, threads=4, device=device, **one.recipe)
+            merge_adapters(inputs, out=out, threads=4, **one.recipe)
         return out
 
     def _factors(self, name: str) -> Factors:

@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--work", type=Path, help="where adapters are kept (default: OUT/work)")
     add("--deadline", type=float, default=1e9, help="seconds after which nothing new is begun")
     add("--workers", type=int, default=1, help="processes that share the device")
-    add("--stack", type=int, default=32, help="trainings that run at once in a worker")
+    add("--stack", type=int, default=20, help="trainings that run at once in a worker")
     add("--device", help="cpu or cuda (default: cuda where there is one)")
     add("--list", action="store_true", help="name the jobs and stop")
     return parser
