@@ -56,6 +56,7 @@ def finish(small: Small, wrong: Mapping[str, int] | None = None) -> Project:
             elif step.kind == "evaluate":
                 (draft.folder / "rows.jsonl").write_text(said(step.languages[0], step.split))
             elif step.kind == "merge":
+                draft.facts.update(rank=8, truncation_error=0.0)
                 (draft.folder / "adapter_config.json").write_text("{}")
                 weights = f"{' '.join(step.uses.adapters)} {step.id}"
                 (draft.folder / "adapter_model.safetensors").write_text(weights)

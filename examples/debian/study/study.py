@@ -25,8 +25,9 @@ from typing import Any
 from rich.console import Console
 
 from koinize.errors import InputError, KoinizeError
-from koinize.ledger import Interval
+from koinize.ledger import Interval, System
 from koinize.pipeline import Project
+from koinize.pipeline.graph import COMB
 from koinize.pipeline.report_input import gather
 from koinize.pipeline.work import read_result_rows
 from koinize.report import ReleaseInput, render_html, render_text, results
@@ -115,7 +116,7 @@ class Study:
         verdict = self._koinize("promote", refusal=True)
         entry = {"what": what, "language": language, "rows": rows, "verdict": verdict}
         entry |= {"estimated": plan["machine_seconds"], **self._spent(before)}
-        self._note({**entry, "merge": self._merge(), "version": self._version()})
+        self._note({**entry, "merge": self._merge().title, "version": self._version()})
 
     def _koinize(self, *command: str, refusal: bool = False) -> str:
         """Run a command of koinize in the folder; returns what it printed."""
@@ -155,7 +156,7 @@ class Study:
             "cost": str(sum((one.cost for one in new), Decimal(0)).quantize(Decimal("0.000001"))),
         }
 
-    def _merge(self) -> str:
+    def _merge(self) -> System:
         (merge,) = (step for step in self._project().steps if step.kind == "merge")
         return merge.system
 
@@ -197,7 +198,7 @@ class Study:
 
 def is_comb(interval: Interval) -> bool:
     """Whether this was work on the adapter of all languages."""
-    return interval.step.endswith("/comb") or "/COMB/" in interval.step
+    return interval.address.role == "comb" or interval.address.system == COMB
 
 
 def cost_table(log: Sequence[dict[str, Any]]) -> list[str]:
