@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from koinize.digest import digest
 from koinize.frozen import Frozen
@@ -16,6 +16,13 @@ Normalization = Literal["none", "length", "pmi"]
 
 MEMORY_ONLY = frozenset({"batch_tokens"})
 """Settings that bound memory and change nothing else, so that they are no part of an identity."""
+
+
+NOT_OF_A_TRAINING = frozenset({"update", "trunk", "branch", *MEMORY_ONLY})
+"""Settings that say nothing of a training from the base."""
+
+BRANCH_RATE = 0.3
+"""A branch's learning rate, as a share of the trunk's: it starts where the trunk ended."""
 
 
 def differing(settings: BaseModel, exclude: Collection[str] = MEMORY_ONLY) -> dict[str, Any]:
@@ -65,6 +72,59 @@ class UpdateSpec(Frozen):
     )
 
 
+class TrunkFrom(Frozen):
+    """A trunk that is there already: an adapter by its folder, or a release of the same task."""
+
+    adapter: str | None = Field(
+        default=None, min_length=1, description="PEFT folder of an adapter of this base"
+    )
+    release: str | None = Field(
+        default=None, pattern=r"^v[1-9][0-9]*$", description="a release of the task, such as v3"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> TrunkFrom:
+        if (self.adapter is None) == (self.release is None):
+            raise ValueError("a trunk is one of: adapter: FOLDER, release: vN")
+        return self
+
+
+def _trunk(value: object) -> object:
+    """Refuse what is none of the ways to a trunk, in one sentence."""
+    if isinstance(value, Mapping):
+        return TrunkFrom.model_validate(value)
+    named = isinstance(value, TrunkFrom) or value in ("none", "joint")
+    share = isinstance(value, float | int) and not isinstance(value, bool) and 0 < value < 1
+    if named or share:
+        return value
+    raise ValueError(
+        f"{value!r} is no trunk; write none, joint, a share of the rows such as 0.2, "
+        "{adapter: FOLDER} or {release: vN}"
+    )
+
+
+Trunk = Annotated[Literal["none", "joint"] | float | TrunkFrom, BeforeValidator(_trunk)]
+
+
+class BranchSpec(Frozen):
+    """How a language is trained on from the trunk of its generation (decision 011)."""
+
+    anchors: float = Field(
+        default=0.25,
+        ge=0,
+        le=1,
+        description="share of the other languages' rows that is seen too, drawn when the trunk is "
+        "made and frozen with it",
+    )
+    epochs: int | None = Field(
+        default=None, ge=1, description="over its own rows and the anchors; as training by default"
+    )
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="at its peak; 0.3 of training's by default"
+    )
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+
+
 class TrainingSpec(Frozen):
     """One training run. The loss is the mean over the target tokens of each optimizer step."""
 
@@ -85,13 +145,36 @@ class TrainingSpec(Frozen):
     seed: int = Field(default=0, ge=0, description="of the order of the rows and of dropout")
     adapter_dtype: Literal["float32", "bfloat16"] = "float32"
     update: UpdateSpec = UpdateSpec()
+    trunk: Trunk = Field(
+        default="none",
+        description="what every language starts from: the base ('none'), one training on all "
+        "languages' rows ('joint') or on a share of them (0.2), {adapter: FOLDER}, {release: vN}",
+    )
+    branch: BranchSpec = BranchSpec()
 
     @property
     def identity(self) -> str:
-        """Digest of what a training from the base reads: how it is updated later is no part, nor is
+        """Digest of what a training from the base reads: what may follow later is no part, nor is
         how much of a batch passes the model at once.
         """
-        return digest(differing(self, {"update", *MEMORY_ONLY}))
+        return digest(differing(self, NOT_OF_A_TRAINING))
+
+    @property
+    def has_trunk(self) -> bool:
+        """Whether languages are branches of something that all of them started from."""
+        return self.trunk != "none"
+
+    @property
+    def branched(self) -> TrainingSpec:
+        """The settings of a branch: these, with those of `branch`."""
+        branch = self.branch
+        own = {
+            "epochs": branch.epochs or self.epochs,
+            "learning_rate": branch.learning_rate or BRANCH_RATE * self.learning_rate,
+            "schedule": branch.schedule,
+            "patience": None,
+        }
+        return self.model_copy(update=own)
 
     @property
     def continued(self) -> TrainingSpec:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from koinize.pipeline import Project
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import examples_of, survey
 from koinize.pipeline.lineage import History, read_learnt, together, write_learnt
@@ -49,13 +50,30 @@ class Small:
         path = self.root / "data" / f"{language}.{split}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
-    def steps(self, store: Store | None = None, *, retrain_comb: bool = False) -> dict[str, Step]:
+    def steps(
+        self,
+        store: Store | None = None,
+        *,
+        retrain_comb: bool = False,
+        new_generation: bool = False,
+    ) -> dict[str, Step]:
         """As they are after what this store holds; by default, after nothing."""
         spec = load(self.root / "koinize.yaml")
         inputs = survey(spec, self.root, self.root / "memory.json")
-        store = store or Store(self.root / "nothing")
-        history = History(spec, inputs, self.root, store, retrain_comb=retrain_comb)
+        history = History(
+            spec,
+            inputs,
+            self.root,
+            store or Store(self.root / "nothing"),
+            retrain_comb=retrain_comb,
+            new_generation=new_generation,
+        )
         return {step.name: step for step in graph(spec, inputs, "b" * 64, {}, history)}
+
+    def project(self, monkeypatch: pytest.MonkeyPatch) -> Project:
+        """The same as a project, whose base model nobody looks for."""
+        monkeypatch.setattr("koinize.model.base.identity", lambda *_: "b" * 64)
+        return Project.at(self.root / "koinize.yaml")
 
     def made(self, store: Store | None = None) -> Store:
         """A store in which every training was done, with the rows that it saw."""

@@ -10,7 +10,7 @@ import pytest
 from koinize.digest import digest
 from koinize.merge.recipe import MergeSettings
 from koinize.pipeline.graph import distinct, system_of
-from koinize.spec.grid import PAPER
+from koinize.spec.grid import PAPERS_EIGHT
 from koinize.store import Store
 from tests.pipeline.conftest import SPEC, Small
 
@@ -133,7 +133,7 @@ def test_dev_rows_matter_to_training_only_with_early_stopping(small: Small) -> N
 
 
 def test_the_papers_eight_are_six() -> None:
-    eight = [MergeSettings.model_validate(one) for one in PAPER]
+    eight = [MergeSettings.model_validate(one) for one in PAPERS_EIGHT]
     same = {
         tuple(one.describe() for one in settings): system.title
         for system, settings in distinct(eight).items()

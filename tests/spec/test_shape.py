@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from koinize.ledger.prices import price_book
 from koinize.settings import EvaluationSection, LoraSpec, TrainingSpec
-from koinize.spec.grid import PAPER
+from koinize.spec.grid import PAPERS_EIGHT
 
 
 def test_the_defaults(loaded, good):
@@ -95,8 +95,8 @@ def test_candidates(loaded, good, candidates, described):
 
 
 def test_the_papers_eight():
-    assert len(PAPER) == 8
-    assert {entry["density"] for entry in PAPER} == {0.5, 1.0}
+    assert len(PAPERS_EIGHT) == 8
+    assert {entry["density"] for entry in PAPERS_EIGHT} == {0.5, 1.0}
 
 
 def test_a_price_may_come_from_the_book_and_the_users_own_wins(loaded, good):

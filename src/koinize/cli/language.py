@@ -85,20 +85,36 @@ def remove(
     language: Language,
     place: Place = None,
     spec: SpecFile = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Begin a new generation, whose trunk never saw the language."),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove a language and all that koinize.yaml says of it.
 
-    Its data files stay.
+    Its data files stay, and so does what a trunk learnt of it, unless --exact.
     """
-    from koinize.pipeline.languages import edit_spec
+    from koinize.pipeline.languages import edit_spec, forget_trunks, still_held
     from koinize.spec.edit import remove_language
 
-    done = edit_spec(
-        spec_file(place, spec), lambda file: remove_language(file, language), write=not dry_run
-    )
+    file = spec_file(place, spec)
+    held = still_held(open_project(place, spec), language)
+    done = edit_spec(file, lambda text: remove_language(text, language), write=not dry_run)
+    if exact and not dry_run:
+        done = forget_trunks(done)
     _tell(done, dry_run=dry_run, as_json=as_json)
+    if as_json:
+        return
+    for task, rows in held.items():
+        if exact:
+            typer.echo(f"{task}: a new generation begins, without the {rows} rows of {language}")
+        else:
+            typer.echo(
+                f"{task}: the trunk was trained on {rows} rows of {language} and still holds them; "
+                f"`koinize run --new-generation` trains one that never saw them"
+            )
 
 
 def update(

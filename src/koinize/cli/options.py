@@ -29,12 +29,17 @@ TaskName = Annotated[str | None, typer.Option("--task", help="Needed where there
 
 
 def open_project(
-    place: Path | None, spec: Path | None = None, *, retrain_comb: bool = False
+    place: Path | None,
+    spec: Path | None = None,
+    *,
+    retrain_comb: bool = False,
+    new_generation: bool = False,
 ) -> Project:
     """The project that an argument or --spec names. Raises InputError."""
     from koinize.pipeline import Project
 
-    return Project.at(spec_file(place, spec), retrain_comb=retrain_comb)
+    file = spec_file(place, spec)
+    return Project.at(file, retrain_comb=retrain_comb, new_generation=new_generation)
 
 
 def spec_file(place: Path | None, spec: Path | None) -> Path:

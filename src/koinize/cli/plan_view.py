@@ -23,6 +23,8 @@ def show_plan(todo: Plan, project: Project) -> None:
         console.print(f"warning: {finding}", style="yellow", markup=False)
     if not todo.missing:
         console.print(f"nothing is missing: all {todo.total} steps are done")
+        for line in outlook_lines(todo):
+            console.print(line, markup=False, highlight=False)
         return
     table = Table("step", "why", "estimated", box=None, pad_edge=False, header_style="bold")
     table.columns[2].justify = "right"
@@ -30,7 +32,7 @@ def show_plan(todo: Plan, project: Project) -> None:
         table.add_row(Text(name), Text(why), duration(seconds))  # a setting may hold `[/INST]`
     console.print(table)
     console.print(f"{len(todo.missing)} of {todo.total} steps are missing{_guessed(todo)}")
-    for line in (*estimate_lines(todo), *saving_lines(todo)):
+    for line in (*estimate_lines(todo), *saving_lines(todo), *outlook_lines(todo)):
         console.print(line, markup=False, highlight=False)
 
 
@@ -54,6 +56,16 @@ def plan_json(todo: Plan, project: Project) -> dict[str, object]:
         "estimated_from": _source(todo),
         "first_guesses": list(todo.guessed),
         "saving": _saving_json(todo),
+        "new_generation": [
+            {
+                "task": one.task,
+                "branches": list(one.branches),
+                "languages": one.languages,
+                "training_seconds": one.trunk.value,
+                "training_interval": _interval(one.trunk),
+            }
+            for one in todo.outlook
+        ],
         "findings": list(project.inputs.findings),
     }
 
@@ -95,6 +107,17 @@ def saving_lines(todo: Plan) -> Iterable[str]:
     if update_cost and retrain_cost:
         took = f"{amount(update_cost.value)} instead of {amount(retrain_cost.value)}"
         yield f"  cost          {took} {todo.price['currency']}: {_less(update_cost, retrain_cost)}"
+
+
+def outlook_lines(todo: Plan) -> Iterable[str]:
+    """Where a new generation would pay, and its price."""
+    for one in todo.outlook:
+        yield (
+            f"{one.task}: {len(one.branches)} of {one.languages} languages left the trunk "
+            f"({', '.join(one.branches)}). `koinize run --new-generation` trains it again on all "
+            f"rows of today: {_between(one.trunk)} of training"
+            + ("" if one.known else ", a first guess")
+        )
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,13 @@ RetrainComb = Annotated[
     typer.Option("--retrain-comb", help="Train COMB again, too, where only training rows changed."),
 ]
 
+NewGeneration = Annotated[
+    bool,
+    typer.Option(
+        "--new-generation", help="Train the trunk again, on today's rows of all languages."
+    ),
+]
+
 MaxCost = Annotated[
     str | None,
     typer.Option(
@@ -61,6 +68,7 @@ def plan(
     place: Place = None,
     spec: SpecFile = None,
     retrain_comb: RetrainComb = False,
+    new_generation: NewGeneration = False,
     max_cost: MaxCost = None,
     max_time: MaxTime = None,
     as_json: AsJson = False,
@@ -70,7 +78,7 @@ def plan(
     from koinize.cli.plan_view import plan_json, show_plan
 
     limits = Limits.read(max_cost, max_time)
-    project = open_project(place, spec, retrain_comb=retrain_comb)
+    project = open_project(place, spec, retrain_comb=retrain_comb, new_generation=new_generation)
     todo = project.plan()
     if as_json:
         print_json(plan_json(todo, project))
@@ -83,6 +91,7 @@ def run(
     place: Place = None,
     spec: SpecFile = None,
     retrain_comb: RetrainComb = False,
+    new_generation: NewGeneration = False,
     max_cost: MaxCost = None,
     max_time: MaxTime = None,
     as_json: AsJson = False,
@@ -96,7 +105,7 @@ def run(
     from koinize.errors import StepError
 
     limits = Limits.read(max_cost, max_time)
-    project = open_project(place, spec, retrain_comb=retrain_comb)
+    project = open_project(place, spec, retrain_comb=retrain_comb, new_generation=new_generation)
     with watching(quiet=as_json) as watcher:
         todo, outcome = project.run(watcher, limits.check)
     if outcome.failed:

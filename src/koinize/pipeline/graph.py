@@ -7,19 +7,28 @@ chosen among, the choice, and only then (`after`) the test scores of every syste
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from koinize.digest import digest
 from koinize.ledger.address import Address, System
 from koinize.merge.recipe import MergeSettings
+from koinize.pipeline.generation import (
+    ROWS,
+    Elsewhere,
+    Generation,
+    branched,
+    frozen_anchors,
+    frozen_trunk,
+)
 from koinize.pipeline.inputs import Inputs, SplitFacts
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import Step, Uses
-from koinize.settings import MEMORY_ONLY, LoraSpec, differing
-from koinize.spec import Spec
+from koinize.settings import MEMORY_ONLY, NOT_OF_A_TRAINING, LoraSpec, differing
+from koinize.spec import FROM_THE_BASE, PAPERS_EIGHT, Spec
 from koinize.tasks import Task
 
-BASE, INDV, COMB, COMB_CONTINUED, MEAN = map(
-    System.named, ("BASE", "INDV", "COMB", "COMB-CONTINUED", "MEAN")
+BASE, INDV, COMB, COMB_CONTINUED, MEAN, PAPER, TRUNK = map(
+    System.named, ("BASE", "INDV", "COMB", "COMB-CONTINUED", "MEAN", "PAPER", "TRUNK")
 )
 
 
@@ -29,13 +38,16 @@ def graph(
     base: str,
     imported: Mapping[tuple[str, str], str],
     history: History,
+    trunks: Mapping[str, Elsewhere] | None = None,
 ) -> list[Step]:
     """All steps. `base` is the base model's identity; `imported` maps (task, language) to the
-    digest of an adapter that was trained elsewhere; `history` knows what was trained before.
+    digest of an adapter that was trained elsewhere, `trunks` a task to a trunk from elsewhere;
+    `history` knows what was trained before.
     """
     steps = [Step(Address("base"), inputs={"base": base}, units=1)]
     for name in spec.tasks:
-        steps.extend(_TaskGraph(spec, name, inputs, steps[0], imported, history).steps())
+        trunk = (trunks or {}).get(name)
+        steps.extend(_TaskGraph(spec, name, inputs, steps[0], imported, history, trunk).steps())
     return steps
 
 
@@ -79,49 +91,159 @@ class _TaskGraph:
         base: Step,
         imported: Mapping[tuple[str, str], str],
         history: History,
+        trunk: Elsewhere | None,
     ) -> None:
-        self.spec, self.name, self.inputs = spec, name, inputs
+        self.spec, self.name, self.inputs, self.trunk = spec, name, inputs, trunk
         self.base, self.ready = base.inputs["base"], base.id
         self.task: Task = spec.tasks[name]
         evaluation = self.task.evaluation(spec.evaluation)
         self.evaluation = differing(evaluation)
         # What koinize 0.1 counted among what identifies: kept where it is all that is there.
         self.former_evaluation = digest(differing(evaluation, ()))
-        self.former_training = digest(differing(spec.training, {"update"}))
+        self.former_training = digest(differing(spec.training, NOT_OF_A_TRAINING - MEMORY_ONLY))
         self.imported, self.history = imported, history
 
     def steps(self) -> Iterator[Step]:
-        adapters = {language: self._adapter(language) for language in self.spec.languages}
+        """All of them."""
+        generation = self._generation() if self.spec.training.has_trunk else None
+        if generation:
+            yield from generation.steps()
+        adapters: dict[str, Step] = {}
+        if not generation or FROM_THE_BASE.intersection(self.spec.baselines):
+            adapters = {language: self._adapter(language) for language in self.spec.languages}
         yield from adapters.values()
         systems: dict[System, Uses] = {}  # what is scored, and what its evaluations use
         if "base" in self.spec.baselines:
             systems[BASE] = Uses()
-        if "comb" in self.spec.baselines:
-            fresh = self._train("comb", self.spec.languages, self.spec.lora.of(""))
-            comb = self.history.comb(fresh)
-            yield comb
-            systems[COMB] = Uses(adapter=comb.id)
-            if "comb-continued" in self.spec.baselines:
-                continued = self.history.comb_continued(fresh, comb)
-                if continued is not None:  # otherwise it is COMB
-                    yield continued
-                    systems[COMB_CONTINUED] = Uses(adapter=continued.id)
-        candidates = {}
-        for merge in self._merges(self.spec.merge.settings, adapters):
-            yield merge
-            candidates[merge.system] = merge
-        choice, steps = self._choose("", candidates)
+        yield from self._combined(systems, generation)
+        chosen_among = self._candidates(adapters, generation)
+        yield from (one for one in chosen_among.values() if one.kind == "merge")
+        choice, steps = self._choose("", chosen_among)
         yield from steps
         after = [choice.id]
-        if "mean" in self.spec.baselines:
-            means = {one.system: one for one in self._merges(self._means(), adapters)}
-            yield from means.values()
-            mean, steps = self._choose("mean", means)
+        for role, system, settings in self._chosen_baselines(generation):
+            merges = {one.system: one for one in self._merges(settings, adapters)}
+            yield from merges.values()
+            own, steps = self._choose(role, merges)
             yield from steps
-            systems[MEAN] = Uses(choice=mean.id)
-            after.append(mean.id)
-        systems |= {system: Uses(adapter=merge.id) for system, merge in candidates.items()}
+            systems[system] = Uses(choice=own.id)
+            after.append(own.id)
+        if generation:
+            systems[TRUNK] = Uses(adapter=generation.trunk.id)
+        systems |= {system: Uses(adapter=merge.id) for system, merge in chosen_among.items()}
         yield from self._tests(systems, adapters, tuple(after))
+
+    def _generation(self) -> Generation:
+        """The trunk and its anchors, as they were made or are to be made, and today's branches."""
+        trunk = self._trunk()
+        if self.trunk is None:
+            anew = self.history.new_generation
+            trunk = frozen_trunk(self.history, trunk, anew=anew)
+        anchors = self._anchors(trunk)
+        rows = {one: self._split(one, "train").digest for one in self.spec.languages}
+        branches = {one: self._branch(one, trunk, anchors) for one in branched(trunk, rows)}
+        return Generation(trunk, anchors, branches)
+
+    def _trunk(self) -> Step:
+        """The trunk that today's rows and settings would make."""
+        if self.trunk is not None:
+            return Step(
+                Address("import", self.name, role="trunk"),
+                inputs={"adapter files": self.trunk.files, "base": self.base, **self.trunk.rows},
+                rows=self.trunk.counts,
+                languages=self.spec.languages,
+                sort=self.name,
+            )
+        step = self._train("trunk", self.spec.languages, self.spec.lora.of(""))
+        share = self.spec.training.trunk
+        if not isinstance(share, float):
+            return step
+        seen = digest([share, self.spec.training.seed])
+        units = round(share * step.units)
+        return replace(step, inputs={**step.inputs, "share": seen}, units=units)
+
+    def _anchors(self, trunk: Step) -> Step | None:
+        branch, seed = self.spec.training.branch, self.spec.training.seed
+        if not branch.anchors:
+            return None
+        splits = {f"{ROWS}{one}": self._split(one, "train") for one in self.spec.languages}
+        fresh = Step(
+            Address("anchors", self.name),
+            inputs={
+                "anchors": digest([branch.anchors, seed]),
+                **{label: split.digest for label, split in splits.items()},
+            },
+            uses=Uses(trunk=trunk.id),
+            rows={label: split.rows for label, split in splits.items()},
+            units=1,
+            sort=self.name,
+            languages=self.spec.languages,
+        )
+        return frozen_anchors(self.history, fresh)
+
+    def _branch(self, language: str, trunk: Step, anchors: Step | None) -> Step:
+        training, own = self.spec.training, self._split(language, "train")
+        others = [self._split(one, "train") for one in self.spec.languages if one != language]
+        share = training.branch.anchors
+        lora, branch = differing(self.spec.lora.of("")), differing(training.branch)
+        return Step(
+            Address("train", self.name, language=language, role="branch"),
+            inputs={
+                "base": self.base,
+                "lora": digest(lora),
+                "training": training.identity,
+                "branch": digest(branch),
+                f"{ROWS}{language}": own.digest,
+            },
+            uses=Uses(trunk=trunk.id, anchors=anchors.id if anchors else ""),
+            after=(self.ready,),
+            rows={f"{ROWS}{language}": own.rows},
+            units=round(own.bytes + share * sum(one.bytes for one in others))
+            * training.branched.epochs,
+            sort=self.name,
+            languages=(language,),
+            settings={
+                "lora": lora,
+                "branch": branch,
+                "training": differing(training, NOT_OF_A_TRAINING),
+            },
+        )
+
+    def _combined(
+        self, systems: dict[System, Uses], generation: Generation | None
+    ) -> Iterator[Step]:
+        """COMB, and COMB trained on; a trunk that is made now is COMB of today as well."""
+        if "comb" not in self.spec.baselines:
+            return
+        fresh = self._train("comb", self.spec.languages, self.spec.lora.of(""))
+        same = generation and generation.trunk.id == fresh.id
+        comb = fresh if same else self.history.comb(fresh)
+        yield comb
+        systems[COMB] = Uses(adapter=comb.id)
+        if "comb-continued" in self.spec.baselines:
+            continued = self.history.comb_continued(fresh, comb)
+            if continued is not None:  # otherwise it is COMB
+                yield continued
+                systems[COMB_CONTINUED] = Uses(adapter=continued.id)
+
+    def _candidates(
+        self, adapters: Mapping[str, Step], generation: Generation | None
+    ) -> dict[System, Step]:
+        """What the release is chosen among: merges; or the trunk, while nothing left it."""
+        if generation and not generation.branches:
+            return {TRUNK: generation.trunk}
+        parts, trunk = (generation.branches, generation.trunk) if generation else (adapters, None)
+        merges = self._merges(self.spec.merge.settings, parts, trunk)
+        return {merge.system: merge for merge in merges}
+
+    def _chosen_baselines(
+        self, generation: Generation | None
+    ) -> Iterator[tuple[str, System, Iterable[MergeSettings]]]:
+        """Baselines that are the best of several merges: the role of their choice, and which."""
+        if "mean" in self.spec.baselines:
+            yield "mean", MEAN, self._means()
+        if generation and "paper" in self.spec.baselines:
+            yield "paper", PAPER, [MergeSettings.model_validate(one) for one in PAPERS_EIGHT]
 
     def _tests(
         self, systems: Mapping[System, Uses], adapters: Mapping[str, Step], after: tuple[str, ...]
@@ -176,22 +298,28 @@ class _TaskGraph:
             languages=languages,
             settings={
                 "lora": differing(lora),
-                "training": differing(training, {"update", *MEMORY_ONLY}),
+                "training": differing(training, NOT_OF_A_TRAINING),
             },
         )
         return self.history.as_made(step, {"training": self.former_training})
 
     def _merges(
-        self, candidates: Iterable[MergeSettings], adapters: Mapping[str, Step]
+        self,
+        candidates: Iterable[MergeSettings],
+        adapters: Mapping[str, Step],
+        trunk: Step | None = None,
     ) -> Iterator[Step]:
         for system, (settings, *_) in distinct(candidates).items():
             yield Step(
                 Address("merge", self.name, system),
                 inputs={"recipe": system.key},
-                uses=Uses(adapters={language: one.id for language, one in adapters.items()}),
+                uses=Uses(
+                    adapters={language: one.id for language, one in adapters.items()},
+                    trunk=trunk.id if trunk else "",
+                ),
                 units=1,
                 sort=similar(settings),
-                languages=self.spec.languages,
+                languages=tuple(adapters),
                 merge=settings,
             )
 

@@ -20,31 +20,33 @@ VERSION = 1  # raised by whoever changes what is measured
 
 
 def interference(
-    store: Store, home: Path, task: str, adapters: Mapping[str, str]
+    store: Store, home: Path, task: str, adapters: Mapping[str, str], trunk: str = ""
 ) -> Inspection | None:
     """What inspecting these adapters finds; they are given by language with their artifacts' ids.
 
-    None for fewer than two languages. Raises KoinizeError when an adapter is missing or changed.
+    Where they started from a trunk, that is of their differences from it. None for fewer than two.
+    Raises KoinizeError when an adapter is missing or changed.
     """
     if len(adapters) < 2:
         return None
-    wanted = digest([VERSION, dict(adapters)])
+    wanted = digest([VERSION, dict(adapters), *([trunk] if trunk else [])])
     path = Home(home).interference(task)
     kept = read_record(path) or {}
     if kept.get("of") == wanted:
         return cast("Inspection", kept["figures"])
-    figures = _measure({language: store.open(one).folder for language, one in adapters.items()})
+    folders = {language: store.open(one).folder for language, one in adapters.items()}
+    figures = _measure(folders, store.open(trunk).folder if trunk else None)
     with suppress(OSError):  # a full disk, or a project that may only be read
         path.parent.mkdir(exist_ok=True)
         write_record(path, {"of": wanted, "figures": figures})
     return figures
 
 
-def _measure(folders: Mapping[str, Path]) -> Inspection:
+def _measure(folders: Mapping[str, Path], trunk: Path | None) -> Inspection:
     from dataclasses import asdict
 
     from koinize.engine.inspect import inspect_adapters
 
-    found = asdict(inspect_adapters(folders))
+    found = asdict(inspect_adapters(folders, trunk=trunk))
     del found["parts"]
     return cast("Inspection", {**found, **found.pop("total")})

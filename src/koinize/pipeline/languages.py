@@ -10,12 +10,14 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 from pathlib import Path
 
 from koinize.data import SPLITS, Row, is_by_line, read_rows, refuse
 from koinize.errors import InputError
+from koinize.ledger.address import TRUNK
+from koinize.pipeline.generation import ROWS
 from koinize.pipeline.plan import Plan
 from koinize.pipeline.project import Project
 from koinize.pipeline.run import locked
@@ -64,6 +66,29 @@ def edit_spec(file: Path, edit: Callable[[YamlText], Edit], *, write: bool) -> C
     old, new = (text.splitlines(keepends=True) for text in (before, after))
     diff = unified_diff(old, new, fromfile=file.name, tofile=file.name)
     return Change(done.changes, "".join(diff), project, todo)
+
+
+def still_held(project: Project, language: str) -> dict[str, int]:
+    """Task -> the rows of this language that its frozen trunk was trained on, where there are any.
+
+    Raises InputError for a project that cannot be planned.
+    """
+    label, present = f"{ROWS}{language}", project.store.ids()
+    return {
+        step.task: step.rows[label]
+        for step in project.steps
+        if step.address.role == TRUNK and step.id in present and label in step.rows
+    }
+
+
+def forget_trunks(change: Change) -> Change:
+    """Let a new generation begin: no name says any more which trunk stands."""
+    project = change.project
+    with locked(project.home):
+        trunks = [step.name for step in project.steps if step.address.role == TRUNK]
+        project.store.forget(trunks)
+    begun = Project(project.file, project.spec)
+    return replace(change, project=begun, plan=begun.plan())
 
 
 def append_rows(file: Path, task: str, language: str, new: Path, *, write: bool) -> Change:

@@ -122,10 +122,17 @@ class History:
     """What was trained before, and so what a training of today comes down to."""
 
     def __init__(
-        self, spec: Spec, inputs: Inputs, root: Path, store: Store, *, retrain_comb: bool = False
+        self,
+        spec: Spec,
+        inputs: Inputs,
+        root: Path,
+        store: Store,
+        *,
+        retrain_comb: bool = False,
+        new_generation: bool = False,
     ) -> None:
         self.spec, self.inputs, self.root, self.store = spec, inputs, root, store
-        self.retrain_comb = retrain_comb
+        self.retrain_comb, self.new_generation = retrain_comb, new_generation
         self.update = spec.training.update
 
     @cached_property
@@ -147,8 +154,24 @@ class History:
         known = earlier.id in self._present and step.id not in self._present
         return earlier if known else step
 
+    def last(self, fresh: Step) -> Manifest | None:
+        """What stood in this step's place last, also if it broke since and was removed."""
+        return self._last(fresh.name)
+
+    def made(self, fresh: Step, last: Manifest) -> Step:
+        """The step that made `last`, in the place of today's."""
+        return _made(fresh, last)
+
+    def there(self, step: Step) -> bool:
+        """Whether its artifact is in the store."""
+        return step.id in self._present
+
     def comb(self, fresh: Step) -> Step:
-        """COMB: the one that is there while nothing but rows changed, unless it was asked for."""
+        """COMB: the one that is there while nothing but rows changed, unless it was asked for, or
+        is there already for another reason, such as being a trunk.
+        """
+        if fresh.id in self._present:
+            return fresh
         earlier = None if self.retrain_comb else self._current(fresh.name)
         return keep(fresh, earlier.inputs if earlier else None)
 

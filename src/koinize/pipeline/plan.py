@@ -11,6 +11,7 @@ from koinize import machine
 from koinize.pipeline.alternative import Comparison, compare
 from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
 from koinize.pipeline.experience import Experience
+from koinize.pipeline.outlook import Outlook, outlooks
 from koinize.pipeline.step import Step
 from koinize.store import Manifest, Store
 
@@ -35,7 +36,8 @@ class Plan:
     `wall`: seconds until the last one ends, `workers` at a time. `machine`: the sum of every step's
     share of the machine; what is left of the wall time is idle. `price` is that of koinize.yaml or
     empty. `guessed` names the kinds of missing steps of which the ledger knows nothing, `kinds` all
-    of them. `comparison` stands where the missing steps are an update.
+    of them. `comparison` stands where the missing steps are an update; `outlook` where a new
+    generation would pay.
     """
 
     missing: tuple[Missing, ...]
@@ -46,6 +48,7 @@ class Plan:
     guessed: tuple[str, ...]
     kinds: tuple[str, ...]
     comparison: Comparison | None
+    outlook: tuple[Outlook, ...] = ()
 
     def cost(self, wall: Estimate) -> Estimate | None:
         """What the whole machine costs for so long, idle time included; None without a price."""
@@ -66,10 +69,11 @@ def plan(
     """
     present = store.ids()
     rates = Rates(experience, machine.device())
+    once = {step.id: step for step in reversed(steps) if step.id not in present}
     work = [
         Work(step, rate := rates.step(step), rate.seconds(step.units))
         for step in steps
-        if step.id not in present
+        if once.get(step.id) is step  # a trunk may be COMB as well: that is one training
     ]
     reasons = _Reasons(steps, store, present, broken or {})
     times = schedule(work, workers, rates.load)
@@ -84,6 +88,7 @@ def plan(
         guessed=tuple(kind for kind in kinds if kind not in known),
         kinds=tuple(kinds),
         comparison=compare(steps, work, present, rates, workers),
+        outlook=tuple(outlooks(steps, present, rates)),
     )
 
 

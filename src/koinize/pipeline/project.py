@@ -15,13 +15,14 @@ from koinize.errors import BrokenError, InputError
 from koinize.ledger import Interval, Ledger
 from koinize.model import base
 from koinize.pipeline.experience import Experience, recall
+from koinize.pipeline.generation import ADAPTER_FILES, Elsewhere, elsewhere, trunk_folder
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lineage import History
 from koinize.pipeline.plan import Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
 from koinize.pipeline.step import Step
-from koinize.pipeline.work import ADAPTER_FILES
+from koinize.settings import TrunkFrom
 from koinize.spec import Spec, load
 from koinize.store import Home, Store
 from koinize.store.home import FOLDER
@@ -36,11 +37,12 @@ class Project:
     file: Path
     spec: Spec
     retrain_comb: bool = False
+    new_generation: bool = False
 
     @classmethod
-    def at(cls, file: Path, *, retrain_comb: bool = False) -> Project:
+    def at(cls, file: Path, *, retrain_comb: bool = False, new_generation: bool = False) -> Project:
         """The project of this koinize.yaml. Raises InputError for every mistake in it."""
-        project = cls(file, load(file), retrain_comb)
+        project = cls(file, load(file), retrain_comb, new_generation)
         project.files.refuse_links()
         return project
 
@@ -74,9 +76,15 @@ class Project:
         """Every step of the project, whether or not it was done."""
         identity = base.identity(self.spec.base, self.root, self.files.digests)
         history = History(
-            self.spec, self.inputs, self.root, self.store, retrain_comb=self.retrain_comb
+            self.spec,
+            self.inputs,
+            self.root,
+            self.store,
+            retrain_comb=self.retrain_comb,
+            new_generation=self.new_generation,
         )
-        return graph(self.spec, self.inputs, identity, dict(self._imported()), history)
+        imported, trunks = dict(self._imported()), dict(self._trunks())
+        return graph(self.spec, self.inputs, identity, imported, history, trunks)
 
     def intervals(self) -> list[Interval]:
         """The ledger. Raises KoinizeError when a line of it was changed."""
@@ -157,6 +165,13 @@ class Project:
                 self._check_base(folder)
                 files = [file_digest(folder / name) for name in ADAPTER_FILES]
                 yield (task, language), digest(files)
+
+    def _trunks(self) -> Iterator[tuple[str, Elsewhere]]:
+        """The trunks that nobody trains here, by task, their headers checked."""
+        trunk = self.spec.training.trunk
+        for task in self.spec.tasks if isinstance(trunk, TrunkFrom) else ():
+            folder = trunk_folder(trunk, task, self.root, self.home)
+            yield task, elsewhere(folder, self.spec.lora.of(""), self.spec.base.model)
 
     def _check_base(self, folder: Path) -> None:
         header = read_header(folder)

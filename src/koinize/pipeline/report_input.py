@@ -9,7 +9,17 @@ from koinize import __version__, report
 from koinize.digest import short
 from koinize.errors import InputError
 from koinize.ledger.address import System
-from koinize.pipeline.graph import BASE, COMB, COMB_CONTINUED, INDV, MEAN, only, system_of
+from koinize.pipeline.graph import (
+    BASE,
+    COMB,
+    COMB_CONTINUED,
+    INDV,
+    MEAN,
+    PAPER,
+    TRUNK,
+    only,
+    system_of,
+)
 from koinize.pipeline.interference import interference
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.lineage import ancestors
@@ -58,6 +68,8 @@ def _lineage(project: Project) -> Iterator[str]:
                 f"{step.task}: COMB is the one trained before {', '.join(step.stale)} changed; "
                 "`koinize run --retrain-comb` trains it again"
             )
+        if step.address.role == "branch":
+            yield f"{step.name}: {step.language} left the trunk, which saw other rows of it or none"
         if step.uses.parent:
             updates = project.store.open(step.id).facts["updates"]
             times = "once" if updates == 1 else f"{updates} times"
@@ -83,14 +95,22 @@ class _Gatherer:
             reference=COMB.title,
             systems=list(self._systems()),
             evaluations=list(self._evaluations()),
-            interference=interference(
-                self.project.store, self.project.home, self.name, self._adapters()
-            ),
+            interference=self._interference(),
+            branches=self._branches(),
         )
 
-    def _adapters(self) -> dict[str, str]:
-        """The ids of what the merges are made of, by language."""
-        return next((dict(one.uses.adapters) for one in self.results.merges.values()), {})
+    def _interference(self) -> report.Inspection | None:
+        """Of what the candidates are made of."""
+        made = self.results.made(self.results.chosen()).uses
+        store, home = self.project.store, self.project.home
+        return interference(store, home, self.name, dict(made.adapters), made.trunk)
+
+    def _branches(self) -> tuple[str, ...] | None:
+        """The languages that left the trunk; None without one."""
+        if not self.spec.training.has_trunk:
+            return None
+        branches = (one for one in self.results.steps if one.address.role == "branch")
+        return tuple(one.language for one in branches)
 
     def _systems(self) -> Iterator[report.System]:
         for baseline, system in (("base", BASE), ("indv", INDV), ("comb", COMB)):
@@ -100,16 +120,26 @@ class _Gatherer:
             trained = any(step.system == COMB_CONTINUED for step in self.results.steps)
             same_as = None if trained else COMB.title
             yield report.System(COMB_CONTINUED.title, "combined", same_as=same_as)
-        if "mean" in self.spec.baselines:
-            yield self._merged(MEAN.title, "mean", self.results.chosen("mean"))
+        for role, system in (("mean", MEAN), ("paper", PAPER)):
+            if role in self.spec.baselines:
+                yield self._merged(system.title, "mean", self.results.chosen(role))
+        yield from self._candidates()
+        if "cross" in self.spec.baselines:
+            for language in self.spec.languages:
+                yield report.System(only(language).title, "cross")
+
+    def _candidates(self) -> Iterator[report.System]:
+        """The trunk, where there is one, and the merges that the release is chosen among."""
         chosen = self.results.chosen()
+        if self.spec.training.has_trunk:
+            kind: SystemKind = "candidate" if chosen == TRUNK else "combined"
+            yield report.System(TRUNK.title, kind, chosen=chosen == TRUNK, rank=self.spec.lora.r)
+        if chosen == TRUNK:
+            return
         for settings in self.spec.merge.settings:
             system = self.results.merges[system_of(settings)].system
             name = settings.describe()
             yield self._merged(name, "candidate", system, chosen=system == chosen)
-        if "cross" in self.spec.baselines:
-            for language in self.spec.languages:
-                yield report.System(only(language).title, "cross")
 
     def _merged(
         self, name: str, kind: SystemKind, system: System, *, chosen: bool = False

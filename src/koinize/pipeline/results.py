@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from koinize.errors import InputError
-from koinize.ledger.address import System
+from koinize.ledger.address import TRUNK, System
 from koinize.metrics import Metric, ResultRow, metrics
 from koinize.pipeline.project import Project
 from koinize.pipeline.step import Step
@@ -56,6 +56,24 @@ class Results:
     def merges(self) -> dict[System, Step]:
         """The merges by system, candidates and MEAN's scales alike."""
         return {step.system: step for step in self.steps if step.kind == "merge"}
+
+    def made(self, system: System) -> Step:
+        """The step that makes what this candidate is: a merge, or the trunk."""
+        return self.merges.get(system) or self.trunk
+
+    @property
+    def trunk(self) -> Step:
+        """What the branches of a generation started from."""
+        return next(step for step in self.steps if step.address.role == TRUNK)
+
+    def parts(self, made: Step) -> list[Step]:
+        """The steps that train what a merge is made of; of anything else, itself."""
+        by_id = {step.id: step for step in reversed(self.steps)}
+        uses = made.uses
+        needed = [*([uses.trunk] if uses.trunk else []), *uses.adapters.values()]
+        branches = [by_id[one] for one in needed]
+        anchors = {one.uses.anchors for one in branches} - {""}
+        return [*(by_id[one] for one in sorted(anchors)), *branches]
 
     @cached_property
     def trainings(self) -> dict[str, Step]:

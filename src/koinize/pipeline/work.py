@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from koinize.model.loaded import Loaded
 
 ROWS = "rows.jsonl"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 PROGRESS_SECONDS = 0.5
 
 

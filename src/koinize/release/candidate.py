@@ -62,10 +62,10 @@ def candidate(project: Project, task: str) -> Candidate:
     choice = results.choice()
     refuse_missing(project, [choice], nothing)
     system = results.chosen()
-    merge, tests = results.merges[system], results.of_split(system, TEST)
+    merge, tests = results.made(system), results.of_split(system, TEST)
     refuse_missing(project, [merge, *tests.values()], nothing)
     by_id = {step.id: step for step in project.steps}
-    trainings = [by_id[one] for one in merge.uses.adapters.values()]
+    trainings = results.parts(merge)
     behind = _behind(tests.values(), by_id)
     behind |= {one for step in trainings for one in ancestors(step, project.store)}
     made_of = [*trainings, merge, choice, *tests.values()]
@@ -79,7 +79,7 @@ def candidate(project: Project, task: str) -> Candidate:
         gated=results.stated_margins or results.definition.metrics[:1],
         settings=_settings(results, merge),
         inputs={step.name: dict(step.identity) for step in made_of},
-        data=_data([*trainings, *tests.values()]),
+        data=_data([*trainings, merge, *tests.values()]),
         artifacts={step.name: step.id for step in (*trainings, merge, *tests.values())},
         cost=_cost(project.intervals(), behind),
         tests=tests,

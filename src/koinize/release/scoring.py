@@ -14,8 +14,9 @@ from koinize.digest import digest, file_digest
 from koinize.errors import StepError
 from koinize.ledger.address import RELEASE, Address, System
 from koinize.pipeline import Plan, Project, Step, Watcher
+from koinize.pipeline.generation import ADAPTER_FILES
 from koinize.pipeline.step import Uses
-from koinize.pipeline.work import ADAPTER_FILES, read_result_rows
+from koinize.pipeline.work import read_result_rows
 from koinize.release.archive import Release
 from koinize.release.candidate import Candidate
 from koinize.release.judge import Reference, Rows, incumbent_rows, pair_up

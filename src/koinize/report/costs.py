@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import cached_property
 
 from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Address, Interval, covered, total
+from koinize.ledger.address import BRANCH, TRUNK
 from koinize.report.break_even import break_even
 from koinize.report.figures import Amount, BreakEvens, Savings, TaskCosts
 from koinize.report.input import ReportInput, TaskInput
@@ -49,14 +50,18 @@ class Accounts:
         """Step -> the last finished work on it that the present results stand on.
 
         Work belongs to whatever has its artifact now: a merge may have been made to answer
-        `whatif` before it became a candidate.
+        `whatif` before it became a candidate, and a trunk may be COMB as well.
         """
         around = (GATE, IDLE, LOAD, PROVISION)
         done = [
             one for one in self.source.intervals if one.status == "done" and one.kind not in around
         ]
-        steps = {artifact: step for step, artifact in reversed(list(self.source.current.items()))}
-        return {steps[one.artifact]: one for one in done if one.artifact in steps}
+        last = {one.artifact: one for one in done}
+        return {
+            step: last[artifact]
+            for step, artifact in self.source.current.items()
+            if artifact in last
+        }
 
     @cached_property
     def prices(self) -> list[dict[str, str]]:
@@ -140,21 +145,20 @@ def savings(new: Taken | None, old: Taken | None) -> Savings:
 
 def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
     """Set-up and update of one task, merged against combined."""
-    steps = [training(task, language) for language in task.languages]
-    trainings = [_training(one) for one in accounts.find(*steps)]
-    # What a continued adapter took is its last update alone: that is no set-up.
-    continued = accounts.source.continued
-    setup = [None if step in continued else one for step, one in zip(steps, trainings, strict=True)]
+    trainings = {one: _training(found) for one, found in _updated(task, accounts).items()}
+    setup = _set_up(task, accounts)
     merges = merging(task, accounts)
     choice = choosing(task, accounts)
     measured = accounts.taken(map(_training, accounts.find(combined_training(task))))
     combined = measured or _estimated(setup, accounts)
-    merged = accounts.taken([*setup, *merges]) if merges else None
-    with_choosing = accounts.taken([*setup, *merges, *choice])
+    made = setup if task.branches is not None else [*setup, *merges]  # a trunk needs no merge
+    merged = accounts.taken(made) if merges or task.branches is not None else None
+    with_choosing = accounts.taken([*made, *choice])
     parallel = _parallel(setup, merges)
-    updates = [_update(one, merges, accounts) for one in trainings]
-    chosen_updates = [_update(one, merges, accounts, choice) for one in trainings]
+    updates = [_update(one, merges, accounts) for one in trainings.values()]
+    chosen_updates = [_update(one, merges, accounts, choice) for one in trainings.values()]
     return {
+        "trunk": task.branches is not None,
         "combined": figures(combined),
         "combined_is": "measured" if measured else "estimated" if combined else None,
         "trainings": accounts.amount(setup),
@@ -175,13 +179,33 @@ def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
         "savings_with_choosing": savings(with_choosing, combined),
         "updates": [
             {"language": language, "amount": figures(one), "savings": savings(one, combined)}
-            for language, one in zip(task.languages, updates, strict=True)
+            for language, one in zip(trainings, updates, strict=True)
         ],
         "break_even": {
             "merged": _paid_back(merged, updates, combined),
             "with_choosing": _paid_back(with_choosing, chosen_updates, combined),
         },
     }
+
+
+def _set_up(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
+    """What had to be trained before there was anything to release: a trunk, or every language."""
+    if task.branches is not None:
+        return [_training(one) for one in accounts.find(trunk(task))]
+    # What a continued adapter took is its last update alone: that is no set-up.
+    continued = accounts.source.continued
+    steps = [training(task, language) for language in task.languages]
+    return [
+        None if step in continued else _training(one)
+        for step, one in zip(steps, accounts.find(*steps), strict=True)
+    ]
+
+
+def _updated(task: TaskInput, accounts: Accounts) -> dict[str, Interval | None]:
+    """The training that an update of a language takes, by language."""
+    of = training if task.branches is None else branch
+    languages = task.languages if task.branches is None else task.branches
+    return {one: accounts.standing.get(of(task, one)) for one in languages}
 
 
 def _estimated(trainings: Sequence[Interval | None], accounts: Accounts) -> Taken | None:
@@ -248,6 +272,16 @@ def training(task: TaskInput, language: str) -> Address:
     return Address("train", task.name, language=language)
 
 
+def trunk(task: TaskInput) -> Address:
+    """The step that trains what every language starts from."""
+    return Address("train", task.name, role=TRUNK)
+
+
+def branch(task: TaskInput, language: str) -> Address:
+    """The step that trains a language on from the trunk."""
+    return Address("train", task.name, language=language, role=BRANCH)
+
+
 def combined_training(task: TaskInput) -> Address:
     """The step that trains COMB."""
     return Address("train", task.name, role="comb")
@@ -260,7 +294,7 @@ def _candidates(task: TaskInput) -> list[str]:
 def merging(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     """What making the candidates took, in their order."""
     found = {step.system.title: one for step, one in accounts.of(task.name, "merge").items()}
-    return [found.get(name) for name in _candidates(task)]
+    return [found.get(one) for one in _candidates(task) if one != TRUNK.upper()]
 
 
 def choosing(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
@@ -270,15 +304,17 @@ def choosing(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
         for step, one in accounts.of(task.name, "evaluate").items()
         if step.split == "dev"
     }
+    candidates = _candidates(task)
     scores = [
-        found.get((candidate, language))
-        for candidate in _candidates(task)
-        for language in task.languages
+        found.get((candidate, language)) for candidate in candidates for language in task.languages
     ]
+    if len(candidates) == 1:  # one alone is chosen unseen
+        scores = [one for one in scores if one]
     return [*scores, *accounts.find(Address("select", task.name))]
 
 
 def testing(task: TaskInput, accounts: Accounts) -> list[Interval]:
     """The scores of every system on test."""
     work = accounts.of(task.name, "evaluate")
-    return [one for step, one in work.items() if step.split == "test"]
+    once = {one.id: one for step, one in work.items() if step.split == "test"}
+    return list(once.values())

@@ -187,6 +187,7 @@ class BreakEvenRows(TypedDict):
 class TaskCosts(TypedDict):
     """Set-up and update of a task, merged against combined."""
 
+    trunk: bool
     combined: Amount | None
     combined_is: Literal["measured", "estimated"] | None
     trainings: Amount | None

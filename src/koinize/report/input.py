@@ -51,7 +51,8 @@ class TaskInput:
 
     The first metric selects the candidate; `margins` (metric -> points) say what may be lost
     before a language counts as worse than `reference`. `interference` is what inspecting the
-    languages' adapters found, as plain values; None where there are not two.
+    languages' adapters found, as plain values; None where there are not two. `branches` are the
+    languages that left the trunk of the task's generation; None where there is no trunk.
     """
 
     name: str
@@ -64,6 +65,7 @@ class TaskInput:
     systems: Sequence[System]
     evaluations: Sequence[Evaluation]
     interference: Inspection | None = None
+    branches: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

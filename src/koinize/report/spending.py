@@ -24,12 +24,14 @@ from koinize.report.blocks import Tone
 from koinize.report.costs import (
     Accounts,
     Taken,
+    branch,
     choosing,
     combined_training,
     merging,
     number,
     testing,
     training,
+    trunk,
 )
 from koinize.report.figures import AroundRow, Energy, Run, SpentRow, Stretch, Timeline
 from koinize.report.input import ReportInput, TaskInput
@@ -127,12 +129,21 @@ def _task_rows(task: TaskInput, accounts: Accounts) -> list[Phase]:
     own = {id(one) for one in [*merges, *chosen, *tests]}
     work = accounts.of(name, "merge", "select", "evaluate")
     rest = [one for one in work.values() if id(one) not in own]
+    from_the_trunk = [
+        _row(
+            name, f"train {language} from the trunk", "train", accounts.find(branch(task, language))
+        )
+        for language in task.branches or ()
+    ]
+    shared, combined = accounts.find(trunk(task), combined_training(task))
     return [
         *(
             _row(name, f"train {language}", "train", accounts.find(training(task, language)))
             for language in task.languages
         ),
-        _row(name, "train COMB", "comb", accounts.find(combined_training(task))),
+        _row(name, "train the trunk", "comb", [shared]),
+        *from_the_trunk,
+        _row(name, "train COMB", "comb", [combined if combined is not shared else None]),
         _row(name, "merge the candidates", "merge", merges),
         _row(name, "choose on dev", "choose", chosen),
         _row(name, "MEAN: merge and choose", "merge", rest),

@@ -6,9 +6,11 @@ own class); this module composes them. `load` reads a file and names every mista
 
 from __future__ import annotations
 
+from koinize.spec.grid import PAPERS_EIGHT
 from koinize.spec.read import SPEC_FILE, load
 from koinize.spec.schema import schema
 from koinize.spec.shape import (
+    FROM_THE_BASE,
     Baseline,
     LoraSection,
     MachineSection,
@@ -18,6 +20,8 @@ from koinize.spec.shape import (
 )
 
 __all__ = [
+    "FROM_THE_BASE",
+    "PAPERS_EIGHT",
     "SPEC_FILE",
     "Baseline",
     "LoraSection",

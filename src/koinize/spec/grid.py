@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import product
 
-PAPER = tuple(
+PAPERS_EIGHT = tuple(
     {"recipe": recipe, "density": density}
     for recipe in ("ties", "dare-ties", "knots-ties", "knots-dare-ties")
     for density in (0.5, 1.0)
@@ -20,7 +20,7 @@ def expand(entry: object) -> tuple[object, ...]:
     product over those of its values that are lists. Anything else is left for validation to refuse.
     """
     if entry == "paper":
-        return PAPER
+        return PAPERS_EIGHT
     if isinstance(entry, str):
         return ({"recipe": entry},)
     if isinstance(entry, Mapping):

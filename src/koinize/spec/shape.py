@@ -58,7 +58,9 @@ def _known(noun: str, catalog: Catalog[Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Baseline = Literal["base", "indv", "cross", "comb", "comb-continued", "mean"]
+Baseline = Literal["base", "indv", "cross", "comb", "comb-continued", "mean", "paper"]
+FROM_THE_BASE = frozenset({"indv", "cross", "mean", "paper"})
+"""Baselines that need each language's own adapter from the base."""
 Money = Annotated[Decimal, Field(ge=0), PlainSerializer(str)]
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
 Language = Annotated[str, Field(pattern=LANGUAGE)]
@@ -203,6 +205,13 @@ def _sorted(languages: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(languages)))
 
 
+OF_A_GENERATION: dict[str, Any] = {
+    "baselines": ["base", "comb"],
+    "candidates": [{"recipe": "sum", "scale": 0.5}],
+}
+"""What a project with a trunk says by default where it differs from one without."""
+
+
 class Spec(Frozen):
     """A whole project, as `load` returns it: the names in it are known and agree."""
 
@@ -224,3 +233,39 @@ class Spec(Frozen):
     )
     price: Price | None = None
     machine: MachineSection = MachineSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_a_generation(cls, value: object) -> object:
+        """With a trunk nothing is trained from the base: other comparisons are the usual ones."""
+        if not isinstance(value, Mapping):
+            return value
+        training = value.get("training")
+        if not isinstance(training, Mapping) or training.get("trunk", "none") == "none":
+            return value
+        merge = value.get("merge", {})
+        if isinstance(merge, Mapping):
+            merge = {"candidates": list(OF_A_GENERATION["candidates"]), **merge}
+        return {"baselines": OF_A_GENERATION["baselines"], **value, "merge": merge}
+
+    @model_validator(mode="after")
+    def _one_way_to_follow(self) -> Spec:
+        """A trunk decides the shape of its branches, and how they follow their rows."""
+        if not self.training.has_trunk:
+            if "paper" in self.baselines:
+                raise ValueError(
+                    "baselines: 'paper' is what a project without a trunk does anyway; remove it, "
+                    "or set training.trunk"
+                )
+            return self
+        if self.lora.overrides:
+            raise ValueError(
+                "lora.overrides: a branch has the shape of the trunk that it starts from; remove "
+                "them, or set training.trunk to none"
+            )
+        if self.training.update.mode == "continue":
+            raise ValueError(
+                "training.update.mode: with a trunk a changed language is a branch of it; remove "
+                "'continue', or set training.trunk to none"
+            )
+        return self

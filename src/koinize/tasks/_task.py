@@ -64,7 +64,8 @@ class Example:
     @property
     def digest(self) -> str:
         """Of what a model is shown, and what it should answer: the row as a model knows it."""
-        return digest([self.prompt, self.target, self.options, self.labels, self.gold])
+        said = [self.prompt, self.target, self.options, self.labels, self.gold]
+        return digest([*said, self.turns] if self.turns else said)
 
     @property
     def bytes(self) -> int:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from koinize.digest import digest, file_digest
 from koinize.errors import StepError
-from koinize.pipeline.work import ADAPTER_FILES, Job
+from koinize.ledger.address import TRUNK
+from koinize.pipeline.generation import ADAPTER_FILES, trunk_folder
+from koinize.pipeline.work import Job
 from koinize.store import Draft, Store
 
 
 def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
     """Copies the two files of a PEFT folder; raises StepError where they changed meanwhile."""
-    folder = job.root / job.spec.adapters[job.step.task][job.step.language]
+    folder = _folder(job)
     for name in ADAPTER_FILES:
         shutil.copyfile(folder / name, draft.folder / name)
     found = digest([file_digest(draft.folder / name) for name in ADAPTER_FILES])
     if found != job.step.inputs["adapter files"]:
         raise StepError("changed while it was read", where=str(folder), remedy="run again")
     return {"source": str(folder)}
+
+
+def _folder(job: Job) -> Path:
+    """Where it lies: named in koinize.yaml, or a release of this project."""
+    if job.step.address.role == TRUNK:
+        return trunk_folder(job.spec.training.trunk, job.step.task, job.root, job.home)
+    return job.root / job.spec.adapters[job.step.task][job.step.language]

@@ -14,10 +14,17 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     """A PEFT folder, and what reaching its rank lost."""
     from koinize.engine import merge_adapters
 
-    adapters = {one: store.open(found).folder for one, found in job.step.uses.adapters.items()}
+    uses = job.step.uses
+    adapters = {one: store.open(found).folder for one, found in uses.adapters.items()}
+    trunk = store.open(uses.trunk).folder if uses.trunk else None
     built = draft.folder / "adapter"
     report = merge_adapters(
-        adapters, job.step.merge, out=built, threads=job.threads, progress=work.reporter(job)
+        adapters,
+        job.step.merge,
+        out=built,
+        threads=job.threads,
+        progress=work.reporter(job),
+        trunk=trunk,
     )
     for path in built.iterdir():
         path.rename(draft.folder / path.name)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
-from koinize.report.figures import Amount, BreakEven, Results, Savings, Task, UpdateRow
+from koinize.report.figures import Amount, BreakEven, Results, Savings, Task, TaskCosts, UpdateRow
 from koinize.report.formats import DASH, count, duration, listing, money, saving, signed
 from koinize.report.lookup import named
 from koinize.report.paper import PUBLISHED, SOURCE, Published
@@ -65,6 +65,8 @@ def _setup(task: Task, currency: str | None) -> Table:
     comb = "COMB: one training on all languages"
     if costs["combined_is"] == "estimated":
         comb = "COMB, estimated: all trainings, one after the other"
+    if costs["trunk"]:
+        return _generation(costs, comb, currency)
     body = (
         _amount(comb, costs["combined"], currency),
         _amount("one training per language", costs["trainings"], currency),
@@ -83,6 +85,27 @@ def _setup(task: Task, currency: str | None) -> Table:
         caption="set-up, of what the present results stand on",
         numbers=frozenset({1, 2, 3, 4}),
         highlight=frozenset({4, 8}),
+    )
+
+
+def _generation(costs: TaskCosts, comb: str, currency: str | None) -> Table:
+    """A trunk is what COMB is: its training is the set-up, and nothing is saved by it."""
+    body = (
+        _amount(comb, costs["combined"], currency),
+        _amount(
+            "the trunk: one training that every language starts from", costs["trainings"], currency
+        ),
+        _saving("the trunk against COMB", costs["savings"]),
+        _amount("merging every candidate", costs["merges"], currency),
+        _amount("choosing on dev", costs["choosing"], currency),
+        _amount("evaluating every system on test", costs["testing"], currency),
+    )
+    return Table(
+        columns=("set-up", "elapsed, as run", "machine time", "cost", "steps"),
+        rows=body,
+        caption="set-up, of what the present results stand on",
+        numbers=frozenset({1, 2, 3, 4}),
+        highlight=frozenset({2}),
     )
 
 

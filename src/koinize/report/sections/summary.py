@@ -114,6 +114,9 @@ def _setup_fact(task: Task) -> tuple[str, str, str]:
     label = f"Set-up: machine time against {task['reference']}{estimated}"
     if not (combined and merged):
         return label, DASH, "not all of the work stands in the ledger"
+    if costs["trunk"]:
+        said = f"a trunk in {_machine(merged)}: one training on all languages, as COMB is"
+        return label, saving(less["machine"]), said
     machine = f"{_machine(merged)} against {_machine(combined)}, choosing not counted"
     choice = f"{saving(costs['savings_with_choosing']['machine'])} with it"
     wall = f"wall time with one machine per language: {saving(less['parallel'])} (derived)"

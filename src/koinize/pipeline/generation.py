@@ -1,0 +1,192 @@
+"""A generation: a trunk that every language starts from, and the branches that left it.
+
+The trunk is one training on all languages (or on a share of their rows, or an adapter from
+elsewhere), and is frozen once it is made: what stands in its place is decided by what the store's
+names say was made last. A language whose rows are no longer those of the trunk is a branch: trained
+on from the trunk, on its own rows and on frozen rows of the others, the anchors (decision 011).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from koinize.adapter import read_header
+from koinize.digest import digest, file_digest
+from koinize.errors import InputError
+from koinize.pipeline.lineage import History
+from koinize.pipeline.step import Step
+from koinize.settings import LoraSpec, TrunkFrom
+from koinize.store import Artifact, Home
+from koinize.tasks import Example
+
+ROWS = "train rows "
+ANCHORS = "anchors.jsonl"
+EVIDENCE = "evidence/evidence.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+BASIS = ("base", "lora", "training", "share", "adapter files")
+"""What a trunk is made of besides rows; where one of these changed, it is another trunk."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A trunk that nobody trains here: the digest of its files, and of the rows that it is known to
+    have seen, by label, with their number.
+    """
+
+    files: str
+    rows: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The steps of one task's generation. `trunk` and `anchors` are as they were made, or are to be
+    made now; `branches` are today's, by language.
+    """
+
+    trunk: Step
+    anchors: Step | None
+    branches: Mapping[str, Step] = field(default_factory=dict)
+
+    def steps(self) -> Iterator[Step]:
+        """In an order in which each comes after its needs."""
+        yield self.trunk
+        if self.anchors:
+            yield self.anchors
+        yield from self.branches.values()
+
+
+def trunk_folder(trunk: object, task: str, root: Path, home: Path) -> Path:
+    """Where a trunk from elsewhere lies. Raises InputError where there is none."""
+    if not isinstance(trunk, TrunkFrom):
+        raise TypeError(f"the trunk {trunk!r} is trained here")
+    if trunk.adapter is not None:
+        return root / trunk.adapter
+    folder = Home(home).releases / task / str(trunk.release)
+    if not folder.is_dir():
+        raise InputError(
+            f"task '{task}' has no release {trunk.release}",
+            where="training.trunk.release",
+            remedy="`koinize history` shows which there are",
+        )
+    return folder
+
+
+def elsewhere(folder: Path, lora: LoraSpec, base: str) -> Elsewhere:
+    """What is known of a trunk in this folder. Raises InputError for one of another base or shape
+    than the project's branches would have.
+    """
+    header = read_header(folder)
+    if header.base_model != base:
+        raise InputError(
+            f"was trained on '{header.base_model}'",
+            where=str(folder),
+            expected=f"a trunk on '{base}', the project's base model",
+        )
+    scale = lora.alpha / (math.sqrt(lora.r) if lora.rslora else lora.r)
+    for name, module in header.modules.items():
+        if module.rank != lora.r or not math.isclose(module.scale, scale, rel_tol=1e-6):
+            raise InputError(
+                f"module '{name}' of the trunk has rank {module.rank} and scale {module.scale:g}",
+                where=str(folder),
+                expected=f"rank {lora.r} and scale {scale:g} as in lora: branches have its shape",
+                remedy=f"set lora to {{r: {module.rank}, alpha: {module.scale * module.rank:g}}}, "
+                "or choose another trunk",
+            )
+    evidence = folder / EVIDENCE
+    data = json.loads(evidence.read_bytes())["data"] if evidence.is_file() else {}
+    seen = {label: one for label, one in data.items() if label[: len(ROWS)] == ROWS}
+    return Elsewhere(
+        digest([file_digest(folder / name) for name in ADAPTER_FILES]),
+        {label: one["digest"] for label, one in seen.items()},
+        {label: one["rows"] for label, one in seen.items()},
+    )
+
+
+def frozen_trunk(history: History, fresh: Step, *, anew: bool) -> Step:
+    """The trunk that was made first and stays, or else the one that today's rows would make.
+
+    `anew` asks for another one. So does whatever decides its shape: another base, another LoRA,
+    other settings of training.
+    """
+    last = history.last(fresh)
+    if last is None or anew:
+        return replace(fresh, why="a new generation" if last else "")
+    kept = history.made(fresh, last)
+    if kept.id != last.id:
+        return replace(fresh, why="a new generation: koinize trains differently now")
+    if changed := [one for one in BASIS if kept.inputs.get(one) != fresh.inputs.get(one)]:
+        return replace(fresh, why=f"a new generation: {' and '.join(changed)} changed")
+    if not history.there(kept) and rows_of(kept.inputs) != rows_of(fresh.inputs):
+        return replace(fresh, why="a new generation: the trunk is lost, and its rows changed since")
+    languages = tuple(sorted(rows_of(kept.inputs)))
+    return replace(kept, languages=languages or fresh.languages)
+
+
+def frozen_anchors(history: History, fresh: Step) -> Step:
+    """The anchors that were drawn for this trunk, or those that today's rows give."""
+    last = history.last(fresh)
+    if last is None or last.inputs.get("trunk") != fresh.uses.trunk:
+        return fresh
+    if last.inputs.get("anchors") != fresh.inputs["anchors"]:
+        return replace(fresh, why="other anchors are asked for: drawn from the rows of today")
+    kept = replace(fresh, inputs={**_without_rows(fresh.inputs), **rows_of_labels(last.inputs)})
+    if kept.id != last.id or not history.there(kept):
+        return fresh
+    return kept
+
+
+def branched(trunk: Step, rows: Mapping[str, str]) -> tuple[str, ...]:
+    """The languages whose rows are not those that the trunk was trained on; `rows` has digests.
+
+    Of a trunk that saw a share, or was trained elsewhere, all of them.
+    """
+    known = {} if "share" in trunk.inputs else rows_of(trunk.inputs)
+    return tuple(one for one in sorted(rows) if known.get(one) != rows[one])
+
+
+def rows_of(inputs: Mapping[str, str]) -> dict[str, str]:
+    """The digests of the training rows among a step's inputs, by language."""
+    return {one[len(ROWS) :]: inputs[one] for one in inputs if one[: len(ROWS)] == ROWS}
+
+
+def rows_of_labels(inputs: Mapping[str, str]) -> dict[str, str]:
+    """The same under their labels."""
+    return {f"{ROWS}{language}": one for language, one in rows_of(inputs).items()}
+
+
+def _without_rows(inputs: Mapping[str, str]) -> dict[str, str]:
+    return {label: one for label, one in inputs.items() if label not in rows_of_labels(inputs)}
+
+
+def draw(examples: Iterable[Example], share: float, seed: int) -> list[Example]:
+    """A share of a language's examples, at least one: by (seed, language, what they say) alone, so
+    that an added row moves few of the others.
+    """
+    order = sorted(examples, key=lambda one: digest([seed, one.language, one.digest]))
+    return order[: max(1, round(share * len(order)))] if share else []
+
+
+def write_anchors(folder: Path, anchors: Iterable[Example]) -> None:
+    """The rows in full, since the files that they were drawn from will change."""
+    lines = (json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in anchors)
+    (folder / ANCHORS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_anchors(artifact: Artifact, without: str) -> list[Example]:
+    """The anchors of all languages but one."""
+    text = artifact.path(ANCHORS).read_text(encoding="utf-8")
+    rows = (json.loads(line) for line in text.split("\n") if line)
+    return [_example(row) for row in rows if row["language"] != without]
+
+
+def _example(row: Mapping[str, Any]) -> Example:
+    """The other way round: JSON has no tuples."""
+    turns = tuple((role, text) for role, text in row["turns"])
+    options, labels = tuple(row["options"]), tuple(row["labels"])
+    return Example(**{**row, "options": options, "labels": labels, "turns": turns})

@@ -1,0 +1,357 @@
+"""Generations: what is frozen, what a changed language makes anew, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from koinize.errors import InputError
+from koinize.pipeline.generation import draw, read_anchors, write_anchors
+from koinize.pipeline.step import Step
+from koinize.spec import load
+from koinize.store import Artifact, Store
+from koinize.tasks import Example
+from tests.pipeline.conftest import SPEC, Small
+
+JOINT = SPEC.replace("{epochs: 2}", "{epochs: 2, trunk: joint}").replace(
+    "merge: {candidates: [paper], mean_scales: [1.0, 2.0]}\n", ""
+)
+TRUNK, COMB, ANCHORS = "trunk/mood", "train/mood/comb", "anchors/mood"
+GERMAN, ENGLISH = "branch/mood/de", "branch/mood/en"
+RELEASED = "merge/mood/sum scale 0.5"
+
+
+@pytest.fixture
+def store(small: Small) -> Store:
+    """A store in which the first generation was made, on the rows as they are."""
+    small.spec(JOINT)
+    return make(small, Store(small.root / "made"))
+
+
+def make(small: Small, store: Store) -> Store:
+    """Everything that is missing, as a run would commit it."""
+    for step in small.steps(store).values():
+        if step.id not in store.ids():
+            with store.building(step.id, step.name, step.identity) as draft:
+                draft.facts["rows"] = dict(step.rows)
+        store.point({step.name: step.id})
+    return store
+
+
+def changed(before: dict[str, Step], after: dict[str, Step]) -> set[str]:
+    return {name for name in after if name not in before or before[name].id != after[name].id}
+
+
+def rows_of(language: str, split: str, count: int) -> list[str]:
+    return [f"{language} {split} {n}" for n in range(count)]
+
+
+def test_a_generation_begins_with_one_joint_training(small: Small, store: Store) -> None:
+    steps = small.steps(store)
+    assert steps[TRUNK].id == steps[COMB].id  # COMB is that very training
+    assert {one.address.role for one in steps.values() if one.kind == "train"} == {"trunk", "comb"}
+    assert not any(one.kind == "merge" for one in steps.values())
+    (only,) = steps["select/mood"].uses.candidates.values()
+    assert only == steps[TRUNK].id
+
+
+def test_one_language_changed_is_one_branch_and_nothing_else_is_made_anew(
+    small: Small, store: Store
+) -> None:
+    before = small.steps(store)
+    small.rows("de", "train", rows_of("de", "train", 6))
+    after = small.steps(store)
+    touched = changed(before, after)
+    assert {name for name in touched if not name.startswith(f"evaluate/mood/{RELEASED[11:]}")} == {
+        GERMAN,
+        RELEASED,
+        "select/mood",
+    }
+    branch, merge = after[GERMAN], after[RELEASED]
+    assert (branch.uses.trunk, branch.uses.anchors) == (before[TRUNK].id, before[ANCHORS].id)
+    assert branch.rows == {"train rows de": 6}
+    assert merge.uses.adapters == {"de": branch.id}
+    assert merge.uses.trunk == before[TRUNK].id
+    assert {branch.id, before[TRUNK].id} <= set(merge.needs)
+
+
+def test_the_next_language_leaves_the_first_branch_as_it_is(small: Small, store: Store) -> None:
+    small.rows("de", "train", rows_of("de", "train", 6))
+    make(small, store)
+    before = small.steps(store)
+    small.rows("en", "train", ["en train 0", "something new"])  # anchors may be gone from the file
+    after = small.steps(store)
+    trained = {name for name in changed(before, after) if after[name].kind in ("train", "anchors")}
+    assert trained == {ENGLISH}
+    assert after[RELEASED].uses.adapters == {"de": before[GERMAN].id, "en": after[ENGLISH].id}
+
+
+def test_rows_that_come_back_need_no_branch(small: Small, store: Store) -> None:
+    before = small.steps(store)
+    small.rows("de", "train", rows_of("de", "train", 6))
+    make(small, store)
+    small.rows("de", "train", rows_of("de", "train", 4))
+    assert not changed(before, small.steps(store))
+
+
+def test_a_language_that_comes_is_a_branch_and_one_that_goes_changes_nothing(
+    small: Small, store: Store
+) -> None:
+    before = small.steps(store)
+    for split, count in (("train", 4), ("dev", 2), ("test", 3)):
+        small.rows("ja", split, rows_of("ja", split, count))
+    small.spec(JOINT.replace("[en, de]", "[en, de, ja]"))
+    after = small.steps(store)
+    assert after[TRUNK].id == before[TRUNK].id
+    assert after[ANCHORS].id == before[ANCHORS].id
+    assert [name for name in after if name.startswith("branch/")] == ["branch/mood/ja"]
+    small.spec(JOINT.replace("[en, de]", "[en]"))
+    gone = small.steps(store)
+    assert gone[TRUNK].id == before[TRUNK].id
+    assert gone[TRUNK].rows["train rows de"] == 4
+    assert not [name for name in gone if name.startswith("branch/")]
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (("trunk: joint}", "trunk: joint, seed: 3}"), "a new generation: training changed"),
+        (("trunk: joint}", "trunk: joint}\nlora: {r: 4}"), "a new generation: lora changed"),
+        (("trunk: joint}", "trunk: 0.5}"), "a new generation: share changed"),
+    ],
+)
+def test_another_shape_is_another_trunk(
+    small: Small, store: Store, edit: tuple[str, str], why: str
+) -> None:
+    before = small.steps(store)
+    small.spec(JOINT.replace(*edit))
+    after = small.steps(store)[TRUNK]
+    assert after.id != before[TRUNK].id
+    assert after.why == why
+
+
+def test_how_branches_are_trained_is_no_part_of_the_trunk(small: Small, store: Store) -> None:
+    small.rows("de", "train", rows_of("de", "train", 6))
+    make(small, store)
+    before = small.steps(store)
+    small.spec(JOINT.replace("trunk: joint}", "trunk: joint, branch: {epochs: 5}}"))
+    touched = changed(before, small.steps(store))
+    assert GERMAN in touched
+    assert TRUNK not in touched
+    assert ANCHORS not in touched
+
+
+def test_a_new_generation_is_asked_for(small: Small, store: Store) -> None:
+    small.rows("de", "train", rows_of("de", "train", 6))
+    make(small, store)
+    anew = small.steps(store, new_generation=True)
+    assert anew[TRUNK].why == "a new generation"
+    assert anew[TRUNK].rows == {"train rows de": 6, "train rows en": 4}
+    assert anew[COMB].id == anew[TRUNK].id
+    assert not [name for name in anew if name.startswith("branch/")]
+    for step in anew.values():  # as the run would leave it
+        if step.id not in store.ids():
+            with store.building(step.id, step.name, step.identity) as draft:
+                draft.facts["rows"] = dict(step.rows)
+        store.point({step.name: step.id})
+    assert not changed(anew, small.steps(store))
+
+
+def test_a_lost_trunk_whose_rows_changed_cannot_be_made_again(small: Small, store: Store) -> None:
+    trunk = small.steps(store)[TRUNK]
+    store.lose(trunk.id)
+    assert small.steps(store)[TRUNK].id == trunk.id  # its rows are there: it is made again
+    small.rows("de", "train", rows_of("de", "train", 6))
+    again = small.steps(store)[TRUNK]
+    assert again.id != trunk.id
+    assert again.why == "a new generation: the trunk is lost, and its rows changed since"
+
+
+def test_a_trunk_on_a_share_is_left_by_every_language(small: Small) -> None:
+    small.spec(JOINT.replace("trunk: joint", "trunk: 0.5"))
+    steps = small.steps()
+    assert {GERMAN, ENGLISH} <= set(steps)
+    assert steps[TRUNK].id != steps[COMB].id
+    assert steps[TRUNK].units == round(0.5 * steps[COMB].units)
+
+
+def test_without_anchors_a_branch_has_none(small: Small, store: Store) -> None:
+    small.spec(JOINT.replace("trunk: joint}", "trunk: joint, branch: {anchors: 0}}"))
+    small.rows("de", "train", rows_of("de", "train", 6))
+    steps = small.steps(store)
+    assert ANCHORS not in steps
+    assert steps[GERMAN].uses.anchors == ""
+
+
+def test_the_papers_way_stays_as_a_baseline(small: Small) -> None:
+    small.spec(f"{JOINT}baselines: [base, comb, indv, paper]\n")
+    steps = small.steps()
+    assert {"train/mood/de", "train/mood/en", "select/mood/paper"} <= set(steps)
+    assert len(steps["select/mood/paper"].uses.candidates) == 6
+    on_test = {one.system.title for one in steps.values() if one.split == "test"}
+    assert on_test == {"BASE", "COMB", "TRUNK", "INDV", "PAPER"}
+
+
+def test_the_default_without_a_trunk_is_as_it_was(small: Small) -> None:
+    before = small.steps()
+    small.spec(SPEC.replace("{epochs: 2}", "{epochs: 2, trunk: none}"))
+    assert not changed(before, small.steps())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            JOINT + "lora: {overrides: {de: {r: 4}}}\n",
+            "lora.overrides: a branch has the shape of the trunk that it starts from; remove them, "
+            "or set training.trunk to none",
+        ),
+        (
+            JOINT.replace("trunk: joint}", "trunk: joint, update: {mode: continue}}"),
+            "training.update.mode: with a trunk a changed language is a branch of it; remove "
+            "'continue', or set training.trunk to none",
+        ),
+        (
+            SPEC + "baselines: [paper]\n",
+            "baselines: 'paper' is what a project without a trunk does anyway; remove it, or set "
+            "training.trunk",
+        ),
+        (
+            JOINT.replace("trunk: joint", "trunk: shared"),
+            "'shared' is no trunk; write none, joint, a share of the rows such as 0.2, "
+            "{adapter: FOLDER} or {release: vN}",
+        ),
+        (JOINT.replace("trunk: joint", "trunk: 1.5"), "1.5 is no trunk;"),
+        (
+            JOINT.replace("trunk: joint", "trunk: {}"),
+            "a trunk is one of: adapter: FOLDER, release: vN",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(small: Small, text: str, message: str) -> None:
+    small.spec(text)
+    with pytest.raises(InputError) as caught:
+        load(small.root / "koinize.yaml")
+    assert message in str(caught.value)
+
+
+TEXTS = st.lists(st.text(min_size=1), unique=True, min_size=1, max_size=40)
+
+
+def examples(texts: list[str], language: str = "de") -> list[Example]:
+    return [
+        Example(str(n), language, text, "!", ("!", "?"), ("a", "b"), 0)
+        for n, text in enumerate(texts)
+    ]
+
+
+@given(TEXTS, st.floats(0.01, 1), st.integers(0, 3))
+def test_anchors_are_drawn_by_what_they_say(texts: list[str], share: float, seed: int) -> None:
+    drawn = draw(examples(texts), share, seed)
+    assert len(drawn) == max(1, round(share * len(texts)))
+    again = draw(reversed(examples(texts)), share, seed)
+    assert [one.prompt for one in again] == [one.prompt for one in drawn]
+    # One more row takes the place of one of them at most.
+    more = draw(examples([*texts, "\N{SNOWMAN}" * 3]), share, seed)
+    assert len({one.prompt for one in drawn} - {one.prompt for one in more}) <= 1
+
+
+def test_anchors_are_kept_in_full_and_read_without_ones_own(tmp_path: Path) -> None:
+    german, english = examples(["ja\u2028nein"], "de"), examples(["yes"], "en")
+    turned = replace(english[0], turns=(("system", "Be brief."), ("user", "yes")))
+    write_anchors(tmp_path, [*german, turned])
+    artifact = Artifact("", "", {}, {}, {}, tmp_path)
+    assert read_anchors(artifact, without="de") == [turned]
+    assert read_anchors(artifact, without="en") == german
+    assert read_anchors(artifact, without="ja") == [*german, turned]
+
+
+def test_anchors_never_come_from_dev_or_test(small: Small, store: Store) -> None:
+    """Their step reads training rows alone, so a row of dev or test cannot be among them."""
+    read = small.steps(store)[ANCHORS].inputs
+    assert set(read) == {"anchors", "train rows de", "train rows en"}
+    small.rows("de", "dev", ["another", "two"])
+    small.rows("de", "test", ["a third", "a fourth", "a fifth"])
+    assert small.steps(store)[ANCHORS].inputs == read
+
+
+def adapter(folder: Path, rank: int = 16, base: str = "base") -> Path:
+    """The headers of an adapter whose only module has this rank and scale 2."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": ["q"]}
+    config = {**settings, "base_model_name_or_path": base, "task_type": "CAUSAL_LM"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    factors = {
+        "base_model.model.q.lora_A.weight": torch.ones(rank, 4),
+        "base_model.model.q.lora_B.weight": torch.ones(4, rank),
+    }
+    save_file(factors, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("rank", "base", "message"),
+    [
+        (8, "base", "module 'q' of the trunk has rank 8 and scale 2; expected rank 16 and scale 2"),
+        (16, "other", "was trained on 'other'; expected a trunk on 'base'"),
+    ],
+)
+def test_a_trunk_of_another_shape_or_base_is_refused_in_the_plan(
+    small: Small, monkeypatch: pytest.MonkeyPatch, rank: int, base: str, message: str
+) -> None:
+    adapter(small.root / "shared", rank, base)
+    small.spec(JOINT.replace("trunk: joint", "trunk: {adapter: shared}"))
+    with pytest.raises(InputError) as caught:
+        _ = small.project(monkeypatch).steps
+    assert message in str(caught.value)
+
+
+def test_a_trunk_by_path_is_left_by_every_language(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter(small.root / "shared")
+    small.spec(JOINT.replace("trunk: joint", "trunk: {adapter: shared}"))
+    steps = {step.name: step for step in small.project(monkeypatch).steps}
+    assert steps[TRUNK].kind == "import"
+    assert {GERMAN, ENGLISH} <= set(steps)
+    assert steps[RELEASED].uses.trunk == steps[TRUNK].id
+
+
+def test_a_release_that_is_not_there_is_no_trunk(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.spec(JOINT.replace("trunk: joint", "trunk: {release: v3}"))
+    with pytest.raises(InputError, match="task 'mood' has no release v3"):
+        _ = small.project(monkeypatch).steps
+
+
+def test_a_release_as_the_trunk_is_left_only_by_what_changed_since(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = small.root / ".koinize" / "releases" / "mood"
+    folder.mkdir(parents=True)
+    adapter(folder / "v1")
+    rows = {
+        f"train rows {one}": {"digest": digest, "rows": 4}
+        for one, digest in (
+            (one.language, one.inputs[f"train rows {one.language}"])
+            for one in small.steps().values()
+            if one.kind == "train" and one.language
+        )
+    }
+    (folder / "v1" / "evidence").mkdir()
+    (folder / "v1" / "evidence" / "evidence.json").write_text(json.dumps({"data": rows}))
+    small.spec(JOINT.replace("trunk: joint", "trunk: {release: v1}"))
+    assert ENGLISH not in {step.name for step in small.project(monkeypatch).steps}
+    small.rows("en", "train", rows_of("en", "train", 5))
+    names = {step.name for step in small.project(monkeypatch).steps}
+    assert ENGLISH in names
+    assert GERMAN not in names
