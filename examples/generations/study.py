@@ -130,6 +130,8 @@ def work(number: int, options: argparse.Namespace, ends: float, waiting: Any) ->
             if "out of memory" in str(error) and worker.stack > 1:
                 worker.make_room()
                 waiting.put(job)
+            elif "CUDA error" in str(error):
+                break  # nothing works in this process any more; the others have the rest
         finally:
             worker.journal.flush()
 
