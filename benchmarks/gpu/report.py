@@ -99,4 +99,4 @@ def _section(part: Part) -> list[str]:
         lines += [f"| {row.what} | {row.value} | {row.unit} | {row.how} |" for row in part.rows]
         lines.append("")
     lines += [f"- {note}" for note in part.notes]
-    return [*lines, "" if part.notes else f"{part.seconds:.0f} s.", ""]
+    return [*lines, f"- It took {part.seconds:.0f} s.", ""]
