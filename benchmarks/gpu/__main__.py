@@ -26,7 +26,7 @@ PARTS = (
     ("merging", "Merging: five adapters of Llama-3.1-8B's shapes, r = 64, bfloat16", 45),
     ("parity", "Parity: a tiny model in float32, GPU against CPU", 20),
     ("training", "Training at Llama-3.1-8B's shape, r = 64 on all linear modules", 45),
-    ("together", "Five adapters at once", 20),
+    ("together", "Five adapters at once", 25),
     ("answering", "Scoring and generating at Llama-3.1-8B's shape", 15),
 )
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "safetensors", "triton")

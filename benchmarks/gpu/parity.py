@@ -14,7 +14,7 @@ from benchmarks.gpu.scale import Scale, work_folder
 from koinize.evaluate import evaluate
 from koinize.model.loaded import Loaded, with_adapter
 from koinize.settings import EvaluationSpec, LoraSpec, TrainingSpec
-from koinize.train import TrainingReport, train
+from koinize.train import Training, TrainingReport, train, train_together
 
 LORA = LoraSpec(r=4, alpha=8)
 TRAINING = TrainingSpec(epochs=2, batch_size=6, learning_rate=5e-3)
@@ -33,28 +33,45 @@ def run(part: Part, scale: Scale) -> None:
             if scale.device == "cpu":
                 bases = {"cpu": bases["cpu"], "again": tiny_base(family, "cpu")}
             part.attempt(f"training, {family}", 3, partial(training, part, folder, family, bases))
+            there = next(base for device, base in bases.items() if device != "cpu")
+            part.attempt(f"a group, {family}", 3, partial(group, part, folder, family, there))
             adapter = folder / f"{family}-cpu"
             if adapter.exists():
                 part.attempt(f"answers, {family}", 3, partial(answers, part, adapter, bases))
 
 
+ROWS = (*texts(18, 60, 12), *choices(18, 40))
+
+
 def training(part: Part, folder: Path, family: str, bases: dict[str, Loaded]) -> None:
     """Losses and the update, trained on either side."""
-    rows = [*texts(18, 60, 12), *choices(18, 40)]
     reports: list[TrainingReport] = []
-    found = []
     for device, base in bases.items():
         out = folder / f"{family}-{device}"
-        reports.append(train(base, rows, rows[:6], LORA, TRAINING, out))
-        found.append(load_file(out / "adapter_model.safetensors"))
+        reports.append(train(base, ROWS, ROWS[:6], LORA, TRAINING, out))
     here, there = (torch.tensor([*one.losses, *one.dev_losses]) for one in reports)
     apart = float(((there - here) / here).abs().max())
     how = f"{len(here)} losses, {float(here[0]):.3f} to {float(here[-1]):.3f}"
     part.row(f"{family}: losses", apart, "rel., largest", how)
-    worst = max(
-        float((found[1][key] - factor).norm() / factor.norm()) for key, factor in found[0].items()
-    )
-    part.row(f"{family}: factors", worst, "rel. Frobenius", f"{len(found[0])} factors, the worst")
+    found, expected = (folder / f"{family}-{device}" for device in reversed(bases))
+    part.row(f"{family}: factors", distance(found, expected), "rel. Frobenius", "the worst factor")
+
+
+def group(part: Part, folder: Path, family: str, base: Loaded) -> None:
+    """The same twice at once, on the GPU: each against the adapter that the CPU trained alone."""
+    outs = [folder / f"{family}-{name}" for name in ("one", "two")]
+    trainings = [Training(out.name, ROWS, ROWS[:6], LORA, TRAINING, out) for out in outs]
+    for outcome in train_together(base, trainings):
+        if isinstance(outcome, Exception):
+            raise outcome
+    worst = max(distance(out, folder / f"{family}-cpu") for out in outs)
+    part.row(f"{family}: factors of two at once", worst, "rel. Frobenius", "the worst factor")
+
+
+def distance(found: Path, expected: Path) -> float:
+    """How far two adapters' factors are apart, the pair that differs most."""
+    ours, theirs = (load_file(one / "adapter_model.safetensors") for one in (found, expected))
+    return max(float((ours[key] - one).norm() / one.norm()) for key, one in theirs.items())
 
 
 def answers(part: Part, adapter: Path, bases: dict[str, Loaded]) -> None:
