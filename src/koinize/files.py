@@ -11,6 +11,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ Stamp = tuple[int, ...]
 """Device, inode, size and the times of the last change of content and of status."""
 TICK = 0.02  # seconds, more than the clock of any file system goes on at once
 
-NOT_REGULAR = "it is no regular file but a folder, a pipe or a device"
+NOT_REGULAR = "it is no regular file but a pipe or a device"
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -34,8 +35,11 @@ def open_regular(path: Path) -> BufferedReader:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a null character
         raise OSError(errno.EINVAL, str(error), str(path)) from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
         os.close(handle)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
     return os.fdopen(handle, "rb")
 
@@ -88,8 +92,8 @@ def refuse_depth(value: object, deepest: int = DEEPEST) -> None:
         layer = [
             part
             for one in layer
-            if isinstance(one, dict | list)
-            for part in (one.values() if isinstance(one, dict) else one)
+            if isinstance(one, Mapping | list)
+            for part in (one.values() if isinstance(one, Mapping) else one)
         ]
         if not layer:
             return

@@ -11,6 +11,9 @@ from koinize.digest import digest
 from koinize.frozen import Frozen
 
 Targets = Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)]
+MOST = 1_000_000_000
+LARGEST_RANK = 65_536
+LARGEST_SEED = (1 << 63) - 1
 Normalization = Literal["none", "length", "pmi"]
 
 
@@ -36,14 +39,16 @@ class LoraSpec(Frozen):
     The update B A is scaled by alpha / r, by alpha / sqrt(r) with `rslora` (Kalajdzievski, 2023).
     """
 
-    r: int = Field(default=16, ge=1, description="rank of the update")
+    r: int = Field(default=16, ge=1, le=LARGEST_RANK, description="rank of the update")
     alpha: float = Field(default=32.0, gt=0, description="numerator of the scale")
     rslora: bool = Field(default=False, description="scale by alpha / sqrt(r)")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="on the input of A")
     targets: Targets = Field(
         default="all-linear", description="'all-linear', or the last parts of module names"
     )
-    seed: int = Field(default=0, ge=0, description="of A's first values, per module name")
+    seed: int = Field(
+        default=0, ge=0, le=LARGEST_SEED, description="of A's first values, per module name"
+    )
 
 
 class UpdateSpec(Frozen):
@@ -63,12 +68,15 @@ class UpdateSpec(Frozen):
         description="share of the rows learnt that may have been edited or removed since; above "
         "it, and where nothing is new, the adapter is retrained from the base",
     )
-    epochs: int = Field(default=2, ge=1, description="over the new and the replayed rows")
+    epochs: int = Field(default=2, ge=1, le=MOST, description="over the new and the replayed rows")
     learning_rate: float | None = Field(
         default=None, gt=0, description="at its peak; by default that of the first training"
     )
     patience: int | None = Field(
-        default=1, ge=1, description="epochs without a better dev loss before an early stop"
+        default=1,
+        ge=1,
+        le=MOST,
+        description="epochs without a better dev loss before an early stop",
     )
 
 
@@ -128,21 +136,31 @@ class BranchSpec(Frozen):
 class TrainingSpec(Frozen):
     """One training run. The loss is the mean over the target tokens of each optimizer step."""
 
-    epochs: int = Field(default=3, ge=1)
+    epochs: int = Field(default=3, ge=1, le=MOST)
     learning_rate: float = Field(default=5e-4, gt=0, description="at its peak, after the warmup")
-    batch_size: int = Field(default=8, ge=1, description="sequences per optimizer step")
+    batch_size: int = Field(default=8, ge=1, le=MOST, description="sequences per optimizer step")
     batch_tokens: int = Field(
-        default=1024, ge=1, description="padded tokens per forward pass: bounds memory only"
+        default=1024,
+        ge=1,
+        le=MOST,
+        description="padded tokens per forward pass: bounds memory only",
     )
     warmup_ratio: float = Field(default=0.05, ge=0, le=1, description="share of all steps")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    max_length: int = Field(default=512, ge=2, description="tokens of prompt and target together")
-    patience: int | None = Field(
-        default=None, ge=1, description="epochs without a better dev loss before an early stop"
+    max_length: int = Field(
+        default=512, ge=2, le=MOST, description="tokens of prompt and target together"
     )
-    seed: int = Field(default=0, ge=0, description="of the order of the rows and of dropout")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST,
+        description="epochs without a better dev loss before an early stop",
+    )
+    seed: int = Field(
+        default=0, ge=0, le=LARGEST_SEED, description="of the order of the rows and of dropout"
+    )
     adapter_dtype: Literal["float32", "bfloat16"] = "float32"
     update: UpdateSpec = UpdateSpec()
     trunk: Trunk = Field(
@@ -192,9 +210,14 @@ class EvaluationSection(Frozen):
     """How examples are scored or answered, for every task alike. Decoding is greedy, always."""
 
     batch_tokens: int = Field(
-        default=4096, ge=1, description="padded tokens per forward pass: bounds memory only"
+        default=4096,
+        ge=1,
+        le=MOST,
+        description="padded tokens per forward pass: bounds memory only",
     )
-    max_length: int = Field(default=512, ge=2, description="tokens of prompt and answer together")
+    max_length: int = Field(
+        default=512, ge=2, le=MOST, description="tokens of prompt and answer together"
+    )
     normalize: Normalization = Field(
         default="none",
         description="which option wins: the highest sum of log-probabilities ('none'), that sum "
@@ -205,7 +228,7 @@ class EvaluationSection(Frozen):
 class EvaluationSpec(EvaluationSection):
     """The same, and what a task that generates says itself."""
 
-    max_new_tokens: int = Field(default=96, ge=1, description="of a generated text")
+    max_new_tokens: int = Field(default=96, ge=1, le=MOST, description="of a generated text")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=(), description="a generated text ends before the first of these"
     )

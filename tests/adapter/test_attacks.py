@@ -93,7 +93,7 @@ def test_pipes_and_devices(tmp_path, file):
     folder = save(tmp_path / "en", 0)
     (folder / file).unlink()
     os.mkfifo(folder / file)
-    said = "FOLDER/adapter_config.json cannot be read: it is no regular file but a folder, a pipe"
+    said = "FOLDER/adapter_config.json cannot be read: it is no regular file but a pipe"
     missing = "FOLDER there is no adapter_model.safetensors"
     assert refusal(folder).startswith(said if file == CONFIG_FILE else missing)
     (folder / file).unlink()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -332,3 +333,50 @@ def test_parquet_without_pyarrow(root, monkeypatch):
         "data/x.parquet reading Parquet needs pyarrow, which is not installed; "
         "pip install 'koinize[parquet]'"
     )
+
+
+def test_what_no_model_reads(tmp_path):
+    """A row of any size passed the plan once, and ended a worker without a word."""
+    (tmp_path / "long.jsonl").write_text('{"text": "' + "ab " * 400_000 + '"}\n')
+    deep = '{"a": ' + "[" * 200 + "]" * 200 + "}\n"
+    (tmp_path / "deep.jsonl").write_text(deep)
+    wide = {f"c{n}": n for n in range(1001)}
+    (tmp_path / "wide.jsonl").write_text(json.dumps(wide) + "\n")
+    (tmp_path / "wide.csv").write_text(",".join(wide) + "\n")
+    for name, said in (
+        ("long.jsonl", ":1 the row has 1,200,004 characters; expected at most 1,000,000"),
+        (
+            "deep.jsonl",
+            ":1 in the row, lists and objects are nested more than 100 deep; expected text, "
+            "numbers, and lists of them",
+        ),
+        ("wide.jsonl", ":1 the row has 1,001 columns; expected at most 1,000"),
+        ("wide.csv", ":1 the file has 1,001 columns; expected at most 1,000"),
+    ):
+        with pytest.raises(InputError) as caught:
+            read_rows(name, tmp_path)
+        assert str(caught.value) == f"{name}{said}"
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_pipes_and_devices(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"pipe.{suffix}")
+    (tmp_path / f"zero.{suffix}").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(InputError) as caught:
+            read_rows(f"{name}.{suffix}", tmp_path)
+        assert str(caught.value) == (
+            f"{name}.{suffix} it cannot be read: it is no regular file but a pipe or a device"
+        )
+
+
+@pytest.mark.parametrize("cut", [4, 12, 40, 100])
+def test_a_damaged_parquet_file_says_what_is_wrong(tmp_path, cut):
+
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b"] * 50}), tmp_path / "a.parquet")
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    content[cut : cut + 8] = b"\xff" * 8
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"it is not a Parquet file: .*[a-z]") as caught:
+        read_rows("a.parquet", tmp_path)
+    assert "None" not in str(caught.value)

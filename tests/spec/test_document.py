@@ -126,9 +126,7 @@ def test_what_is_no_yaml_mapping(refused, text, message):
 
 
 def test_a_tag_that_its_value_does_not_fit(refused):
-    assert refused("a: !!int x\n") == [
-        "koinize.yaml this is not YAML: invalid literal for int() with base 10: 'x'"
-    ]
+    assert refused("a: !!int x\n") == ["koinize.yaml:1:4 'x' is no !!int; remove the tag"]
 
 
 def test_no_file(tmp_path):

@@ -13,6 +13,7 @@ import typer
 from koinize.cli.modules_progress import Report, counting_modules
 from koinize.cli.options import ADAPTERS
 from koinize.errors import GateError, InputError, Interrupted
+from koinize.files import parse_json
 from koinize.machine import keep_memory
 
 if TYPE_CHECKING:
@@ -279,7 +280,7 @@ def _option_value(text: str) -> Any:  # noqa: ANN401 - as various as the options
     if not text.startswith("{"):
         return _value(text)
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         raise InputError(f"'{text}' cannot be read", expected='JSON such as {"en": 2}') from None
 

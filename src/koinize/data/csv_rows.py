@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from io import StringIO
 
-from koinize.data.rows import Row
+from koinize.data.rows import MOST_COLUMNS, Row
 from koinize.errors import InputError
 
 TAB, SEMICOLON, COMMA = "\t", ";", ","
@@ -24,17 +24,17 @@ def csv_rows(text: str, source: str, delimiter: str | None = None) -> Iterator[R
     lines = StringIO(text, newline="")
     reader = csv.reader(lines, strict=True, delimiter=delimiter or _delimiter(text))
     header: list[str] = []
-    line = 1
+    expected, line = "", 1
     try:
         for fields in reader:
             where, line = f"{source}:{line}", reader.line_num + 1
             if not header:
                 header = _header(fields, where)
+                expected = f"{len(header)}: {', '.join(header)}"
             elif len(fields) == len(header):
                 yield Row(dict(zip(header, fields, strict=True)), where)
             elif fields:
                 what = f"the row has {len(fields)} fields"
-                expected = f"{len(header)}: {', '.join(header)}"
                 yield InputError(what, where=where, expected=expected)
     except csv.Error as error:
         # What follows an open quotation mark cannot be told apart into rows any more.
@@ -50,11 +50,14 @@ def _delimiter(text: str) -> str:
 
 
 def _header(names: list[str], where: str) -> list[str]:
+    if len(names) > MOST_COLUMNS:
+        what = f"the file has {len(names):,} columns"
+        raise InputError(what, where=where, expected=f"at most {MOST_COLUMNS:,}")
     expected = "a first line of distinct column names"
-    for name in names:
+    for index, name in enumerate(names):
         if not name.strip():
             raise InputError("a column has no name", where=where, expected=expected)
-        if names.count(name) > 1:
+        if name in names[:index]:
             what = f"the column name '{name}' stands twice"
             raise InputError(what, where=where, expected=expected)
     return names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from koinize.errors import InputError
@@ -36,6 +37,12 @@ def hub_rows(source: str) -> Iterable[Mapping[str, object]]:
             where=source,
             remedy="pip install 'koinize[hub]'",
         ) from error
+    if Path(match["path"]).exists():
+        # `datasets` would read, and of some versions run, what lies there.
+        what = f"'{match['path']}' is also a file or folder here"
+        raise InputError(what, where=source, remedy="run koinize from another folder")
+    if hasattr(datasets, "config"):
+        datasets.config.HF_DATASETS_TRUST_REMOTE_CODE = False  # older versions ask on a terminal
     try:
         rows: Iterable[Mapping[str, object]] = datasets.load_dataset(**match.groupdict())
     except Exception as error:  # the library raises its own, the network's and the hub's

@@ -15,8 +15,9 @@ from typing import Any
 from koinize.data.csv_rows import TAB, csv_rows
 from koinize.data.hub import PREFIX, hub_rows
 from koinize.data.json_rows import json_rows
-from koinize.data.rows import Row, refuse
+from koinize.data.rows import LARGEST_ROW, MOST_COLUMNS, Row, refuse
 from koinize.errors import InputError
+from koinize.files import LARGEST_RECORD, open_regular, read_bytes, refuse_depth
 
 FORMATS = f".jsonl, .json, .csv, .tsv, .parquet or {PREFIX}owner/name#split"
 CONVERSIONS = {
@@ -36,6 +37,7 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 """First bytes that say which encoding a text has; the longer first, as one begins with another."""
+DAMAGED = (ValueError, LookupError, RuntimeError, NotImplementedError, TypeError, MemoryError)
 
 
 def read_rows(source: str, root: Path) -> list[Row]:
@@ -88,7 +90,7 @@ def _numbered(mappings: Iterable[Mapping[str, object]], source: str) -> Iterator
 
 def _text(path: Path, source: str) -> str:
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise _unreadable(error, source) from error
     return _decoded(content, source)
@@ -120,7 +122,7 @@ def _unreadable(error: OSError, source: str) -> InputError:
     if isinstance(error, FileNotFoundError):
         remedy = "a path starts from the folder of koinize.yaml"
         return InputError("there is no such file", where=source, remedy=remedy)
-    return InputError(f"it cannot be read: {error.strerror}", where=source)
+    return InputError(f"it cannot be read: {error.strerror or error}", where=source)
 
 
 def _parquet_rows(path: Path, source: str) -> list[dict[str, object]]:
@@ -133,17 +135,26 @@ def _parquet_rows(path: Path, source: str) -> list[dict[str, object]]:
             remedy="pip install 'koinize[parquet]'",
         ) from error
     try:
-        with path.open("rb") as file:
-            rows: list[dict[str, object]] = parquet.read_table(file).to_pylist()
-    except OSError as error:
-        raise _unreadable(error, source) from error
-    except ValueError as error:  # pyarrow's ArrowInvalid: not a Parquet file, or a damaged one
+        with open_regular(path) as file:
+            table = parquet.ParquetFile(file)
+            groups = map(table.metadata.row_group, range(table.num_row_groups))
+            if (size := sum(group.total_byte_size for group in groups)) > LARGEST_RECORD:
+                expected = f"at most {LARGEST_RECORD:,} once unpacked"
+                raise InputError(f"it holds {size:,} bytes", where=source, expected=expected)
+            rows: list[dict[str, object]] = table.read().to_pylist()
+    except (OSError, *DAMAGED) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise _unreadable(error, source) from error
+        # pyarrow's own are of many kinds: it is not a Parquet file, or a damaged one.
         raise InputError(f"it is not a Parquet file: {error}", where=source) from error
     return rows
 
 
 def _fault(row: Row) -> InputError | None:
-    """What makes a row unusable: a value that has no place in JSON, and so no identity."""
+    """What makes a row unusable: its size, or a value that has no place in JSON and no identity."""
+    if bound := _beyond(row):
+        what, expected = bound
+        return InputError(what, where=row.where, expected=expected)
     for name, value in row.columns.items():
         if reason := _reason(value) or _reason(name):
             return InputError(
@@ -152,6 +163,27 @@ def _fault(row: Row) -> InputError | None:
                 expected="text, a number, true, false, null, or a list or object of these",
             )
     return None
+
+
+def _beyond(row: Row) -> tuple[str, str] | None:
+    """In which way a row is larger than any model reads, and what was expected."""
+    if len(row.columns) > MOST_COLUMNS:
+        return f"the row has {len(row.columns):,} columns", f"at most {MOST_COLUMNS:,}"
+    try:
+        refuse_depth(row.columns)
+    except ValueError as error:
+        return f"in the row, {error}", "text, numbers, and lists of them"
+    if (size := _characters(row.columns)) > LARGEST_ROW:
+        return f"the row has {size:,} characters", f"at most {LARGEST_ROW:,}"
+    return None
+
+
+def _characters(value: object) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_characters, value)) + sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list | tuple) else 1
 
 
 def _reason(value: object) -> str:

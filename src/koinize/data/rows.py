@@ -9,6 +9,8 @@ from koinize.errors import InputError, ManyErrors, perhaps
 
 SPLITS = ("train", "dev", "test")
 SHOWN_ERRORS = 20
+MOST_COLUMNS = 1000
+LARGEST_ROW = 1_000_000  # characters; of a longer prompt no model reads more than a few thousand
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ SMALL = 16
 
 def byte_count(size: int | str) -> int:
     """Bytes, of a number or of text such as "1.5GB" or "512 MiB". Raises InputError."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size).lower())
+    found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([a-z]*)\s*", str(size).lower())
     count = int(float(found[1]) * UNITS[found[2]]) if found and found[2] in UNITS else 0
     if count < 1:
         raise InputError(

@@ -11,7 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from importlib import import_module, metadata
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from site import getsitepackages, getusersitepackages
 from types import ModuleType
 from typing import Literal
 
@@ -20,6 +23,7 @@ from pydantic import Field
 from koinize.digest import digest, file_digest, short
 from koinize.errors import InputError
 from koinize.frozen import Frozen
+from koinize.model.loading import load_gguf, refuse_detours
 from koinize.store import NewFolder
 from koinize.store.record import read_record, write_record
 
@@ -27,6 +31,7 @@ from koinize.store.record import read_record, write_record
 CONVERSION = 1
 
 PACKAGE = "package:"
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # What decides how a folder's model computes and how its text is tokenized.
 _CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
@@ -91,8 +96,9 @@ def prepare(base: BaseSpec, root: Path, cache: Path) -> Path:
 def _local(base: BaseSpec, root: Path) -> Path | None:
     """The folder or .gguf file that is meant, or None for a hub id."""
     path = root / Path(base.model).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
-        return path
+    with suppress(OSError, ValueError):  # a name that no file can have
+        if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+            return path
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base.model) and path.suffix != ".gguf":
         return None
     raise InputError(
@@ -111,6 +117,7 @@ def _content_files(folder: Path) -> list[Path]:
             where=str(folder),
             expected="config.json and *.safetensors (pickled weights are refused)",
         )
+    refuse_detours(folder, [name for name in names if name.endswith(".safetensors")])
     return files
 
 
@@ -169,8 +176,14 @@ def _from_hub(base: BaseSpec) -> Path:
 
 
 def _package(model: str) -> ModuleType:
+    """The module of an installed package. Nothing that lies beside the project is ever imported."""
     name = model.removeprefix(PACKAGE)
+    if not NAME.fullmatch(name):
+        what = f"'{model}' names no package"
+        raise InputError(what, where="base.model", expected="package:NAME")
     try:
+        if _is_near(name):
+            raise ImportError(name)
         package = import_module(name)
     except ImportError as error:
         raise InputError(
@@ -185,6 +198,23 @@ def _package(model: str) -> ModuleType:
             expected="a package whose assemble(path) writes one .gguf file",
         )
     return package
+
+
+def _is_near(name: str) -> bool:
+    """Whether the module comes from the folder that koinize was started in, or one below it.
+
+    Python looks there first when it is started with -m or -c. What is installed may lie there, too.
+    """
+    spec = find_spec(name.partition(".")[0])
+    found = [Path(place).resolve() for place in _origins(spec)] if spec else []
+    installed = [Path(place).resolve() for place in (*getsitepackages(), getusersitepackages())]
+    near = [one for one in found if one.is_relative_to(Path.cwd())]
+    return any(not any(one.is_relative_to(place) for place in installed) for one in near)
+
+
+def _origins(spec: ModuleSpec) -> list[str]:
+    places = list(spec.submodule_search_locations or ())
+    return places or ([spec.origin] if spec.origin and spec.has_location else [])
 
 
 def _package_content(model: str) -> list[object]:
@@ -245,13 +275,10 @@ def _convert(file: Path, folder: Path) -> None:
             remedy="pip install 'koinize[gguf]'",
         ) from error
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     with _read_once():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(**source)
-            model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
+            model, tokenizer = load_gguf(file, torch.bfloat16)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"this .gguf file cannot be converted: {error}", where=str(file)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from koinize.adapter import read_header
 from koinize.errors import InputError, StepError
 from koinize.model.encoding import Encoder
+from koinize.model.loading import load_folder
 from koinize.model.plain import Untouched, put_on
 
 if TYPE_CHECKING:
@@ -140,15 +141,9 @@ def load_model(
     Remote code never runs and pickled weights are refused. `dtype` is a torch dtype's name or
     'auto' (what the folder says). `name` goes into the adapters made on this model.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     device = torch.device(device) if device else default_device()
-    safely = {"trust_remote_code": False, "local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **safely)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, **safely
-        )
+        model, tokenizer = load_folder(path, dtype)
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot be loaded as a causal language model: {error}",

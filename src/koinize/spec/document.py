@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.constructor import DuplicateKeyError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
-from koinize.errors import InputError
+from koinize.errors import InputError, ManyErrors
+from koinize.files import MEGABYTE, read_bytes
+from koinize.spec.bounded import refuse_unbounded
+
+LARGEST = MEGABYTE  # of the file: two hundred languages with all that can be said take a tenth
+LARGEST_NUMBER = (1 << 63) - 1
+VERSION_LINE = re.compile(r"^%YAML[^\n]*", re.MULTILINE)
+UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 Loc = tuple[str | int, ...]
 """Keys and indexes that lead to a value, from the top."""
@@ -59,12 +67,39 @@ def read_document(path: Path) -> Document:
             expected="a mapping that begins with `koinize: 1`",
         )
     places: dict[Loc, tuple[int, int]] = {(): (1, 1)}
-    return Document(path.name, _plain(root, (), places), places)
+    document = Document(path.name, _plain(root, (), places), places)
+    if odd := list(_unusable(document, document.values, ())):
+        raise odd[0] if len(odd) == 1 else ManyErrors(odd)
+    return document
+
+
+def _unusable(document: Document, value: object, path: Loc) -> Iterator[InputError]:
+    """Numbers and texts that nothing could be done with, whatever the key."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for step, part in parts:
+            if isinstance(step, str) and UNUSABLE.search(step):
+                yield _odd_text(document, (*path, step), "the key")
+            yield from _unusable(document, part, (*path, step))
+    elif isinstance(value, str) and UNUSABLE.search(value):
+        yield _odd_text(document, path, dotted(path))
+    elif type(value) is int and abs(value) > LARGEST_NUMBER:
+        what = f"{dotted(path)}: the number is too large"
+        expected = f"at most {LARGEST_NUMBER}"
+        yield InputError(what, where=document.where(path), expected=expected)
+
+
+def _odd_text(document: Document, path: Loc, what: str) -> InputError:
+    return InputError(
+        f"{what} holds a null character or half of one (a lone surrogate)",
+        where=document.where(path),
+        remedy="remove it",
+    )
 
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, LARGEST)
     except FileNotFoundError as error:
         remedy = "run `koinize init` to write a first one, or name the folder of one"
         raise InputError("there is no such file", where=str(path), remedy=remedy) from error
@@ -84,6 +119,8 @@ def _parse(text: str, name: str) -> object:
     yaml = YAML(typ="rt")
     yaml.Constructor = _Constructor
     try:
+        text = as_current(text)
+        refuse_unbounded(text, name)
         return yaml.load(text)
     except DuplicateKeyError as error:
         key = str(error.problem).partition('"')[2].partition('"')[0]
@@ -98,9 +135,18 @@ def _parse(text: str, name: str) -> object:
         where = f"{name}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
         what = f"the character U+{ord(text[error.position]):04X} is not allowed in YAML"
         raise InputError(what, where=where, remedy="remove it") from error
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        # Where ruamel itself fails, it says little more than that.
+        what = f"this is not YAML: {error}"
+        raise InputError(what, where=name) from error
 
-    except ValueError as error:  # from a tag such as !!int on what is none
-        raise InputError(f"this is not YAML: {error}", where=name) from error
+
+def as_current(text: str) -> str:
+    """The text without a directive that says which YAML it is: it is 1.2, where `no` is Norwegian.
+
+    Its place stays, so that every line and column is still that of the file.
+    """
+    return VERSION_LINE.sub(lambda found: "#" + found[0][1:], text)
 
 
 class _Constructor(RoundTripConstructor):
@@ -145,6 +191,8 @@ def _scalar(node: object) -> Any:  # noqa: ANN401
     true and false become text: pydantic takes that for a truth value, but would also take a bool
     for the number 1 or 0, where it is a mistake.
     """
+    if isinstance(node, TaggedScalar):  # of a tag that changes nothing, such as !!str
+        return str(node.value)
     if isinstance(node, bool):
         return "true" if node else "false"
     for kind in (int, float, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -18,6 +19,7 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from koinize.catalog import Catalog
 from koinize.errors import did_you_mean
@@ -26,6 +28,7 @@ from koinize.ledger.prices import price_book
 from koinize.merge.recipe import MergeSettings
 from koinize.model.base import BaseSpec
 from koinize.settings import EvaluationSection, LoraSpec, TrainingSpec
+from koinize.shown import without_secrets
 from koinize.spec.grid import expand
 from koinize.tasks import Task, tasks
 
@@ -35,6 +38,8 @@ VERSION = 1
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LANGUAGE = r"^[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*$"
 CURRENCY = r"^[A-Z]{3}$"
+LONGEST_LANGUAGE = 35  # what BCP 47 asks software to have room for; files are named after it
+ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 TAKEN = ("comb", "comb-continued")
 """What adapters of all languages are called, where each language's own is called by its code."""
 
@@ -61,13 +66,27 @@ def _known(noun: str, catalog: Catalog[Any]) -> AfterValidator:
 Baseline = Literal["base", "indv", "cross", "comb", "comb-continued", "mean", "paper"]
 FROM_THE_BASE = frozenset({"indv", "cross", "mean", "paper"})
 """Baselines that need each language's own adapter from the base."""
-Money = Annotated[Decimal, Field(ge=0), PlainSerializer(str)]
+Money = Annotated[
+    Decimal, Field(ge=0, le=10**9, max_digits=24, decimal_places=12), PlainSerializer(str)
+]
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
-Language = Annotated[str, Field(pattern=LANGUAGE)]
+Language = Annotated[str, Field(pattern=LANGUAGE, max_length=LONGEST_LANGUAGE)]
 MetricName = Annotated[str, _known("metric", Catalog("koinize.metrics", "metric"))]
 ExecutorName = Annotated[str, _known("executor", Catalog("koinize.executors", "executor"))]
 Points = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _iso(value: object) -> object:
+    """Refuse what pydantic would take for seconds since 1970."""
+    if isinstance(value, date) or (isinstance(value, str) and ISO_DATE.fullmatch(value)):
+        return value
+    raise PydanticCustomError("date_parsing", "Input should be a valid date")
+
+
+Date = Annotated[date, BeforeValidator(_iso)]
+Told = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(without_secrets)]
+"""What reports and ledgers quote."""
 
 
 class _Kinded(BaseModel):
@@ -158,8 +177,8 @@ class Price(Frozen):
     )
     per_hour: Money
     currency: Annotated[str, Field(pattern=CURRENCY)] = "USD"
-    source: str = Field(min_length=1, description="where the price stands, for example a URL")
-    date: date
+    source: Told = Field(description="where the price stands, for example a URL")
+    date: Date
 
     @model_validator(mode="before")
     @classmethod

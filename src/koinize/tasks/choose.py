@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from string import ascii_uppercase
@@ -12,6 +11,7 @@ from pydantic import Field
 
 from koinize.data import Row, refuse
 from koinize.errors import InputError
+from koinize.files import parse_json
 from koinize.tasks import _reading
 from koinize.tasks._task import Example, Metrics, Task
 
@@ -151,8 +151,8 @@ def _number(text: str) -> Decimal | None:
 
 def _json(text: str) -> object:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except ValueError:
         return text
 
 

@@ -1,0 +1,86 @@
+"""The one way in which files become a model and a tokenizer, safe whatever lies in the folder.
+
+transformers reads more from a folder than weights: it offers to run Python that a configuration
+names, unpickles, fetches, and takes an adapter that lies beside a model for an order to load
+another one. Everything that koinize loads comes through here, where none of it happens.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from koinize.errors import InputError
+from koinize.files import LARGEST_TEXT, parse_json, read_bytes
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def load_folder(
+    folder: Path | str, dtype: str | torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer of a folder of safetensors.
+
+    Raises InputError for a folder that leads to weights elsewhere; what transformers raises for
+    one that holds no model.
+    """
+    refuse_detours(Path(folder), [path.name for path in Path(folder).glob("*.safetensors")])
+    return _load(str(folder), dtype, use_safetensors=True)
+
+
+def load_gguf(
+    file: Path, dtype: str | torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer in a .gguf file, whatever lies beside it."""
+    with _alone(file) as folder:
+        return _load(str(folder), dtype, gguf_file=file.name)
+
+
+def refuse_detours(folder: Path, weights: Sequence[str]) -> None:
+    """Raise InputError where a base model's folder names weights that do not lie in it."""
+    if (folder / ADAPTER_CONFIG).exists():
+        raise InputError(
+            f"holds {ADAPTER_CONFIG} beside a model, so it is two things",
+            where=str(folder),
+            expected="a base model, or an adapter",
+            remedy="keep the adapter in a folder of its own",
+        )
+    index = folder / INDEX
+    if not index.exists():
+        return
+    try:
+        named = set(parse_json(read_bytes(index, LARGEST_TEXT * 4))["weight_map"].values())
+        strange = sorted(str(name) for name in named - set(weights))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError("is not an index of weights", where=str(index)) from error
+    if strange:
+        raise InputError(
+            f"names '{strange[0]}', which is no file beside it",
+            where=str(index),
+            expected="the safetensors files of its own folder",
+        )
+
+
+def _load(place: str, dtype: str | torch.dtype, **more: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    safely = {"trust_remote_code": False, "local_files_only": True}
+    of_tokenizer = {key: value for key, value in more.items() if key == "gguf_file"}
+    tokenizer = AutoTokenizer.from_pretrained(place, **of_tokenizer, **safely)
+    return AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **more, **safely), tokenizer
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[Path]:
+    """A folder in which nothing lies but the file, by a link."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / file.name).symlink_to(file.resolve())
+        yield Path(folder)
