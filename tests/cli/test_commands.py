@@ -100,14 +100,16 @@ def documents() -> list[Path]:
     return found
 
 
+def blocks(text: str) -> Iterator[str]:
+    """What stands on the lines of a document's blocks, one command each, without a prompt."""
+    for block in re.findall(r"^```[\w ]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield from (part.strip().removeprefix("$ ") for part in line.split("&&"))
+
+
 def fenced(text: str) -> Iterator[str]:
-    """The commands in the blocks of a document, without prompt and comment."""
-    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        lines = block.replace("\\\n", " ").splitlines()
-        for part in (part for line in lines for part in line.split("&&")):
-            words = part.strip().removeprefix("$ ")
-            if words.startswith("koinize ") and not words.startswith("koinize:"):
-                yield words
+    """The commands of ours among them."""
+    yield from (one for one in blocks(text) if one.startswith("koinize "))
 
 
 def inline(text: str) -> Iterator[str]:
@@ -168,6 +170,23 @@ def test_the_projects_that_documents_run_are_there() -> None:
     assert named >= {"examples/debian/topic"}
     for place in named:
         assert open_project(ROOT / place).spec.tasks
+
+
+def test_the_scripts_and_targets_that_documents_run_are_there() -> None:
+    """`python FILE` from the root or beside the document, and `make TARGET`."""
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    found, missing = 0, []
+    for path in documents():
+        for line in blocks(path.read_text(encoding="utf-8")):
+            script = re.match(r"(?:\S+=\S+ )*python (\S+\.py)", line)
+            target = re.match(r"make (\w+)", line)
+            found += bool(script or target)
+            if script and not any((one / script[1]).exists() for one in (ROOT, path.parent)):
+                missing.append(line)
+            if target and target[1] not in targets:
+                missing.append(line)
+    assert missing == []
+    assert found > 5
 
 
 @pytest.mark.parametrize(
