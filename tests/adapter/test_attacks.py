@@ -46,8 +46,8 @@ def test_two_tensors_for_one_factor(tmp_path):
     weights(folder, header, bytes(16))
     assert refusal(folder) == (
         f"FOLDER/adapter_model.safetensors module '{Q}' has two tensors for lora_A, and nothing "
-        "says which counts; expected either lora_A.weight or lora_A.default.weight; "
-        "save the adapter again"
+        "says which counts; expected one of them, with or without .default, and with or without "
+        "wrappers; save the adapter again"
     )
 
 

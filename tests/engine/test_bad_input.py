@@ -164,9 +164,12 @@ ADAPTERS = {
         f"if the two are the same, make both {CONFIG} say so",
     ),
     "another revision": (
-        lambda en: configured(en, revision="v2"),
-        "en 'en' adapts example/base at v2, 'de' adapts example/base; expected adapters of one "
-        f"base model; if the two are the same, make both {CONFIG} say so",
+        lambda en: (
+            configured(en.parent / "de", revision="v1"),
+            configured(en, revision="v2"),
+        ),
+        "en 'en' adapts example/base at v2, 'de' adapts example/base at v1; expected adapters of "
+        f"one base model; if the two are the same, make both {CONFIG} say so",
     ),
     "another shape": (
         lambda en: rewritten(en, lambda t: {**t, A_Q: torch.ones(3, 9)}),

@@ -47,7 +47,7 @@ HARMLESS = frozenset((
     "loftq_config", "lora_alpha", "lora_dropout", "lora_ga_config", "megatron_core",
     "merge_weights", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r",
     "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "unsloth_fixed",
-    "use_rslora",
+    "use_rslora", "velora_config",
 ))
 # fmt: on
 TASK_TYPES = (
@@ -66,7 +66,13 @@ LONGEST_NAME = 1000
 MOST_WHOLE_MODULES = 100
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 LONGEST_TEXT = 4096  # of a base model's name, which may be a path
-TENSOR_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
+TENSOR_NAME = re.compile(r"(?:base_model\.model\.)+(.+)\.lora_([AB])(?:\.default)?\.weight")
+# What VeLoRA keeps of the activations for its backward pass; the update is B A all the same.
+BACKWARD_ONLY = (".lora_velora_embed", ".lora_velora_embed.default")
+# Parts of a name that wrappers for training leave in it; they are no layers.
+WRAPPERS = re.compile(
+    r"(?:^module\.)|(?:_checkpoint_wrapped_module|_fsdp_wrapped_module|_orig_mod)\."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +222,14 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _refuse(path: Path, config: Mapping[str, object]) -> None:
+    if "peft_type" not in config and ("fine_tune_type" in config or "lora_parameters" in config):
+        raise InputError(
+            "is the configuration of an MLX adapter",
+            where=str(path),
+            expected="an adapter that PEFT wrote",
+            remedy="convert it: PEFT's lora_A and lora_B are MLX's lora_a and lora_b transposed, "
+            "and its lora_alpha is MLX's scale times the rank",
+        )
     if config.get("peft_type") != "LORA":
         raise InputError(
             f"peft_type is {config.get('peft_type')!r}",
@@ -331,7 +345,10 @@ def _modules(
                 where=where,
                 expected=f"at most {LONGEST_NAME}",
             )
-        found = TENSOR_NAME.fullmatch(name) if name.isprintable() else None
+        if name.endswith(BACKWARD_ONLY):
+            continue
+        plain = WRAPPERS.sub("", name)
+        found = TENSOR_NAME.fullmatch(plain) if name.isprintable() else None
         if found is None:
             raise _unusable(name, where)
         module, side = found.groups()
@@ -339,7 +356,7 @@ def _modules(
             raise InputError(
                 f"module '{module}' has two tensors for lora_{side}, and nothing says which counts",
                 where=where,
-                expected=f"either lora_{side}.weight or lora_{side}.default.weight",
+                expected="one of them, with or without .default, and with or without wrappers",
                 remedy="save the adapter again",
             )
         factors[side] = spec

@@ -169,7 +169,7 @@ def peft_config(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> dict[s
         "auto_mapping": None,
         "base_model_name_or_path": inputs[0].base_model or None,
         "bias": "none",
-        "fan_in_fan_out": inputs[0].fan_in_fan_out,
+        "fan_in_fan_out": all(one.fan_in_fan_out for one in inputs),
         "inference_mode": True,
         # Never the inputs' own: an initialisation such as PiSSA would rewrite the base on loading.
         "init_lora_weights": True,
@@ -179,7 +179,7 @@ def peft_config(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> dict[s
         "peft_type": "LORA",
         "r": rank,
         "rank_pattern": others,
-        "revision": inputs[0].revision,
+        "revision": next((one.revision for one in inputs if one.revision), None),
         "target_modules": _targets(inputs, ranks),
         "task_type": tasks.pop() if len(tasks) == 1 else None,
         "use_dora": False,

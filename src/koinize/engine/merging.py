@@ -234,6 +234,9 @@ def _notes(given: Inputs, device: str) -> tuple[str, ...]:
     for language, header in named.items():
         for warning in header.warnings:
             about.setdefault(warning, []).append(language)
+    stated = {header.revision for header in named.values()} - {None}
+    if stated and (silent := [one for one, header in named.items() if not header.revision]):
+        about[f"states no revision of the base, and is taken for one of {stated.pop()}"] = silent
     found = [f"{', '.join(languages)}: {warning}" for warning, languages in about.items()]
     if device != "cpu":
         found.append(f"Computed on {device}: other bytes than on a CPU.")

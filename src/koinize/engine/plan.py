@@ -9,6 +9,7 @@ from pathlib import Path
 
 from koinize.adapter import AdapterHeader, ModuleHeader, read_header
 from koinize.adapter.header import CONFIG_FILE
+from koinize.adapter.names import one_naming, quantized_copy
 from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.merge.recipe import MergeSettings, matches
 
@@ -99,7 +100,10 @@ def _read(
         except InputError as error:
             errors.append(error)
     named = {quoted(language): header for language, header in headers.items()}
-    errors += _mismatches(named if root is None else {**named, THE_TRUNK: root})
+    named, doubtful = one_naming(named if root is None else {**named, THE_TRUNK: root})
+    errors += [*doubtful, *_mismatches(named)]
+    headers = {language: named[quoted(language)] for language in headers}
+    root = named.get(THE_TRUNK)
     errors += _no_branches(headers, root)
     return Inputs(headers, root), errors
 
@@ -184,20 +188,12 @@ def _mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
     first_name, first = next(iter(headers.items()))
     yield from _saved_mismatches(headers)
     shapes: dict[str, tuple[str, tuple[int, int]]] = {}
+    stating = next((one for one in headers.items() if one[1].revision), (first_name, first))
     for name, header in headers.items():
-        if (header.base_model, header.revision) != (first.base_model, first.revision):
-            yield InputError(
-                f"{name} adapts {_base(header)}, {first_name} adapts {_base(first)}",
-                where=str(header.folder),
-                expected="adapters of one base model",
-                remedy=f"if the two are the same, make both {CONFIG_FILE} say so",
-            )
-        elif header.fan_in_fan_out != first.fan_in_fan_out:
-            yield InputError(
-                f"fan_in_fan_out differs between {name} and {first_name}",
-                where=str(header.folder),
-                expected="adapters of one base model",
-            )
+        if header.base_model != first.base_model:
+            yield _other_base(name, header, first_name, first)
+        elif header.revision and header.revision != stating[1].revision:  # null states nothing
+            yield _other_base(name, header, *stating)
         for module in header.modules.values():
             shape = (module.outputs, module.inputs)
             owner, known = shapes.setdefault(module.name, (name, shape))
@@ -242,6 +238,18 @@ def saved_conflict(tensor: str, name: str, first: str, header: AdapterHeader) ->
         where=str(header.folder),
         expected=EQUAL_MODULES,
         remedy="train the adapters without modules_to_save",
+    )
+
+
+def _other_base(
+    name: str, header: AdapterHeader, first_name: str, first: AdapterHeader
+) -> InputError:
+    return InputError(
+        f"{name} adapts {_base(header)}, {first_name} adapts {_base(first)}",
+        where=str(header.folder),
+        expected="adapters of one base model",
+        remedy=quantized_copy(header.base_model, first.base_model)
+        or f"if the two are the same, make both {CONFIG_FILE} say so",
     )
 
 

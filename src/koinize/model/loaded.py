@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from koinize.adapter import read_header
+from koinize.adapter.names import named_as
 from koinize.errors import InputError, StepError
 from koinize.model.encoding import Encoder
 from koinize.model.loading import load_folder
@@ -208,7 +209,8 @@ def with_adapter(loaded: Loaded, folder: Path | str | None) -> Iterator[Loaded]:
     if folder is None:
         yield loaded
         return
-    layers = [one for one in read_header(folder).modules if _has(loaded.model, one)]
+    header = named_as(read_header(folder), (name for name, _ in loaded.model.named_modules()))
+    layers = [one for one in header.modules if _has(loaded.model, one)]
     loaded.untouched.note(loaded.model, layers)
     try:
         with warnings.catch_warnings():

@@ -7,6 +7,7 @@ folder is read as merging reads it, and PEFT is told the modules, their ranks an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from koinize.adapter import AdapterHeader, read_header
+from koinize.adapter.names import named_as
 from koinize.adapter.scales import own_keys
+from koinize.adapter.tensorfile import read_tensor_specs
 from koinize.errors import StepError
 
 if TYPE_CHECKING:
@@ -33,15 +36,31 @@ def put_on(model: PreTrainedModel, folder: Path | str) -> PeftModel:
     """
     from peft import PeftModel
 
-    header = read_header(folder)
-    config = plain_config(header)
+    stored = read_header(folder)
+    header = named_as(stored, (name for name, _ in model.named_modules()))
     peft_model = PeftModel.from_pretrained(
-        model, str(folder), config=config, autocast_adapter_dtype=False, local_files_only=True
+        model,
+        str(folder),
+        config=plain_config(header),
+        autocast_adapter_dtype=False,
+        local_files_only=True,
+        key_mapping=_renaming(header),
     )
     layers = peft_model.base_model.model
     for name, module in header.modules.items():
         layers.get_submodule(name).scaling[ADAPTER] = module.scale
     return peft_model
+
+
+def _renaming(header: AdapterHeader) -> dict[str, str] | None:
+    """Regular expressions for PEFT's `key_mapping`: the file's names to those of the model."""
+    stored = {spec.start: name for name, spec in read_tensor_specs(header.weights).items()}
+    found = {}
+    for name, module in header.modules.items():
+        key = stored[module.A.start].removeprefix("base_model.model.").rpartition(".lora_A")[0]
+        if key != name:
+            found[rf"^{re.escape(key)}\.lora_"] = f"{name}.lora_"
+    return found or None
 
 
 def plain_config(header: AdapterHeader) -> LoraConfig:

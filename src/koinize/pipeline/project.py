@@ -10,6 +10,7 @@ from pathlib import Path
 
 from koinize import machine
 from koinize.adapter import read_header
+from koinize.adapter.names import quantized_copy
 from koinize.digest import digest, file_digest
 from koinize.errors import BrokenError, InputError
 from koinize.ledger import Interval, Ledger
@@ -181,7 +182,16 @@ class Project:
                 f"was trained on '{header.base_model}'",
                 where=str(folder),
                 expected=f"an adapter of '{expected}', the project's base model",
-                remedy="name that base in koinize.yaml, or train the adapter again",
+                remedy=quantized_copy(header.base_model, expected)
+                or "name that base in koinize.yaml, or train the adapter again",
+            )
+        stated = self.spec.base.revision
+        if stated and header.revision and header.revision != stated:  # null states nothing
+            raise InputError(
+                f"was trained on '{expected}' at {header.revision}",
+                where=str(folder),
+                expected=f"an adapter of revision {stated}, which koinize.yaml names",
+                remedy="name that revision in koinize.yaml, or train the adapter again",
             )
 
 
