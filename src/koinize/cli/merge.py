@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from koinize.cli.modules_progress import Report, counting_modules
 from koinize.cli.options import ADAPTERS
-from koinize.errors import GateError, InputError, Interrupted
-from koinize.files import parse_json
+from koinize.cli.words import key_values, number_or_word
+from koinize.errors import GateError, Interrupted
 from koinize.machine import keep_memory
 
 if TYPE_CHECKING:
@@ -28,43 +30,36 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Threads = Annotated[int, typer.Option(min=1, help="Modules at once; changes no byte.")]
 
 DTYPES = "auto (bfloat16 if all factors are, else float32), float32, bfloat16 or float16."
-SET_FORM = "PATTERN:OPTION=VALUE"
+
+
+class Merge(TyperCommand):
+    """`koinize merge`, which gets its options when it is called.
+
+    They are those of `MergeSettings`, and `koinize --help` has no need of that.
+    """
+
+    def make_context(self, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - as click's
+        """That of a command with all options, which click then invokes."""
+        from koinize.cli.merge_options import taking_settings
+
+        alone = typer.Typer(
+            add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+        )
+        alone.command(self.name)(taking_settings(merge))
+        return typer.main.get_command(alone).make_context(*given, **named)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (merge, recipes, inspect, fuse, resize, verify):
+    app.command("merge", cls=Merge, help=getdoc(merge), rich_help_panel=ADAPTERS)(lambda: None)
+    for command in (recipes, inspect, fuse, resize, verify):
         app.command(rich_help_panel=ADAPTERS)(command)
 
 
 def merge(
     adapters: Adapters,
     out: Out,
-    recipe: Annotated[str, typer.Option(help="See `koinize recipes`.")] = "knots-ties",
-    density: Annotated[
-        float | None, typer.Option(help="Share of entries kept; 1 (all) if not given.")
-    ] = None,
-    weight: Annotated[list[str] | None, typer.Option(help="LANGUAGE=NUMBER.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Factor on the result.")] = None,
-    rank: Annotated[str, typer.Option(help="full, a number, or a share of the energy.")] = "full",
-    seed: Annotated[int | None, typer.Option(help="Of random masks.")] = None,
-    dtype: Annotated[str | None, typer.Option(help=DTYPES)] = None,
-    space: Annotated[str | None, typer.Option(help="dense, knots, core or factor.")] = None,
-    scope: Annotated[str | None, typer.Option(help="Trim by module or by adapter.")] = None,
-    sign: Annotated[str | None, typer.Option(help="Elect by total or frequency.")] = None,
-    normalize: Annotated[str | None, typer.Option(help="weights, count or none.")] = None,
-    rescale: Annotated[str | None, typer.Option(help="inverse or l1.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="DELLA's range.")] = None,
-    outliers: Annotated[float | None, typer.Option(help="Share breadcrumbs removes.")] = None,
-    dialect: Annotated[str | None, typer.Option(help="koinize, peft, mergekit, knots.")] = None,
-    override: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="PATTERN:OPTION=VALUE for modules whose name, or its end, matches a glob; "
-            'weights as {"en": 2}.',
-        ),
-    ] = None,
+    *,
     trunk: Trunk = None,
     threads: Threads = 1,
     max_memory: Annotated[
@@ -72,28 +67,16 @@ def merge(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
     as_json: AsJson = False,
+    **options: Any,  # noqa: ANN401 - those of MergeSettings
 ) -> None:
     """Merge PEFT LoRA folders of one base into one.
 
     The base model is not read.
     """
+    from koinize.cli.merge_options import settings_of
     from koinize.engine import merge_adapters
-    from koinize.merge.recipe import merge_settings
 
-    given = {
-        "density": density, "scale": scale, "seed": seed, "dtype": dtype, "space": space,
-        "scope": scope, "sign": sign, "normalize": normalize, "rescale": rescale,
-        "epsilon": epsilon, "outliers": outliers, "dialect": dialect,
-    }  # fmt: skip
-    settings = merge_settings(
-        recipe=recipe,
-        rank=_value(rank),
-        weights={
-            key: _value(text) for key, text in _pairs(weight or [], "LANGUAGE=NUMBER").items()
-        },
-        overrides=_overrides(override or []),
-        **{key: value for key, value in given.items() if value is not None},
-    )
+    settings = settings_of(options)
     with _watched(as_json) as progress:
         report = merge_adapters(
             _folders(adapters),
@@ -188,7 +171,9 @@ def resize(
     from koinize.engine.resize import resize_adapter
 
     with _watched(as_json) as progress:
-        report = resize_adapter(adapter, _value(rank), out=out, dtype=dtype, progress=progress)
+        report = resize_adapter(
+            adapter, number_or_word(rank), out=out, dtype=dtype, progress=progress
+        )
     _warn(report)
     if as_json:
         _print(**_record(report))
@@ -249,49 +234,8 @@ def _record(report: MergeReport) -> dict[str, object]:
 
 
 def _folders(given: list[str]) -> dict[str, Path]:
-    pairs = _pairs(given, "LANGUAGE=FOLDER")
+    pairs = key_values(given, "LANGUAGE=FOLDER")
     return {language: Path(folder) for language, folder in pairs.items()}
-
-
-def _pairs(given: Iterable[str], form: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not (key and equals and value):
-            raise InputError(f"'{text}' cannot be read", expected=form)
-        if key in found:
-            raise InputError(f"'{key}' is given twice", expected=f"each once, as {form}")
-        found[key] = value
-    return found
-
-
-def _overrides(given: Iterable[str]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for place, text in _pairs(given, SET_FORM).items():
-        pattern, colon, option = place.rpartition(":")
-        if not (pattern and colon and option):
-            raise InputError(f"'{place}={text}' cannot be read", expected=SET_FORM)
-        found.setdefault(pattern, {})[option] = _option_value(text)
-    return found
-
-
-def _option_value(text: str) -> Any:  # noqa: ANN401 - as various as the options are
-    """A number, a word, or a JSON object such as the weights of some languages."""
-    if not text.startswith("{"):
-        return _value(text)
-    try:
-        return parse_json(text)
-    except ValueError:
-        raise InputError(f"'{text}' cannot be read", expected='JSON such as {"en": 2}') from None
-
-
-def _value(text: str) -> Any:  # noqa: ANN401 - a number or a word
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 @contextmanager

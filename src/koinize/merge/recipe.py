@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from koinize.catalog import Catalog
 from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.frozen import Frozen
 from koinize.merge.dialect import DIALECTS, EVERY_RECIPE
+from koinize.merge.option import COMMON, LOCAL, SPARSIFYING, having, in_a_sentence, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,6 @@ ELECT = ("sign", "normalize")
 
 RECIPES: Catalog[Recipe] = Catalog("koinize.merge.recipes", "recipe")
 
-COMMON_OPTIONS = frozenset({"recipe", "weights", "scale", "rank", "dtype", "dialect", "overrides"})
-# What may differ from module to module.
-LOCAL_OPTIONS = frozenset(
-    {"density", "epsilon", "normalize", "outliers", "rank", "rescale", "scale", "sign", "weights"}
-)
-
-# What only sparsifying reads; at density 1 every sparsifier is idle, so these mean nothing there.
-OF_SPARSIFYING = frozenset({"density", "scope", "rescale", "seed", "epsilon", "outliers", "extra"})
 # A factor in front of an update. Beyond it the squares that every norm is made of leave float32.
 LARGEST_FACTOR = 1e15
 # Combinations that are the same in all coordinates.
@@ -58,42 +51,72 @@ LINEAR = frozenset({"mean", "sum"})
 class MergeSettings(Frozen):
     """Everything that determines a merge besides its inputs.
 
-    density: share of the entries that sparsifying keeps, in (0, 1].
-    weights: per language; a language that is not named has weight 1.
-    scale: factor (lambda) on the result.
-    rank: "full" (the sum of the adapters' ranks), a number, or an energy share in (0, 1).
-    seed: of the random masks, which are keyed by (seed, language, module, index).
-    dtype: of the written adapter; "auto" is bfloat16 if all factors are, else float32. The
-        arithmetic is always float32 or better.
-    space: where to merge, for recipes that do not fix it (`ties` in "knots" is `knots-ties`).
-    scope: whether trimming ranks the entries of one "module" or of the whole "adapter".
-    sign: elect it on the "total" of the values or by the "frequency" of the signs.
-    normalize: divide an elected sum by the agreeing "weights", by their "count", or by "none".
-    rescale: after dropping, divide by the density ("inverse") or restore the L1 norm ("l1").
-    epsilon: DELLA's range: entries are kept with probability density -+ epsilon by magnitude.
-    outliers: share of the largest entries that breadcrumbs removes.
-    dialect: whose reading of the papers to follow; options given here still win.
-    overrides: module pattern -> options that differ there, such as {"layers.[0-7].*":
-        {"density": 0.3}}; a pattern is a glob over the end of the module's dotted name. Weights
-        there change the languages that they name; the others keep theirs.
+    An option is declared here and nowhere else: the command line, koinize.yaml, its JSON Schema and
+    the table in docs/merging.md take its name, values, default and meaning from here.
     """
 
-    recipe: str
-    density: float = Field(default=1.0, gt=0.0, le=1.0)
-    weights: dict[str, float] = Field(default_factory=dict)
-    scale: float = 1.0
-    rank: Literal["full"] | int | float = "full"
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    space: Literal["dense", "knots", "core", "factor"] | None = None
-    scope: Literal["module", "adapter"] | None = None
-    sign: Literal["total", "frequency"] = "total"
-    normalize: Literal["weights", "count", "none"] | None = None
-    rescale: Literal["inverse", "l1"] | None = None
-    epsilon: float = Field(default=0.1, gt=0.0, lt=0.5)
-    outliers: float = Field(default=0.01, ge=0.0, lt=1.0)
-    dialect: Literal["koinize", "peft", "mergekit", "knots"] = "koinize"
-    overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    recipe: str = option("a recipe's name; `koinize recipes` lists them", COMMON)
+    density: float = option(
+        "share of the entries that sparsifying keeps, above 0 and up to 1",
+        LOCAL, SPARSIFYING, default=1.0, gt=0.0, le=1.0,
+    )  # fmt: skip
+    weights: dict[str, float] = option(
+        "language -> weight; 1 for those that are not named", COMMON, LOCAL, default={}
+    )
+    scale: float = option(
+        "factor on the result; with a trunk, on what is added to it", COMMON, LOCAL, default=1.0
+    )
+    rank: Literal["full"] | int | float = option(
+        "of the written adapter: `full` (the sum of the adapters' ranks), a number, or the share "
+        "of the energy to keep, between 0 and 1",
+        COMMON, LOCAL, default="full",
+    )  # fmt: skip
+    seed: int = option(
+        "of random masks, which are keyed by seed, language and module",
+        SPARSIFYING, default=0, ge=0, lt=2**63,
+    )  # fmt: skip
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "of the written adapter: `float32`, `bfloat16`, `float16`, or `auto`: bfloat16 if all "
+        "factors are, else float32; the arithmetic is float32 or better in any case",
+        COMMON, default="auto",
+    )  # fmt: skip
+    space: Literal["dense", "knots", "core", "factor"] | None = option(
+        "where to merge, for recipes that leave it open: `dense`, `knots`, `core` or `factor`",
+        default=None,
+    )
+    scope: Literal["module", "adapter"] | None = option(
+        "trim within each `module` or over the whole `adapter`", SPARSIFYING, default=None
+    )
+    sign: Literal["total", "frequency"] = option(
+        "elect signs by the `total` of the values or the `frequency` of the signs",
+        LOCAL, default="total",
+    )  # fmt: skip
+    normalize: Literal["weights", "count", "none"] | None = option(
+        "divide an elected sum by the agreeing `weights`, by their `count`, or by `none`",
+        LOCAL, default=None,
+    )  # fmt: skip
+    rescale: Literal["inverse", "l1"] | None = option(
+        "after dropping, divide by the density (`inverse`) or restore the L1 norm (`l1`)",
+        LOCAL, SPARSIFYING, default=None,
+    )  # fmt: skip
+    epsilon: float = option(
+        "half the range of DELLA's keep probabilities, which grow with the magnitude",
+        LOCAL, SPARSIFYING, default=0.1, gt=0.0, lt=0.5,
+    )  # fmt: skip
+    outliers: float = option(
+        "share of the largest entries that breadcrumbs removes",
+        LOCAL, SPARSIFYING, default=0.01, ge=0.0, lt=1.0,
+    )  # fmt: skip
+    dialect: Literal["koinize", "peft", "mergekit", "knots"] = option(
+        "whose reading of the papers to follow: `koinize`, `peft`, `mergekit` or `knots`; options "
+        "that are given still win",
+        COMMON, default="koinize",
+    )  # fmt: skip
+    overrides: dict[str, dict[str, Any]] = option(
+        "pattern of module names, a glob over their ends -> options that differ there; `weights` "
+        "change the languages that they name, and no others",
+        COMMON, default={},
+    )  # fmt: skip
 
     @field_validator("recipe")
     @classmethod
@@ -178,7 +201,9 @@ class MergeSettings(Frozen):
             try:
                 self._with(options)
             except ValidationError as error:
-                raise ValueError(f"overrides['{pattern}']: {_plain(error.errors()[0])}") from None
+                raise ValueError(
+                    f"overrides['{pattern}']: {in_a_sentence(error.errors()[0])}"
+                ) from None
         return self
 
     @model_validator(mode="after")
@@ -334,6 +359,11 @@ class MergeSettings(Frozen):
         return " ".join(parts)
 
 
+COMMON_OPTIONS, LOCAL_OPTIONS = having(MergeSettings, COMMON), having(MergeSettings, LOCAL)
+# "extra" is a dialect's convention.
+OF_SPARSIFYING = having(MergeSettings, SPARSIFYING) | {"extra"}
+
+
 def matches(pattern: str, module: str) -> bool:
     """Whether a glob matches a module's dotted name or its end, at a dot."""
     return fnmatchcase(module, pattern) or fnmatchcase(module, f"*.{pattern}")
@@ -355,22 +385,4 @@ def merge_settings(**options: object) -> MergeSettings:
     try:
         return MergeSettings.model_validate(options)
     except ValidationError as error:
-        raise ManyErrors(InputError(_plain(detail)) for detail in error.errors()) from None
-
-
-def _plain(detail: object) -> str:
-    """pydantic's account of one mistake as one of our sentences."""
-    assert isinstance(detail, dict)  # noqa: S101 - narrows the TypedDict of pydantic_core
-    place, *keys = (str(part) for part in detail["loc"] or ("",))
-    place += "".join(f"['{key}']" for key in keys)
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return message
-    if detail["type"] == "extra_forbidden":
-        return f"unknown option '{place}'"
-    if detail["type"] == "missing":
-        return f"the option '{place}' is missing"
-    expected = message.removeprefix("Input should be ").partition(", unable")[0]
-    if expected.startswith(("greater", "less")):
-        expected = f"a number {expected}"
-    return f"{place} is {detail['input']!r}; expected {expected}"
+        raise ManyErrors(InputError(in_a_sentence(detail)) for detail in error.errors()) from None
