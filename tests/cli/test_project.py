@@ -340,4 +340,4 @@ def test_a_report_for_machines_where_nothing_can_be_written(
     monkeypatch.setattr("koinize.report.render_html", lambda _: "")
     (small.root / "report.html").mkdir()
     assert call("report", "--json") == (0, '{\n "project": "small"\n}\n', "")
-    assert call("report", "--json", "-o", "report.html")[0] == 1
+    assert call("report", "--json", "-o", "report.html")[0] == 2

@@ -16,7 +16,9 @@ import typer
 from typer.core import TyperGroup
 
 from koinize import __version__
+from koinize.cli.terminal import guard
 from koinize.errors import KoinizeError
+from koinize.shown import message
 
 
 class Groups(TyperGroup):
@@ -73,6 +75,7 @@ def application() -> typer.Typer:
 
 def main() -> NoReturn:
     """The console script: runs a command and turns errors into one message and an exit code."""
+    guard()
     commands = application()
     signal.signal(signal.SIGTERM, _interrupt)
     atexit.register(_ignore_signals)
@@ -83,7 +86,7 @@ def main() -> NoReturn:
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"koinize: {where}{error.strerror or error}\n")
+        sys.stderr.write(f"koinize: {message(f'{where}{error.strerror or error}')}\n")
         raise SystemExit(1) from None
     raise SystemExit(0)
 

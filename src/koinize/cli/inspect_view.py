@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from koinize.shown import line
+
 if TYPE_CHECKING:
     from koinize.engine.inspect import Inspection, Interference, Matrix
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 def show_inspection(found: Inspection) -> None:
     """Each adapter alone, every pair, and the parts if there are any."""
     total = found.total
-    typer.echo(f"base model: {found.base_model}")
+    typer.echo(f"base model: {line(found.base_model)}")
     _table(
         ["", "modules", "parameters", "norm", "rank for 90 %", "rank for 99 %"],
         zip(
@@ -51,7 +53,7 @@ def show_inspection(found: Inspection) -> None:
         typer.echo("")
         _table(
             ["means over the pairs", "cosine", "overlap B", "overlap A", "opposed signs", "norm"],
-            ([name, *_means(part)] for name, part in found.parts.items()),
+            ([line(name), *_means(part)] for name, part in found.parts.items()),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,14 +91,18 @@ def export(
     ] = None,
 ) -> None:
     """Write one row of comma-separated values per interval."""
-    from koinize.ledger.summary import write_csv
+    from koinize.cli.output import replaceable
+    from koinize.ledger.summary import COLUMNS, write_csv
+    from koinize.store import write_atomically
 
     intervals = _ledger(place, spec).intervals()
     if csv is None:
         write_csv(intervals, sys.stdout)
         return
-    with csv.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        write_csv(intervals, file)
+    replaceable(csv, ",".join(COLUMNS), "export")
+    table = StringIO(newline="")
+    write_csv(intervals, table)
+    write_atomically(csv, table.getvalue())
     typer.echo(f"wrote {len(intervals)} intervals to {csv}")
 
 

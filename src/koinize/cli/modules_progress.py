@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from koinize.cli.terminal import unguarded
+
 LINE_SECONDS = 5.0  # at most one plain line in this time, and one at the end
 
 Report = Callable[[int, int], None]
@@ -45,7 +47,7 @@ def _bar() -> Iterator[Report]:
         TimeRemainingColumn(),
     )
     started = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(file=unguarded(sys.stderr))) as progress:
         task = progress.add_task("", total=None, rate="")
 
         def report(done: int, total: int) -> None:

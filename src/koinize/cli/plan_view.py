@@ -12,6 +12,7 @@ from rich.text import Text
 from koinize.pipeline import Missing, Plan, Project
 from koinize.pipeline.estimate import Estimate, Schedule
 from koinize.pipeline.plan import GONE, NEVER, NEWER
+from koinize.shown import message
 
 ROWS_BEFORE_GROUPING = 24
 
@@ -20,7 +21,7 @@ def show_plan(todo: Plan, project: Project) -> None:
     """Print what is missing, why, and the estimate on both clocks."""
     console = Console()
     for finding in project.inputs.findings:
-        console.print(f"warning: {finding}", style="yellow", markup=False)
+        console.print(message(f"warning: {finding}"), style="yellow", markup=False)
     if not todo.missing:
         console.print(f"nothing is missing: all {todo.total} steps are done")
         for line in outlook_lines(todo):
@@ -29,7 +30,9 @@ def show_plan(todo: Plan, project: Project) -> None:
     table = Table("step", "why", "estimated", box=None, pad_edge=False, header_style="bold")
     table.columns[2].justify = "right"
     for name, why, seconds in _lines(todo.missing):
-        table.add_row(Text(name), Text(why), duration(seconds))  # a setting may hold `[/INST]`
+        table.add_row(
+            Text(message(name)), Text(message(why)), duration(seconds)
+        )  # a setting may hold `[/INST]`
     console.print(table)
     console.print(f"{len(todo.missing)} of {todo.total} steps are missing{_guessed(todo)}")
     for line in (*estimate_lines(todo), *saving_lines(todo), *outlook_lines(todo)):

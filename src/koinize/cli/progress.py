@@ -19,8 +19,10 @@ from rich.progress import (
 )
 
 from koinize.cli.plan_view import duration
+from koinize.cli.terminal import unguarded
 from koinize.errors import Interrupted
 from koinize.pipeline import Plan, Step, Watcher
+from koinize.shown import line, message
 
 
 @contextmanager
@@ -76,10 +78,10 @@ class Lines(Silent):
         self.left.pop(step.id, None)
         count = f"[{self.total - len(self.left)}/{self.total}]"
         if error:
-            self.console.print(f"{count} FAILED {step.name}: {error}", markup=False)
+            self.console.print(message(f"{count} FAILED {step.name}: {error}"), markup=False)
             return
-        line = f"{count} {step.name} {duration(seconds)}"
-        self.console.print(f"{line}, about {duration(self.remaining())} left", markup=False)
+        done = f"{count} {step.name} {duration(seconds)}"
+        self.console.print(f"{done}, about {duration(self.remaining())} left", markup=False)
 
     def remaining(self) -> float:
         """What the plan expects of the rest, corrected by how the part done compares with it."""
@@ -101,6 +103,7 @@ class Live(Lines):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
+            console=Console(file=unguarded(sys.stdout)),
         )
         self.rows: dict[str, TaskID] = {}
 
@@ -119,7 +122,7 @@ class Live(Lines):
 
     def started(self, step: Step) -> None:
         """A new bar."""
-        self.rows[step.id] = self.bars.add_task(step.name, total=None, note="")
+        self.rows[step.id] = self.bars.add_task(line(step.name), total=None, note="")
 
     def moved(self, step: Step, done: int, total: int) -> None:
         """The step's bar."""
@@ -133,4 +136,4 @@ class Live(Lines):
         note = f"about {duration(self.remaining())} left"
         self.bars.update(self.whole, advance=1, note=note)
         if error:
-            self.bars.console.print(f"FAILED {step.name}: {error}", markup=False)
+            self.bars.console.print(message(f"FAILED {step.name}: {error}"), markup=False)

@@ -131,10 +131,12 @@ def report(
     """Show the results, and write them as one HTML file."""
     from rich.console import Console
 
+    from koinize.cli.output import replaceable
     from koinize.report import render_text
+    from koinize.report.render import BEGINS
 
     project = open_project(place, spec)
-    written = out or project.root / "report.html"
+    written = replaceable(out, BEGINS, "report") if out else project.root / "report.html"
     results = _results(project)
     # Machines may ask where the project may only be read.
     with suppress(OSError) if as_json and out is None else nullcontext():

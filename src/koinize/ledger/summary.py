@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import IO, Any
 
 from koinize.ledger.interval import Interval, by_run, covered, elapsed, idle, joules, money, total
+from koinize.shown import csv_cell
 
 NANO = Decimal("1e-9")
 
@@ -113,15 +114,17 @@ def write_csv(intervals: Iterable[Interval], file: IO[str]) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     for one in intervals:
-        writer.writerow(
-            [
-                one.id, one.run, one.step, one.kind, one.status, one.artifact, one.device,
-                one.started.isoformat(timespec="milliseconds"),
-                plain(one.seconds), plain(one.share), plain(one.machine_seconds),
-                one.tokens, one.units,
-                *(one.price.get(key, "") for key in ("per_hour", "currency", "source", "date")),
-                plain(one.cost) if one.price else "",
-                one.energy.get("joules", ""), one.energy.get("source", ""),
-                one.why, one.error,
-            ]
-        )  # fmt: skip
+        writer.writerow(csv_cell(str(value)) for value in _cells(one))
+
+
+def _cells(one: Interval) -> list[object]:
+    return [
+        one.id, one.run, one.step, one.kind, one.status, one.artifact, one.device,
+        one.started.isoformat(timespec="milliseconds"),
+        plain(one.seconds), plain(one.share), plain(one.machine_seconds),
+        one.tokens, one.units,
+        *(one.price.get(key, "") for key in ("per_hour", "currency", "source", "date")),
+        plain(one.cost) if one.price else "",
+        one.energy.get("joules", ""), one.energy.get("source", ""),
+        one.why, one.error,
+    ]  # fmt: skip

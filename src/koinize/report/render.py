@@ -16,6 +16,9 @@ from koinize.report.formats import count, listing
 from koinize.report.html import environment
 from koinize.report.section import Section
 
+BEGINS = "<!doctype html>"
+"""How every report begins: by it one is known that may be written over."""
+
 sections = Catalog[Section]("koinize.report.sections", "section")
 
 
