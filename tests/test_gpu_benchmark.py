@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.slow
 def test_every_part_has_figures_and_none_fails(tmp_path):
     environment = {**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path)}
+    environment["SECONDS_IN_ALL"] = "900"  # a busy machine fails nothing
     script = ROOT / "benchmarks" / "gpu.sh"
     ran = subprocess.run(
         [script, "--small"], cwd=tmp_path, env=environment, capture_output=True, text=True
