@@ -15,8 +15,8 @@ from koinize.merge import decompose
 from tests.peft_folders import SHAPES, Q, deltas, save
 
 NOTHING_KEPT = (
-    "the merge is zero in 2 of 2 modules: the density keeps nothing there, or no adapter was "
-    "trained"
+    "the merge is zero in 2 of 2 modules that adapters change: the density keeps nothing there, or "
+    "they cancel"
 )
 IDLE_SCOPE = "at density 1 recipe 'ties' keeps every entry; without effect: scope"
 
@@ -52,13 +52,51 @@ def test_settings_that_do_little(tmp_path, adapters, settings, warnings):
     assert tuple(one for one in report.warnings if "change of rank" not in one) == warnings
 
 
+def zeroed(folder, *modules):
+    """The adapter with these modules as they are before training."""
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    for module in modules:
+        tensors[f"base_model.model.{module}.lora_B.weight"].zero_()
+    save_file(tensors, path)
+    return folder
+
+
 def test_a_module_that_nobody_trained(tmp_path, adapters):
     for folder in adapters.values():
-        path = folder / "adapter_model.safetensors"
-        name = f"base_model.model.{Q}.lora_B.weight"
-        save_file({**load_file(path), name: torch.zeros(12, 3)}, path)
+        zeroed(folder, Q)
     report = merge_adapters(adapters, recipe="mean", out=tmp_path / "out")
-    assert report.warnings == (NOTHING_KEPT.replace("2 of 2", "1 of 2"),)
+    assert report.warnings == (
+        "no adapter changes 1 of 2 modules, in 'model': they were adapted and not trained",
+    )
+
+
+def test_an_adapter_that_was_never_trained(tmp_path, adapters):
+    zeroed(adapters["fr"], *SHAPES)
+    for recipe in ({"recipe": "mean"}, {"recipe": "knots-ties", "density": 0.5}):
+        report = merge_adapters(adapters, **recipe, out=tmp_path / recipe["recipe"])
+        assert (
+            "fr changes nothing: every update is zero, so it was never trained" in report.warnings
+        )
+
+
+@pytest.mark.parametrize(("times", "said"), [(5, None), (20, "20"), (0.2, None), (0.05, "0.05")])
+def test_an_adapter_that_is_far_larger_or_smaller(tmp_path, times, said):
+    """Than the middle one. The others are one adapter, so that the ratio is exact."""
+    folders = {name: save(tmp_path / name, 1) for name in ("de", "en", "fr")}
+    path = folders["fr"] / "adapter_model.safetensors"
+    save_file(
+        {key: one * (times if "lora_B" in key else 1) for key, one in load_file(path).items()}, path
+    )
+    warnings = merge_adapters(folders, recipe="mean", out=tmp_path / "out").warnings
+    found = [one for one in warnings if "times as large" in one]
+    if said is None:
+        assert not found
+    else:
+        assert found == [
+            f"fr is {said} times as large as the others (Frobenius norm): look at its training, "
+            "its alpha and its rank"
+        ]
 
 
 def test_one_adapter_under_two_names(tmp_path, adapters):

@@ -185,6 +185,45 @@ def test_without_a_margin_there_is_no_verdict_and_a_note(margins):
     assert found["notes"] == ["a note", note]
 
 
+def answering(system, given, right):
+    """An evaluation of a system that gave these answers where those were right."""
+    rows = [
+        {"key": str(key), "gold": gold, "prediction": answer}
+        for key, (answer, gold) in enumerate(zip(given, right, strict=True))
+    ]
+    return Evaluation("t", system, "de", "test", rows, "s")
+
+
+@pytest.mark.parametrize(
+    ("given", "right", "said"),
+    [
+        ("a" * 19 + "b", "ab" * 10, "19 of 20 rows of de test, where it is right in 10."),
+        ("a" * 18 + "bb", "ab" * 10, None),  # 90 % is not more than 90 %
+        ("a" * 20, "a" * 19 + "b", None),  # the rows are so
+        ("a" * 9, "ab" * 4 + "a", None),  # too few to tell
+    ],
+)  # fmt: skip
+def test_an_adapter_that_gives_one_answer_is_told(given, right, said):
+    odd = replace(TASK, evaluations=[answering("INDV", given, right)])
+    notes = results(source(tasks=[odd]))["notes"]
+    assert [one for one in notes if "answers" in one] == (
+        [f"t: INDV answers 'a' in {said}"] if said else []
+    )
+
+
+def test_an_adapter_that_is_worse_than_none_is_told():
+    systems = [*TASK.systems, System("BASE", "base")]
+    rows = [
+        answering("BASE", "aaaaaaabbb", "aaaaaaaaaa"),
+        answering("INDV", "aaaabbbbbb", "a" * 10),
+    ]
+    odd = replace(TASK, systems=systems, evaluations=rows, margins={"accuracy": 30.0})
+    note = "t: INDV scores 40.0 in de (accuracy, test), and BASE without an adapter 70.0."
+    assert note not in results(source(tasks=[odd]))["notes"]  # just the margin
+    odd = replace(odd, margins={"accuracy": 29.0})
+    assert note in results(source(tasks=[odd]))["notes"]
+
+
 def test_scores_under_two_signatures_are_told(found):
     assert found["notes"] == ["a note"]
     odd = [*TASK.evaluations[:-1], evaluation("INDV", "de", 4, signature="another")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -33,11 +33,13 @@ class Factors:
     """A low-rank update B A: B is outputs x rank, A is rank x inputs, both float32.
 
     `scale` is the alpha / r that is folded into B already, for who needs the factors as stored.
+    `bound`: no entry of B A is larger, as far as that was looked at; 0 for an update of zeros.
     """
 
     B: torch.Tensor
     A: torch.Tensor
     scale: float = 1.0
+    bound: float = math.inf
 
     @property
     def rank(self) -> int:
@@ -46,7 +48,7 @@ class Factors:
 
     def to(self, device: torch.device | str) -> Factors:
         """The same factors on another device."""
-        return Factors(B=self.B.to(device), A=self.A.to(device), scale=self.scale)
+        return replace(self, B=self.B.to(device), A=self.A.to(device))
 
 
 def magnitude(tensor: torch.Tensor) -> float:
@@ -117,7 +119,7 @@ class Adapter:
                 expected=f"{LARGEST_ENTRY:.0e} at most",
                 remedy=DAMAGED,
             )
-        return Factors(B=B.mul_(entry.scale), A=A, scale=entry.scale)
+        return Factors(B=B.mul_(entry.scale), A=A, scale=entry.scale, bound=largest)
 
     def saved(self, name: str) -> Iterator[memoryview]:
         """The bytes of one tensor of a whole module, in pieces. Raises InputError on NaN."""

@@ -30,7 +30,7 @@ VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
 class ModuleReport:
     """One merged module: its rank, and what reaching it lost, as squared Frobenius norms.
 
-    zero: whether nothing is left of the updates.
+    zero: whether nothing is left of updates that were something.
     """
 
     name: str
@@ -50,7 +50,8 @@ class MergeReport:
     """What a merge did; `inputs` are the adapters' digests by language, `dtype` the output's.
 
     repeated: by module, decompositions that a library got wrong at first and another one right. The
-    card does not state them, because they depend on the processor.
+    card does not state them, because they depend on the processor. odd_adapters: sentences on those
+    that do nothing, or are far larger or smaller than the others.
     trunk: the digest of the adapter that the differences were taken from, if there was one.
     """
 
@@ -62,6 +63,7 @@ class MergeReport:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     repeated: Mapping[str, int] = field(default_factory=dict)
+    odd_adapters: tuple[str, ...] = ()
     trunk: str | None = None
 
     @property
@@ -78,11 +80,11 @@ class MergeReport:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know: an input's peculiarity, a large error, an unservable rank."""
-        found = [*self.notes, *self.settings.warnings(), *self._odd_inputs()]
+        found = [*self.notes, *self.settings.warnings(), *self._odd_inputs(), *self.odd_adapters]
         if zero := sum(module.zero for module in self.modules):
             found.append(
-                f"the merge is zero in {zero} of {len(self.modules)} modules: the density keeps "
-                "nothing there, or no adapter was trained"
+                f"the merge is zero in {zero} of {len(self.modules)} modules that adapters change: "
+                "the density keeps nothing there, or they cancel"
             )
         if self.error > NOTABLE_ERROR:
             more = "; a number or a share as rank may keep more" if self._cut_to_sum() else ""
@@ -198,7 +200,12 @@ def merge_adapters(
         except OSError as error:
             raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
     repeated = {module: count for module, count in sorted(merged.repeated.items()) if count}
-    return replace(report, seconds=time.monotonic() - started, repeated=repeated)
+    return replace(
+        report,
+        seconds=time.monotonic() - started,
+        repeated=repeated,
+        odd_adapters=tuple(merged.sizes.warnings()),
+    )
 
 
 def adapter_digest(header: AdapterHeader) -> str:
@@ -292,7 +299,7 @@ def _write(
     done: list[ModuleReport] = []
     for name, result in merged.merged():
         with merged.explained(name):
-            zero = writer.write(name, result.factors) == 0.0
+            zero = writer.write(name, result.factors) == 0.0 and merged.sizes.changed(name)
         done.append(ModuleReport(name, result.factors.rank, result.lost, result.total, zero))
         if progress is not None:
             progress(len(done), len(merged.modules))

@@ -14,6 +14,7 @@ from koinize.adapter.factors import LARGEST_ENTRY, magnitude
 from koinize.adapter.writer import NotFiniteError
 from koinize.digest import digest
 from koinize.engine.plan import THE_TRUNK, Inputs, quoted, saved_conflict
+from koinize.engine.sizes import Sizes
 from koinize.engine.workers import in_order
 from koinize.errors import InputError, KoinizeError, StepError
 from koinize.merge.recipe import MergeSettings
@@ -53,6 +54,7 @@ class MergeStream:
         self._adapters: dict[str, Adapter] = {}
         # Decompositions, by module, that a library got wrong at first.
         self.repeated: Counter[str] = Counter()
+        self.sizes = Sizes(self.modules)
         self._trunk: Adapter | None = None
 
     def __enter__(self) -> MergeStream:
@@ -180,6 +182,7 @@ class MergeStream:
             for language, adapter in self._adapters.items()
             if module in adapter.header.modules
         }
+        self.sizes.note(module, present)
         like = next(iter(present.values()))
         nothing = Factors(B=like.B[:, :0], A=like.A[:0])
         return {language: present.get(language, nothing) for language in self._adapters}

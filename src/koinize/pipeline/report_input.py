@@ -50,7 +50,7 @@ def gather(project: Project) -> ReportInput:
         tasks=[_Gatherer(Results(project, name)).task() for name in spec.tasks],
         intervals=project.intervals(),
         current={step.address: step.id for step in project.steps},
-        notes=[*project.inputs.findings, *_lineage(project)],
+        notes=[*project.inputs.findings, *_lineage(project), *_odd_adapters(project)],
         continued={
             step.address: list(ancestors(step, project.store))
             for step in project.steps
@@ -74,6 +74,16 @@ def _lineage(project: Project) -> Iterator[str]:
             updates = project.store.open(step.id).facts["updates"]
             times = "once" if updates == 1 else f"{updates} times"
             yield f"{step.name} was continued {times} since it was trained from the base"
+
+
+def _odd_adapters(project: Project) -> Iterator[str]:
+    """What was noticed when an adapter was taken over or merged."""
+    for step in project.steps:
+        facts = project.store.open(step.id).facts
+        if step.kind == "import":
+            yield from (f"{step.name} {warning}" for warning in facts.get("warnings", ()))
+        elif step.kind == "merge" and step.system == Results(project, step.task).chosen():
+            yield from (f"{step.task}: {warning}" for warning in facts.get("odd adapters", ()))
 
 
 class _Gatherer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from koinize.report.collapsed import collapse_notes
 from koinize.report.costs import Accounts, task_costs
 from koinize.report.drift import drift
 from koinize.report.figures import Results, Task
@@ -36,7 +37,16 @@ def results(source: ReportInput) -> Results:
             "runs": runs(source, accounts),
             "timeline": timeline(source),
         },
-        "notes": [*source.notes, *_price_notes(source, accounts), *_task_notes(tasks)],
+        "notes": [
+            *source.notes,
+            *_price_notes(source, accounts),
+            *_task_notes(tasks),
+            *(
+                note
+                for pair in zip(source.tasks, tasks, strict=True)
+                for note in collapse_notes(*pair)
+            ),
+        ],
     }
     plain: Results = json.loads(json.dumps(found, default=str))
     return plain

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from koinize.adapter import open_adapter
 from koinize.digest import digest, file_digest
 from koinize.errors import StepError
 from koinize.ledger.address import TRUNK
@@ -23,7 +24,14 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa:
     found = digest([file_digest(draft.folder / name) for name in ADAPTER_FILES])
     if found != job.step.inputs["adapter files"]:
         raise StepError("changed while it was read", where=str(folder), remedy="run again")
-    return {"source": str(folder)}
+    return {"source": str(folder), "warnings": list(_oddities(draft.folder))}
+
+
+def _oddities(folder: Path) -> Iterator[str]:
+    """What is worth a word of an adapter that is sound."""
+    with open_adapter(folder) as adapter:
+        if not any(adapter.factors(module).bound for module in adapter.header.modules):
+            yield "changes nothing: every update is zero, so it was never trained"
 
 
 def _folder(job: Job) -> Path:

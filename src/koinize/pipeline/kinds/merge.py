@@ -34,5 +34,6 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
         "truncation_error": report.error,
         "modules": {module.name: module.error for module in report.modules},
         "warnings": list(report.warnings),
+        "odd adapters": list(report.odd_adapters),
         "vllm_flags": report.vllm_flags,
     }

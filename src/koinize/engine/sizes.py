@@ -1,0 +1,78 @@
+"""How large the adapters of a merge are: one that was never trained is merged like the others."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from koinize.adapter import Factors
+
+SAMPLED = 16  # modules of which norms are taken, spread evenly: of all they would cost a tenth
+APART = 10.0  # how often larger or smaller than the others is worth a word
+
+
+class Sizes:
+    """Which updates are zero, and norms over the same few modules of every adapter."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        step = max(1, len(modules) // SAMPLED)
+        self._sampled = frozenset(modules[::step])
+        self._modules = len(modules)
+        self._zero: dict[str, set[str]] = defaultdict(set)
+        self._alive: dict[str, set[str]] = defaultdict(set)
+        self._squares: dict[str, dict[str, float]] = defaultdict(dict)
+
+    def note(self, module: str, updates: dict[str, Factors]) -> None:
+        """What the updates of a module are, by language; from any thread, and more than once."""
+        from koinize.merge.linalg import gram
+
+        for language, update in updates.items():
+            (self._alive if update.bound else self._zero)[language].add(module)
+            if module in self._sampled and update.rank:
+                square = float((gram(update.B) * gram(update.A.T)).sum())
+                self._squares[language][module] = max(0.0, square)
+
+    @property
+    def dead(self) -> list[str]:
+        """The languages whose every update is zero."""
+        return sorted(language for language in self._zero if not self._alive[language])
+
+    @property
+    def untrained(self) -> list[str]:
+        """The modules that no adapter changes."""
+        alive = set[str]().union(*self._alive.values())
+        return sorted(set[str]().union(*self._zero.values()) - alive)
+
+    def changed(self, module: str) -> bool:
+        """Whether an adapter changes this module."""
+        return any(module in modules for modules in self._alive.values())
+
+    def warnings(self) -> Iterator[str]:
+        """Adapters that do nothing, modules that nothing is done to, and sizes that are apart."""
+        dead = self.dead
+        for language in dead:
+            yield f"{language} changes nothing: every update is zero, so it was never trained"
+        untrained = self.untrained
+        if untrained and len(untrained) < self._modules:
+            places = sorted({f"'{module.partition('.layers.')[0]}'" for module in untrained})
+            yield (
+                f"no adapter changes {len(untrained)} of {self._modules} modules, in "
+                f"{', '.join(places)}: they were adapted and not trained"
+            )
+        yield from self._apart({one for one in self._alive if one not in dead})
+
+    def _apart(self, languages: set[str]) -> Iterator[str]:
+        norms = {
+            language: math.sqrt(sum(self._squares[language].values()))
+            for language in sorted(languages)
+            if self._squares[language]
+        }
+        middle = statistics.median_high(norms.values()) if norms else 0.0
+        for language, norm in norms.items():
+            if norm and not 1 / APART <= norm / middle <= APART:
+                yield (
+                    f"{language} is {norm / middle:.2g} times as large as the others (Frobenius "
+                    "norm): look at its training, its alpha and its rank"
+                )
