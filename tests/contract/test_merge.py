@@ -16,6 +16,7 @@ from koinize.adapter import Factors
 from koinize.merge import masks
 from koinize.merge.compose import COMBINES, SPACES, SPARSIFIERS, merge_module
 from koinize.merge.recipe import COMMON_OPTIONS, RECIPES, MergeSettings, merge_settings
+from koinize.merge.slots import FACTS
 from koinize.merge.stack import Stack
 
 FLOAT32 = float(np.finfo(np.float32).eps)
@@ -286,5 +287,5 @@ def test_every_recipe_declares_exactly_the_options_that_its_slots_read():
 
 
 # What slots read that is no setting: a dialect's conventions, and what the engine hands over.
-CONVENTIONS = {"vote", "zero_sign", "extra", "thresholds"}
+CONVENTIONS = {"vote", "zero_sign", "extra"} | FACTS
 SETTINGS_OF_THE_ENGINE = {"space", "scope"}

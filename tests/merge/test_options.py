@@ -8,10 +8,8 @@ from typer.testing import CliRunner
 
 from koinize.cli import application
 from koinize.cli.merge_options import flag
-from koinize.merge.combine._linear import Linear
-from koinize.merge.compose import COMBINES
 from koinize.merge.option import LOCAL
-from koinize.merge.recipe import LINEAR, LOCAL_OPTIONS, MergeSettings
+from koinize.merge.recipe import LOCAL_OPTIONS, MergeSettings
 from koinize.spec import schema
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -52,12 +50,6 @@ def test_the_schema_has_every_option_and_what_it_means():
     assert {name: one["anyOf"][0]["description"] for name, one in grid.items()} == {
         name: field.description for name, field in FIELDS.items()
     }
-
-
-def test_linear_is_what_adds_up():
-    """Named where no slot may be imported, because slots import torch."""
-    combines = {name for name in COMBINES.names() if isinstance(COMBINES.get(name), Linear)}
-    assert combines == LINEAR
 
 
 def test_what_may_differ_reads_as_ever():

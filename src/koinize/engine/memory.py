@@ -11,6 +11,7 @@ import re
 from koinize.engine.plan import Inputs
 from koinize.errors import InputError
 from koinize.merge.recipe import MergeSettings
+from koinize.merge.slots import SPACES, SPARSIFIERS
 
 UNITS = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -59,7 +60,7 @@ def modules_at_once(
     if largest + written > limit:
         space = settings.composition().space
         remedy = f"give max-memory at least {_megabytes(largest + written)}"
-        if space == "dense":
+        if SPACES[space].full:
             remedy += ", or merge in space 'knots' or 'core', which never form a whole update"
         raise InputError(
             f"module '{module}' needs {_megabytes(largest + written)} in space '{space}', and "
@@ -77,7 +78,6 @@ def module_bytes(
 ) -> int:
     """The most bytes of tensors that merging one module holds at a time."""
     from koinize.merge.approximation import krylov_columns
-    from koinize.merge.compose import done_on_factors
     from koinize.merge.linalg import GRAM_ROWS
     from koinize.merge.spaces.dense import group_rows
     from koinize.merge.sparsify._trimmed import waiting_bytes
@@ -89,15 +89,15 @@ def module_bytes(
     # As read, side by side or moved into the space, and as the result before and after its cast.
     total = 3 * tall + _output_bytes(given, settings, module)
     total += 8 * SMALL * stacked**2 + 8 * GRAM_ROWS * stacked
-    if done_on_factors(recipe):
+    if recipe.on_factors:
         return total
     if trunk:  # the steps from it, and the factors of the differences
         total += 4 * sum(2 * rank + 3 * trunk for rank in ranks) * (outputs + inputs)
-    entries, item = _coordinates(recipe.space, outputs, inputs, [*ranks, trunk])
+    entries, item = SPACES[recipe.space].entries(outputs, inputs, [*ranks, trunk]), 4
     masked = settings.resolve("rescale") == "l1"
     whole = (WHOLE_WITH_MASKS if masked else WHOLE) * item * entries
     languages = len(given.adapters)
-    if "trim" in recipe.sparsify:
+    if any(SPARSIFIERS[name].waits for name in recipe.sparsify):
         whole = max(whole, item * entries + waiting_bytes(entries, languages))
     tile = max(TILE_ELEMENTS, group_rows(inputs) * inputs) if on_cpu else entries
     total += whole + (3 * languages + 6) * item * min(tile, entries)
@@ -117,18 +117,6 @@ def _shape(given: Inputs, module: str) -> tuple[int, int, list[int], int]:
 def _output_bytes(given: Inputs, settings: MergeSettings, module: str) -> int:
     outputs, inputs, *_ = _shape(given, module)
     return 4 * 2 * given.largest_rank(module, settings) * (outputs + inputs)
-
-
-def _coordinates(space: str, outputs: int, inputs: int, ranks: list[int]) -> tuple[int, int]:
-    """Entries of one X_i and bytes of each; a space that is not known here counts as dense."""
-    stacked = sum(ranks)
-    if space == "core":
-        return stacked**2, 4
-    if space == "knots":
-        return min(stacked, outputs) * inputs, 4
-    if space == "factor":
-        return max(ranks) * (outputs + inputs), 4
-    return outputs * inputs, 4
 
 
 def _megabytes(count: int) -> str:

@@ -17,6 +17,7 @@ from koinize.engine.stream import MergeStream, identity
 from koinize.engine.workers import worker_pool
 from koinize.errors import InputError, StepError
 from koinize.merge.recipe import RECIPES, MergeSettings, merge_settings
+from koinize.merge.slots import COMBINES, SPACES
 from koinize.shown import code
 from koinize.store import refuse_existing
 
@@ -96,7 +97,7 @@ class MergeReport:
 
     def _cut_to_sum(self) -> bool:
         """Whether "full" was less than the merge has, as of an election in the dense space."""
-        return self.settings.rank == "full" and self.settings.composition().space == "dense"
+        return self.settings.rank == "full" and SPACES[self.settings.composition().space].full
 
     def _odd_inputs(self) -> Iterator[str]:
         """Adapters that are the same one, and weights that a mean can hardly be divided by."""
@@ -107,7 +108,7 @@ class MergeReport:
             if same[1:]:
                 yield f"{', '.join(same)} are one and the same adapter"
         weights = [self.settings.weights.get(language, 1.0) for language in self.inputs]
-        mean = self.settings.composition().combine == "mean"
+        mean = COMBINES[self.settings.composition().combine].divides
         if mean and abs(sum(weights)) < NEARLY_CANCELLED * sum(map(abs, weights)):
             yield f"the weights nearly cancel: a mean divides by their sum, {sum(weights):g}"
 

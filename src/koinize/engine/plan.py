@@ -12,6 +12,7 @@ from koinize.adapter.header import CONFIG_FILE
 from koinize.adapter.names import one_naming, quantized_copy
 from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.merge.recipe import MergeSettings, matches
+from koinize.merge.slots import COMBINES, SPACES
 
 NAME = re.compile(r"[^|\s]([^|]*[^|\s])?")
 EQUAL_MODULES = "modules_to_save that are equal, byte for byte, in all adapters"
@@ -67,7 +68,7 @@ def plan_merge(
         *_override_errors(inputs, languages, settings),
         *_rank_errors(inputs.adapters, settings),
     ]
-    if trunk is not None and settings.composition().space == "factor":
+    if trunk is not None and SPACES[settings.composition().space].apart:
         errors.append(InputError(NO_TRUNK, remedy=OTHER_SPACES))
     _raise(errors)
     return inputs
@@ -173,7 +174,7 @@ def _weight_error(languages: list[str], settings: MergeSettings) -> InputError |
     if not any(weights):
         return InputError("all weights are 0", remedy="give at least one language a weight")
     cancelled = abs(sum(weights)) < 1e-9 * max(map(abs, weights))
-    if settings.composition().combine == "mean" and cancelled:
+    if COMBINES[settings.composition().combine].divides and cancelled:
         return InputError(
             "the weights sum to 0, and a mean divides by their sum",
             remedy="use recipe 'sum' for differences",
@@ -283,7 +284,7 @@ def _override_errors(
 def _rank_errors(
     headers: Mapping[str, AdapterHeader], settings: MergeSettings
 ) -> Iterator[InputError]:
-    if settings.composition().space != "factor":
+    if not SPACES[settings.composition().space].apart:
         return
     first: dict[str, tuple[str, int]] = {}
     for language, header in headers.items():

@@ -18,6 +18,7 @@ from koinize.engine.sizes import Sizes
 from koinize.engine.workers import in_order
 from koinize.errors import InputError, KoinizeError, StepError
 from koinize.merge.recipe import MergeSettings
+from koinize.merge.slots import SPARSIFIERS
 
 if TYPE_CHECKING:
     import torch
@@ -105,14 +106,14 @@ class MergeStream:
         """Every module's merge, in sorted order."""
         from koinize.merge.compose import merge_module
 
-        cuts = self._thresholds()
+        facts = self._facts()
         # Where no module is cut, the error over all is 0 whatever their norms are.
         some_cut = any(self._settings.of_module(one).rank != "full" for one in self.modules)
 
         def work(module: str) -> Approximation:
             settings, updates = self._settings.of_module(module), self._updates(module)
             trunk = self._trunk_update(module)
-            merged = merge_module(module, updates, settings, cuts, trunk=trunk, norm=some_cut)
+            merged = merge_module(module, updates, settings, facts, trunk=trunk, norm=some_cut)
             return replace(merged, factors=merged.factors.to("cpu"))
 
         yield from self._each(work)
@@ -193,12 +194,17 @@ class MergeStream:
             return None
         return self._trunk.factors(module).to(self._device)
 
-    def _thresholds(self) -> dict[str, float] | None:
-        """Where trimming cuts, if it looks at the whole adapter rather than at one module."""
+    def _facts(self) -> dict[str, object]:
+        """What the slots of this merge ask for besides settings, of all modules."""
+        settings, sparsify = self._settings, self._settings.composition().sparsify
+        scoped = any(SPARSIFIERS[name].scoped for name in sparsify) and settings.density < 1.0
+        if scoped and settings.resolve("scope") == "adapter":
+            return {"thresholds": self._thresholds()}
+        return {}
+
+    def _thresholds(self) -> dict[str, float]:
+        """By language, the magnitude at which trimming over the whole adapter cuts."""
         settings = self._settings
-        trims = "trim" in settings.composition().sparsify and settings.density < 1.0
-        if not trims or settings.resolve("scope") != "adapter":
-            return None
         from koinize.merge import scope
         from koinize.merge.compose import stacks
 

@@ -4,8 +4,9 @@ Pure functions on tensors; they know no files and no models. This package and th
 no torch, so that listing and validating recipes stays cheap; the slots themselves do.
 
 What is in here: `recipe`, the named compositions (one file each in `recipes/`) and the settings
-that a user may give them, with `dialect`, how other tools read what the papers leave open. The
-slots, one file each: `spaces/` gives the coordinates in which a merge happens, `sparsify/` says
+that a user may give them, with `option`, how one is declared, and `dialect`, how other tools read
+what the papers leave open. `trunk` says what a merge relative to one is of. The slots, with an
+entry each in `slots`, one file each: `spaces/` gives the coordinates in which a merge happens, `sparsify/` says
 which entries take part, `combine/` makes one of many. `compose` puts them together for one module;
 `stack` holds the updates of all languages as row tiles that are computed when asked for. Below
 these the numerics: `approximation` (low rank), `linalg` (bases and Gram matrices), `select` and

@@ -17,7 +17,8 @@ from koinize.merge import place
 from koinize.merge.approximation import Approximation, approximate
 from koinize.merge.combine._linear import Linear
 from koinize.merge.linalg import columns, gram
-from koinize.merge.recipe import MergeSettings, Recipe
+from koinize.merge.recipe import MergeSettings
+from koinize.merge.slots import FACTS
 from koinize.merge.spaces._aligned import Aligned, Part
 from koinize.merge.stack import Stack
 from koinize.merge.trunk import coefficient
@@ -31,7 +32,7 @@ def merge_module(
     module: str,
     updates: Mapping[str, Factors],
     settings: MergeSettings,
-    thresholds: Mapping[str, float] | None = None,
+    facts: Mapping[str, object] | None = None,
     *,
     trunk: Factors | None = None,
     norm: bool = True,
@@ -40,8 +41,8 @@ def merge_module(
 
     All updates have the same outputs and inputs; their ranks may differ, and a language that does
     not adapt this module takes part with rank 0. "full" rank is the exact result, except where the
-    space is dense: there it is cut to the sum of the ranks. thresholds: by
-    language, the magnitude at which trimming over the whole adapter cuts. norm: whether the merge's
+    space is dense: there it is cut to the sum of the ranks. facts: what some slot asks for
+    besides settings, by name (koinize.merge.slots.FACTS). norm: whether the merge's
     norm is wanted also where nothing is cut; it may cost more than the merge.
 
     trunk: the update D_T that all of them started from. Then the recipe is applied to the
@@ -53,18 +54,18 @@ def merge_module(
     weights = [settings.weights.get(language, 1.0) for language in languages]
     recipe = settings.composition()
     combine = COMBINES.get(recipe.combine)
-    if isinstance(combine, Linear) and done_on_factors(recipe):
+    if isinstance(combine, Linear) and recipe.on_factors:
         coefficients = [settings.scale * share for share in combine.coefficients(weights)]
         product = _side_by_side(factors, coefficients, trunk)
         return _compressed(module, product, settings, norm)
-    aligned = SPACES.get(recipe.space)(factors, trunk)
+    known = facts or {}
+    aligned = _with_options(SPACES.get(recipe.space), settings, known)(factors, trunk)
     merged = []
     for part in aligned.parts:
         stack = _stack(module, languages, part, factors)
         for name in recipe.sparsify:
-            sparsify = _with_options(SPARSIFIERS.get(name), settings, thresholds=thresholds)
-            stack = sparsify(stack)
-        merged.append(_with_options(combine, settings)(stack, part.weights(weights)))
+            stack = _with_options(SPARSIFIERS.get(name), settings, known)(stack)
+        merged.append(_with_options(combine, settings, known)(stack, part.weights(weights)))
     merged[-1].mul_(settings.scale)
     if len(merged) == 2:
         return _compressed(module, Factors(A=merged[0], B=merged[1]), settings, norm)
@@ -72,12 +73,6 @@ def merge_module(
     limit = sum(update.rank for update in factors) + (0 if trunk is None else trunk.rank)
     small = approximate(whole, limit, settings.rank, module, aligned.like)
     return replace(small, factors=aligned.lift(small.factors))
-
-
-def done_on_factors(recipe: Recipe) -> bool:
-    """Whether the merge is linear in the updates, so that it is a sum of products as they are."""
-    linear = isinstance(COMBINES.get(recipe.combine), Linear)
-    return linear and not recipe.sparsify and recipe.space != "factor"
 
 
 def stacks(
@@ -138,11 +133,10 @@ def _compressed(
 
 
 def _with_options(
-    slot: Callable[..., Any], settings: MergeSettings, **known: object
+    slot: Callable[..., Any], settings: MergeSettings, facts: Mapping[str, object]
 ) -> Callable[..., Any]:
-    """A slot names what it reads as its keyword-only parameters."""
+    """A slot names what it reads as its keyword-only parameters: settings, and facts if known."""
     parameters = inspect.signature(slot).parameters.values()
-    names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    return partial(
-        slot, **{name: known[name] if name in known else settings.resolve(name) for name in names}
-    )
+    names = {one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    options = {name: settings.resolve(name) for name in names - FACTS}
+    return partial(slot, **options, **{name: facts[name] for name in names & facts.keys()})

@@ -18,6 +18,7 @@ from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.frozen import Frozen
 from koinize.merge.dialect import DIALECTS, EVERY_RECIPE
 from koinize.merge.option import COMMON, LOCAL, SPARSIFYING, having, in_a_sentence, option
+from koinize.merge.slots import COMBINES, SPACES, SPARSIFIERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,12 @@ class Recipe:
     sparsify: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
+    @property
+    def on_factors(self) -> bool:
+        """Whether it is linear in the updates, so that it is a sum of products as they are."""
+        linear = COMBINES[self.combine].linear
+        return linear and not self.sparsify and not SPACES[self.space].apart
+
 
 # The settings that the slots read, so that a recipe file can name them in one word.
 TRIM = ("density", "scope")
@@ -44,8 +51,6 @@ RECIPES: Catalog[Recipe] = Catalog("koinize.merge.recipes", "recipe")
 
 # A factor in front of an update. Beyond it the squares that every norm is made of leave float32.
 LARGEST_FACTOR = 1e15
-# Combinations that are the same in all coordinates.
-LINEAR = frozenset({"mean", "sum"})
 
 
 class MergeSettings(Frozen):
@@ -277,7 +282,7 @@ class MergeSettings(Frozen):
         """
         recipe, names = self.composition(), self._options_that_matter()
         sparsify = recipe.sparsify if self._sparsifies() else ()
-        anywhere = recipe.combine in LINEAR and not sparsify and recipe.space != "factor"
+        anywhere = replace(recipe, sparsify=sparsify).on_factors
         default = MergeSettings(recipe=self.recipe)
         found: dict[str, Any] = {
             "space": "dense" if anywhere else recipe.space,
@@ -285,7 +290,7 @@ class MergeSettings(Frozen):
             "combine": recipe.combine,
             **self._differences(default, names),
         }
-        if not anywhere and recipe.space == "dense" and self._cuts():
+        if not anywhere and SPACES[recipe.space].full and self._cuts():
             found["rank limit"] = "module"  # before, it was the sum of the ranks
         overrides = {
             pattern: changed
@@ -298,7 +303,8 @@ class MergeSettings(Frozen):
         """What was asked for and does nothing, because at density 1 every entry is kept."""
         sparsify = self.composition().sparsify
         idle = sorted(OF_SPARSIFYING & self.given().keys())
-        if not sparsify or self._sparsifies() or not (idle or "trim" not in sparsify):
+        missed = idle or any(SPARSIFIERS[name].needs_density for name in sparsify)
+        if not sparsify or self._sparsifies() or not missed:
             return []
         idle_too = f"; without effect: {', '.join(idle)}" if idle else ""
         return [f"at density 1 recipe '{self.recipe}' keeps every entry{idle_too}"]
@@ -321,8 +327,8 @@ class MergeSettings(Frozen):
         has full rank, is cut to. A number, or a share of the energy, may be more there.
         """
         recipe = self.composition()
-        linear = recipe.combine in LINEAR and not recipe.sparsify
-        own = together if linear or recipe.space != "dense" or self.rank == "full" else side
+        more = SPACES[recipe.space].full and not recipe.on_factors and self.rank != "full"
+        own = side if more else together
         return min(own, self.rank) if isinstance(self.rank, int) else own
 
     def _options_that_matter(self) -> set[str]:
