@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Literal
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from koinize.digest import digest, file_digest, short
 from koinize.errors import InputError
@@ -26,6 +27,7 @@ from koinize.frozen import Frozen
 from koinize.model.loading import load_gguf, refuse_detours
 from koinize.store import NewFolder
 from koinize.store.record import read_record, write_record
+from koinize.store.typed import Identity, fitting
 
 # Goes up whenever `prepare` would write other weights for the same file.
 CONVERSION = 1
@@ -123,16 +125,45 @@ def _content_files(folder: Path) -> list[Path]:
 
 def _known_digest(file: Path, digests: Path) -> str:
     """A file's digest, as remembered when path, size, time and inode are as they were."""
-    known = digests / f"{short(digest(str(file.resolve())))}.json"
-    state = file.stat()
-    stamp = [str(file.resolve()), state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns]
-    remembered = read_record(known)
-    if remembered and remembered["stamp"] == stamp:
-        return str(remembered["sha256"])
+    known, stamp = _memory_of(file, digests)
+    if (remembered := _remembered(known, stamp)) is not None:
+        return remembered
     found = file_digest(file)
     with suppress(OSError):  # a full disk, or a folder that may only be read
         known.parent.mkdir(parents=True, exist_ok=True)
         write_record(known, {"stamp": stamp, "sha256": found})
+    return found
+
+
+def _memory_of(file: Path, digests: Path) -> tuple[Path, list[str | int]]:
+    """Where the file's digest is remembered, and what must not have changed meanwhile."""
+    place = str(file.resolve())
+    state = file.stat()
+    times = [state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns]
+    return digests / f"{short(digest(place))}.json", [place, *times]
+
+
+class _Memory(TypedDict):
+    stamp: list[str | int]
+    sha256: Identity
+
+
+def _remembered(known: Path, stamp: list[str | int]) -> str | None:
+    memory = fitting(_Memory, read_record(known))
+    return memory["sha256"] if memory and memory["stamp"] == stamp else None
+
+
+def damaged(base: BaseSpec, root: Path, digests: Path) -> list[Path]:
+    """The base's local files whose bytes are not those of their remembered digests, although size
+    and times say so: a disk that fails, say. Reads every byte. Raises InputError.
+    """
+    if base.model.startswith(PACKAGE) or (path := _local(base, root)) is None:
+        return []
+    found = []
+    for file in _content_files(path) if path.is_dir() else [path]:
+        remembered = _remembered(*_memory_of(file, digests))
+        if remembered and remembered != file_digest(file):
+            found.append(file)
     return found
 
 

@@ -14,9 +14,12 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from koinize.ledger import Interval, Ledger
 from koinize.ledger.address import COMB_ROLES, Address
 from koinize.store.record import read_record, write_record
+from koinize.store.typed import Count, fitting
 
 FORMAT = 3
 Sort = tuple[str, str, str]
@@ -97,6 +100,13 @@ def learn(intervals: Iterable[Interval]) -> Experience:
     return Experience(tallies, combined, unfinished)
 
 
+class _Memory(TypedDict):
+    stamp: list[int]
+    tallies: list[tuple[str, str, str, Tally]]
+    combined: dict[str, Tally]
+    unfinished: Count
+
+
 def recall(ledger: Ledger, memory: Path) -> Experience:
     """The experience in this ledger, from memory while the file is as it was.
 
@@ -105,9 +115,10 @@ def recall(ledger: Ledger, memory: Path) -> Experience:
     stamp = _stamp(ledger.path)
     if stamp is None:
         return Experience()
-    known = read_record(memory) or {}
-    if known.get("stamp") == [FORMAT, *stamp]:
-        return _from_plain(known)
+    known = fitting(_Memory, read_record(memory))
+    if known and known["stamp"] == [FORMAT, *stamp]:
+        tallies = {(device, kind, sort): tally for device, kind, sort, tally in known["tallies"]}
+        return Experience(tallies, known["combined"], known["unfinished"])
     experience = learn(ledger.intervals())
     with suppress(OSError):  # a full disk, or a project that may only be read
         write_record(memory, {"stamp": [FORMAT, *stamp], **_to_plain(experience)})
@@ -128,11 +139,3 @@ def _to_plain(experience: Experience) -> dict[str, Any]:
         "combined": {step: asdict(tally) for step, tally in experience.combined.items()},
         "unfinished": experience.unfinished,
     }
-
-
-def _from_plain(known: Mapping[str, Any]) -> Experience:
-    return Experience(
-        {tuple(sort): Tally(**sums) for *sort, sums in known["tallies"]},
-        {step: Tally(**sums) for step, sums in known["combined"].items()},
-        known["unfinished"],
-    )

@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from koinize import __version__
 from koinize.data import SPLITS, Row, read_rows, refuse_leaks
 from koinize.digest import digest
 from koinize.errors import InputError, ManyErrors, StepError
 from koinize.spec import Spec
 from koinize.store.record import read_record, write_record
+from koinize.store.typed import Count, fitting
 from koinize.tasks import Example, Task
 
 Place = tuple[str, str]  # language, split
@@ -36,8 +39,8 @@ class SplitFacts:
     """
 
     digest: str
-    rows: int
-    bytes: int
+    rows: Count
+    bytes: Count
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,47 @@ def survey(spec: Spec, root: Path, memory: Path) -> Inputs:
     return Inputs(splits, tuple(findings))
 
 
+class _Memory(TypedDict):
+    """What is remembered of a split."""
+
+    stamp: list[int | str]
+    facts: SplitFacts
+    content: str
+
+
+def damaged(spec: Spec, root: Path, memory: Path) -> list[str]:
+    """The sources whose rows are not the remembered ones, although size and times say so.
+
+    Reads all of them; what is bad input now is damaged too.
+    """
+    known = read_record(memory) or {}
+    found = []
+    for name, task in spec.tasks.items():
+        for place, source in _sources(spec, task):
+            entry = fitting(_Memory, known.get(_key(name, source, place)))
+            if entry and entry["stamp"] == [_meaning(task), *_stamp(root / source)]:
+                try:
+                    same = _content(read_rows(source, root)) == entry["content"]
+                except InputError:
+                    same = False
+                found += [] if same else [source]
+    return found
+
+
+def _key(name: str, source: str, place: Place) -> str:
+    """Under which a split is remembered."""
+    return " ".join([name, source, *place])
+
+
+def _meaning(task: Task) -> str:
+    """Digest of what turns rows into examples."""
+    return digest([READING, __version__, task.model_dump(mode="json")])
+
+
+def _content(rows: Iterable[Row]) -> str:
+    return digest([[row.where, row.columns] for row in rows])
+
+
 class _Collected:
     """Gathers the input errors of several `with` blocks, to raise them together."""
 
@@ -99,22 +143,22 @@ def _survey_task(
     spec: Spec, name: str, root: Path, known: dict[str, Any], used: dict[str, Any]
 ) -> tuple[dict[Place, SplitFacts], list[str]]:
     task = spec.tasks[name]
-    meaning = digest([READING, __version__, task.model_dump(mode="json")])
+    meaning = _meaning(task)
     contents: dict[Place, str] = {}
     fresh: dict[Place, list[Row]] = {}
     facts: dict[Place, SplitFacts] = {}
     errors = _Collected()
     for place, source in _sources(spec, task):
         stamp = [meaning, *_stamp(root / source)]
-        key = " ".join([name, source, *place])
-        entry = known.get(key, {})
-        if len(stamp) > 1 and entry.get("stamp") == stamp:
-            facts[place], contents[place] = SplitFacts(**entry["facts"]), entry["content"]
-            used[key] = entry
+        key = _key(name, source, place)
+        entry = fitting(_Memory, known.get(key))
+        if entry and len(stamp) > 1 and entry["stamp"] == stamp:
+            facts[place], contents[place] = entry["facts"], entry["content"]
+            used[key] = known[key]
             continue
         with errors:
             rows = fresh[place] = read_rows(source, root)
-            contents[place] = digest([[row.where, row.columns] for row in rows])
+            contents[place] = _content(rows)
             facts[place] = _facts(task.examples(rows, place[0]))
             used[key] = {
                 "stamp": stamp,
@@ -124,7 +168,8 @@ def _survey_task(
     errors.refuse()
     # Findings depend on more than the examples: on the column `key`, and on where the rows stand.
     whole = digest([meaning, [[*place, one] for place, one in contents.items()]])
-    used[whole] = known[whole] if whole in known else _findings(spec, task, root, fresh)
+    findings = fitting(list[str], known.get(whole))
+    used[whole] = _findings(spec, task, root, fresh) if findings is None else findings
     return facts, used[whole]
 
 

@@ -15,6 +15,7 @@ from koinize.digest import digest
 from koinize.report import Inspection
 from koinize.store import Home, Store
 from koinize.store.record import read_record, write_record
+from koinize.store.typed import fitting
 
 VERSION = 1  # raised by whoever changes what is measured
 
@@ -32,7 +33,7 @@ def interference(
     wanted = digest([VERSION, dict(adapters), *([trunk] if trunk else [])])
     path = Home(home).interference(task)
     kept = read_record(path) or {}
-    if kept.get("of") == wanted:
+    if kept.get("of") == wanted and fitting(Inspection, kept.get("figures")):
         return cast("Inspection", kept["figures"])
     folders = {language: store.open(one).folder for language, one in adapters.items()}
     figures = _measure(folders, store.open(trunk).folder if trunk else None)

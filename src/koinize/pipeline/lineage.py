@@ -14,11 +14,14 @@ from functools import cached_property
 from pathlib import Path
 
 from koinize.digest import digest, short
+from koinize.errors import BrokenError, KoinizeError
+from koinize.files import parse_json, read_bytes
 from koinize.pipeline.inputs import Inputs, examples_of
 from koinize.pipeline.step import PARENT, Step, Uses
 from koinize.settings import UpdateSpec
 from koinize.spec import Spec
 from koinize.store import Artifact, Manifest, Store
+from koinize.store.typed import typed
 from koinize.tasks import Example
 
 EXAMPLES = "examples.json"
@@ -93,9 +96,12 @@ def ancestors(step: Step, store: Store) -> Iterator[str]:
 
 
 def read_learnt(artifact: Artifact) -> dict[str, list[str]]:
-    """The rows that a training saw."""
-    learnt: dict[str, list[str]] = json.loads(artifact.path(EXAMPLES).read_bytes())
-    return learnt
+    """The rows that a training saw. Raises BrokenError for a file that does not say it."""
+    try:
+        return typed(dict[str, list[str]], parse_json(read_bytes(artifact.path(EXAMPLES))))
+    except (ValueError, KoinizeError) as error:
+        what = f"its file {EXAMPLES} is no list of examples"
+        raise BrokenError(what, where=str(artifact.folder), remedy="run again") from error
 
 
 def write_learnt(folder: Path, learnt: Rows) -> None:

@@ -7,7 +7,6 @@ A worker keeps the base model between steps; torch is imported only by the steps
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import resource
@@ -19,7 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, cast
+
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
 
 from koinize.errors import KoinizeError, StepError
 from koinize.model import base
@@ -29,6 +31,7 @@ from koinize.pipeline.step import Step
 from koinize.spec import Spec
 from koinize.store import Artifact, Home, Store
 from koinize.store.durable import own_folder, write_briefly
+from koinize.store.typed import typed_lines
 from koinize.tasks import Example
 
 if TYPE_CHECKING:
@@ -73,6 +76,8 @@ def perform(job: Job) -> dict[str, Any]:
             draft.facts["settings"] = dict(step.settings)
             loading = _load_first(job) if KINDS[step.kind].needs_model else 0.0
             draft.facts.update(KINDS[step.kind].perform(job, store, draft))
+            if KINDS[step.kind].needs_model:
+                _base_of(job)  # of files that were read meanwhile, if not before
             draft.facts["load_seconds"] = round(loading, 3)
             draft.facts["seconds"] = round(time.perf_counter() - started - loading, 3)
             draft.facts["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -115,11 +120,29 @@ def _refused_by_system(error: Exception) -> str:
     return os.strerror(int(number[1])) if number else ""
 
 
+class ResultLine(TypedDict):
+    """One row of an evaluation; what a metric reads besides is its own to look for."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    key: str
+    prediction: str
+    gold: NotRequired[str]
+    reference: NotRequired[str]
+    scores: NotRequired[list[float]]
+    lengths: NotRequired[list[int]]
+    labels: NotRequired[list[str]]
+
+
 def read_result_rows(artifact: Artifact) -> list[dict[str, Any]]:
-    """The per-example rows of an evaluation."""
-    text = artifact.path(ROWS).read_text(encoding="utf-8")
-    # Not splitlines(): a generated text may hold U+2028, which JSON leaves as it is.
-    return [json.loads(line) for line in text.split("\n") if line]
+    """The per-example rows of an evaluation. Raises KoinizeError for what are none."""
+    return result_rows(artifact.path(ROWS))
+
+
+def result_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows in a file of them. Raises KoinizeError that names the line and the field."""
+    remedy = "restore the file from a copy, or remove what holds it, so that it is made again"
+    return cast("list[dict[str, Any]]", typed_lines(ResultLine, path, remedy=remedy))
 
 
 def _load_first(job: Job) -> float:
@@ -140,11 +163,23 @@ def loaded(job: Job) -> Loaded:
     """The base model, loaded by whichever step of this worker needed it first."""
     quiet()
     path = base.prepare(job.spec.base, job.root, base.user_cache())
-    return _load(str(path), job.spec.base, job.threads)
+    return _load(str(path), job.spec.base, job.threads, _base_of(job))
+
+
+def _base_of(job: Job) -> str:
+    """What the base model is now. Raises StepError unless it is the one of the step's identity."""
+    found = base.identity(job.spec.base, job.root, Home(job.home).digests)
+    if found != job.step.inputs.get("base", found):
+        raise StepError(
+            "the base model changed while it was used",
+            where=job.spec.base.model,
+            remedy="run again: what stands on it is planned anew",
+        )
+    return found
 
 
 @lru_cache(maxsize=1)
-def _load(path: str, spec: base.BaseSpec, threads: int) -> Loaded:
+def _load(path: str, spec: base.BaseSpec, threads: int, _identity: str) -> Loaded:
     import torch
 
     from koinize.model.loaded import load_model

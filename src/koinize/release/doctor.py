@@ -22,6 +22,8 @@ from koinize import __version__, machine
 from koinize.digest import short
 from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.ledger import Ledger
+from koinize.model import base
+from koinize.pipeline import Project, inputs
 from koinize.pipeline.run import locked
 from koinize.release.archive import CHANNELS, Releases
 from koinize.release.garbage import folder_bytes, tasks_released
@@ -35,6 +37,10 @@ State = Literal["good", "note", "broken"]
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy", "scipy", "pydantic")
 GIGABYTE = 1e9
 LEAST_FREE_GIGABYTES = 1.0
+BYTES_CHANGED = (
+    "other bytes under the old size and times; restore it from a copy or, if the change is meant, "
+    "`touch` it: what stands on it is then made again"
+)
 MEND = "`koinize doctor --mend` keeps what is sound"
 
 
@@ -50,7 +56,7 @@ class Check:
 def examine(root: Path, spec: str = SPEC_FILE) -> list[Check]:
     """Every check of the project in this folder, whose koinize.yaml may have another name.
 
-    Reads every byte of its artifacts.
+    Reads every byte of its artifacts, its base model and its data.
 
     Finds rather than raises: a broken koinize.yaml or ledger is one of the findings.
     """
@@ -59,7 +65,7 @@ def examine(root: Path, spec: str = SPEC_FILE) -> list[Check]:
     if not home.is_dir():
         return [*checks, Check(FOLDER, "note", "nothing was run here yet")]
     kept = (_lock(home), *_ledger(home), *_artifacts(home), *_memory(home), *_releases(home))
-    return [*checks, *kept]
+    return [*checks, *kept, *_read_again(root / spec)]
 
 
 def mend(root: Path) -> list[str]:
@@ -139,6 +145,22 @@ def _specification(file: Path) -> Check:
     return Check(
         file.name, "good", f"{len(spec.languages)} languages, tasks: {', '.join(spec.tasks)}"
     )
+
+
+def _read_again(file: Path) -> Iterator[Check]:
+    """What a failing disk did to files whose size and times are as they were."""
+    try:
+        project = Project(file, load(file))
+        model = base.damaged(project.spec.base, project.root, project.files.digests)
+    except KoinizeError:
+        return  # told elsewhere
+    rows = inputs.damaged(project.spec, project.root, project.files.inputs)
+    for what, found in (("base model", list(map(str, model))), ("data", sorted(set(rows)))):
+        if found:
+            listed = ", ".join(found)
+            yield Check(what, "broken", f"{listed}: {BYTES_CHANGED}")
+        else:
+            yield Check(what, "good", "every byte is as it was when it was first read")
 
 
 def _disk(root: Path) -> Check:

@@ -8,7 +8,6 @@ losses in a row are a large one, which only a reference that stays where it is c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -26,6 +25,7 @@ from koinize.gate import (
     rows_needed,
 )
 from koinize.metrics import Metric, ResultRow
+from koinize.pipeline.work import result_rows
 from koinize.release.archive import Release
 from koinize.release.attempts import Trial
 from koinize.release.candidate import Candidate
@@ -291,11 +291,7 @@ def rows_file(language: str) -> str:
 def incumbent_rows(release: Release) -> dict[str, list[dict[str, Any]]]:
     """The result rows on test that a release keeps, by language."""
     return {
-        language: [
-            json.loads(line)
-            for line in (release.folder / rows_file(language)).read_text("utf-8").split("\n")
-            if line
-        ]
+        language: result_rows(release.folder / rows_file(language))
         for language in release.record["languages"]
     }
 

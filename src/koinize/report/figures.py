@@ -8,7 +8,9 @@ known: never a zero.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from koinize.gate import Outcome
 from koinize.report.blocks import Tone

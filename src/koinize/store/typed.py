@@ -7,12 +7,13 @@ checked field by field before anybody uses it, and what is missing or of another
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from koinize.errors import KoinizeError
+from koinize.files import parse_json, read_bytes
 
 T = TypeVar("T")
 
@@ -56,6 +57,32 @@ def typed(
         said = first["msg"].removeprefix("Value error, ")
         what = f"its field '{field}': {said}" if field else f"it is no such record: {said}"
         raise error(what, where=where, remedy=remedy) from None
+
+
+def typed_lines(
+    kind: type[T], path: Path, *, remedy: str, error: type[KoinizeError] = KoinizeError
+) -> list[T]:
+    """The records in a file of one JSON object a line. Raises `error` that names the line."""
+    found = []
+    # Not splitlines(): a text may hold U+2028, which JSON leaves as it is.
+    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
+        if not line:
+            continue
+        where = f"{path}:{number}"
+        try:
+            value = parse_json(line)
+        except ValueError:
+            raise error("is not JSON", where=where, remedy=remedy) from None
+        found.append(typed(kind, value, where=where, remedy=remedy, error=error))
+    return found
+
+
+def fitting(kind: type[T], value: object) -> T | None:
+    """The same of what is only remembered: None for what is of another kind."""
+    try:
+        return typed(kind, value)
+    except KoinizeError:
+        return None
 
 
 @lru_cache
