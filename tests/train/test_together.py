@@ -9,15 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 
 from koinize.errors import InputError, StepError
 from koinize.examples.tiny.make_base import tiny_model, tiny_tokenizer
+from koinize.model.encoding import Tokens
 from koinize.model.loaded import Loaded, adopt
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train import Training, TrainingReport, together, train, train_together
+from koinize.train.schedule import Row
+from koinize.train.together import grouped
 
 CPU = torch.device("cpu")
 # Sums of hundreds of float32 products in another order, over some 20 steps of AdamW.
@@ -72,7 +77,7 @@ def several(folder: Path) -> list[Training]:
             rows("sw", 5),
             (),
             LoraSpec(r=1, alpha=2),
-            short.model_copy(update={"batch_size": 3, "seed": 5, "batch_tokens": 40}),
+            short.model_copy(update={"batch_size": 3, "seed": 5}),
             folder / "sw",
         ),
     ]
@@ -104,10 +109,22 @@ def apart(one: Path, other: Path) -> float:
     return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
 
 
-@pytest.mark.parametrize("family", ["gemma3", "llama"])
-def test_each_adapter_is_what_it_is_alone(tmp_path, family):
+@pytest.fixture(params=["cpu", "accelerator"])
+def policy(request, monkeypatch):
+    """Passes, and steps between looks at the losses, as on the one and as on the other."""
+    monkeypatch.setattr(together, "on_accelerator", lambda _: request.param == "accelerator")
+
+
+@pytest.mark.parametrize(
+    ("family", "batch_tokens"), [("gemma3", 1024), ("llama", 1024), ("gemma3", 30)]
+)
+def test_each_adapter_is_what_it_is_alone(tmp_path, policy, family, batch_tokens):
+    """Also where a batch takes several passes."""
     base = loaded(family=family)
-    trainings = several(tmp_path / "together")
+    trainings = [
+        replace(one, settings=one.settings.model_copy(update={"batch_tokens": batch_tokens}))
+        for one in several(tmp_path / "together")
+    ]
     before = digests(base)
     reports = train_together(base, trainings)
     assert digests(base) == before
@@ -127,7 +144,7 @@ def test_each_adapter_is_what_it_is_alone(tmp_path, family):
 def test_in_a_bfloat16_base_the_masters_stay_float32(tmp_path):
     base = loaded()
     base.model.to(torch.bfloat16)
-    trainings = several(tmp_path)
+    trainings = several(tmp_path)[:2]
     for one, report in zip(trainings, train_together(base, trainings), strict=True):
         expected = alone(base, one, tmp_path / "alone" / one.name)
         # bfloat16: 8 bits; the first steps, before AdamW has made much of little differences.
@@ -135,10 +152,7 @@ def test_in_a_bfloat16_base_the_masters_stay_float32(tmp_path):
         assert {value.dtype for value in load_file(one.out / WEIGHTS).values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("read_every", [1, 50])
-def test_one_that_diverges_stops_alone_and_names_its_rows(tmp_path, monkeypatch, read_every):
-    """Also where losses are read long after the step, as on an accelerator."""
-    monkeypatch.setattr(together, "steps_between_reads", lambda device: read_every)
+def test_one_that_diverges_stops_alone_and_names_its_rows(tmp_path, policy):
     base, trainings = loaded(), several(tmp_path)
     trainings[0] = replace(
         trainings[0], settings=trainings[0].settings.model_copy(update={"learning_rate": 1e30})
@@ -251,3 +265,21 @@ def test_the_folder_is_the_one_that_peft_writes(tmp_path):
         **theirs,
         "target_modules": set(theirs["target_modules"]),
     }
+
+
+def row(length: int) -> Row:
+    return Row(("en", ""), Tokens((1,) * (length - 1), ((2,),), truncated=False))
+
+
+@given(
+    st.lists(st.lists(st.integers(2, 60), min_size=1, max_size=6), min_size=1, max_size=9),
+    st.integers(1, 500),
+)
+def test_passes_lose_no_rows_and_keep_to_the_budget(lengths, budget):
+    shares = [(place, [row(one) for one in some]) for place, some in enumerate(lengths)]
+    passes = list(grouped(shares, budget))
+    assert [share for some in passes for share in some] == shares
+    for some in passes:
+        height = max(len(rows) for _, rows in some)
+        width = max(one.tokens.longest for _, rows in some for one in rows)
+        assert len(some) == 1 or len(some) * height * width <= budget

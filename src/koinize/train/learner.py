@@ -7,7 +7,7 @@ lie with those of the others, in one buffer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Learner:
 
     training: Training
     frame: Frame
-    first: Mapping[str, Pair]
+    first: Iterator[tuple[str, Pair]]  # to be read once
     rows: list[Row]
     dev_rows: list[Row]
     losses: list[float] = field(default_factory=list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,27 +127,10 @@ def first_factors(
 ) -> Iterator[tuple[str, Pair]]:
     """The factors that a training begins with, module by module: fresh, or those of `start`.
 
-    Fresh is LoRA's usual start: B = 0 and A uniform in +-1/sqrt(inputs). PEFT draws A in the order
-    of the modules from one global generator; here a module's A depends on (seed, name) alone, so
-    other targets, ranks of other modules or other code change nothing.
+    Raises InputError, before the first module, for a start of other modules, ranks or scales.
     """
-    if start is not None:
-        yield from _taken_over(shapes, scales, start)
-        return
-    for name, (rank, inputs, outputs) in shapes.items():
-        generator = torch.Generator().manual_seed(int(digest([lora.seed, name])[:15], 16))
-        uniform = torch.rand((rank, inputs), generator=generator) * 2 - 1
-        yield name, (uniform / math.sqrt(inputs), torch.zeros(outputs, rank))
-
-
-def _taken_over(
-    shapes: Mapping[str, tuple[int, int, int]], scales: Mapping[str, float], start: Path
-) -> Iterator[tuple[str, Pair]]:
-    """The factors of the adapter that lies in `start`, whose modules, ranks and scales must be
-    those of the LoRA layers.
-    """
-    from safetensors.torch import load_file
-
+    if start is None:
+        return _fresh(shapes, lora.seed)
     header = read_header(start)
     found = {name: (one.rank, one.scale) for name, one in header.modules.items()}
     wanted = {name: (shapes[name][0], scales[name]) for name in shapes}
@@ -159,8 +142,26 @@ def _taken_over(
             expected="the same modules, ranks and scales",
             remedy="train from the base instead",
         )
-    tensors = load_file(header.weights)
-    for name in shapes:
+    return _stored(shapes, header.weights)
+
+
+def _fresh(shapes: Mapping[str, tuple[int, int, int]], seed: int) -> Iterator[tuple[str, Pair]]:
+    """LoRA's usual start: B = 0 and A uniform in +-1/sqrt(inputs).
+
+    PEFT draws A in the order of the modules from one global generator; here a module's A depends
+    on (seed, name) alone, so other targets, ranks of other modules or other code change nothing.
+    """
+    for name, (rank, inputs, outputs) in shapes.items():
+        generator = torch.Generator().manual_seed(int(digest([seed, name])[:15], 16))
+        uniform = torch.rand((rank, inputs), generator=generator) * 2 - 1
+        yield name, (uniform / math.sqrt(inputs), torch.zeros(outputs, rank))
+
+
+def _stored(modules: Iterable[str], weights: Path) -> Iterator[tuple[str, Pair]]:
+    from safetensors.torch import load_file
+
+    tensors = load_file(weights)
+    for name in modules:
         A, B = (tensors[_tensor_name(name, side)] for side in "AB")
         yield name, (A, B)
 

@@ -6,7 +6,8 @@ are each adapter's own, and so it becomes what it would have become alone, to th
 
 A GPU that trains one adapter on short rows waits for the host, kernel after kernel; the same
 kernels do for many adapters. So nothing here waits for the device in a step: losses stay there and
-are read together, every 50 steps and at the ends of epochs.
+are read together, every READ_EVERY steps and at the ends of epochs. A CPU gains little by passes
+that are larger than one adapter's, and they take memory: there, adapters join only to fill one.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from koinize.train.lora import Frame, first_factors, frame_of, save
 from koinize.train.report import Progress, TrainingReport
 from koinize.train.schedule import Row, encode_rows, target_tokens
 
+# Steps whose losses may lie unread on an accelerator; one that is no number is found when read.
+READ_EVERY = 50
+
 Share = tuple[int, list[Row]]
 """The place of an adapter among those that learn, and rows of it for one forward pass."""
 
@@ -47,6 +51,7 @@ def train_together(
     in the list and the others go on; one that ends early leaves its share of the passes to them.
     What cannot share a pass is trained alone, after the others: dropout, factors in bfloat16, and
     layers that do not see a batch sequence by sequence (the output layer, experts).
+    On an accelerator a pass holds as many padded tokens as all their `batch_tokens` together.
     `progress` gets (steps done, steps planned, mean loss) of all adapters together. A report's
     `seconds` are the adapter's share of the time, by tokens; `peak_bytes` are those of all.
     """
@@ -93,7 +98,7 @@ def _prepare(loaded: Loaded, training: Training, frame: Frame) -> Learner:
         loaded, training.train_examples, training.dev_examples, training.settings
     )
     scales = dict.fromkeys(frame.shapes, frame.scale)
-    first = dict(first_factors(frame.shapes, scales, training.lora, training.start))
+    first = first_factors(frame.shapes, scales, training.lora, training.start)
     return Learner(training, frame, first, rows, dev_rows)
 
 
@@ -146,7 +151,7 @@ class _Loop:
         self.gradients = torch.zeros_like(self.optimizer.values)
         scales = torch.tensor([[one.frame.scale] for one in learners])
         self.scales = send(scales, loaded.device)
-        self.read_every = steps_between_reads(loaded.device)
+        self.accelerated = on_accelerator(loaded.device)
         self.unread: list[Tensor] = []
         # What one adapter may put into a pass, times the adapters: also when some have ended.
         self.budget = loaded.pass_tokens(sum(one.settings.batch_tokens for one in learners))
@@ -155,10 +160,9 @@ class _Loop:
         values = torch.zeros(len(self.learners), self.layout.width, device=self.loaded.device)
         views = self.layout.views(values)
         for row, learner in enumerate(self.learners):
-            for name, (A, B) in learner.first.items():
+            for name, (A, B) in learner.first:
                 views[name][0][row, : len(A)] = A
                 views[name][1][row, :, : len(A)] = B
-            learner.first = {}
         return values
 
     def run(self) -> None:
@@ -169,7 +173,7 @@ class _Loop:
             while self.live:
                 self._step()
                 ended = [one for one in self.live if one.at_epochs_end]
-                if ended or len(self.unread) == self.read_every:
+                if ended or not self.accelerated or len(self.unread) == READ_EVERY:
                     self._read()
                 self._end_epoch([one for one in ended if one.outcome is None])
                 self._drop()
@@ -205,7 +209,7 @@ class _Loop:
             shares = [part for part in parts if part is not None]
             # An adapter's rows come longest first; neighbours in length share a pass.
             shares.sort(key=lambda share: _length(share[1][0]))
-            yield from _grouped(shares, self.budget)
+            yield from grouped(shares, self.budget if self.accelerated else _largest(shares))
 
     def _learn(self, shares: list[Share], weights: list[float], losses: Tensor) -> None:
         """Adds one pass's share to the gradients, and to the losses (adapters that learn,)."""
@@ -345,25 +349,37 @@ class _Loop:
         self.slots.current = None
 
 
-def steps_between_reads(device: torch.device) -> int:
-    """Steps whose losses may lie unread; a loss that is no number is found when it is read."""
-    return 1 if device.type == "cpu" else 50
+def on_accelerator(device: torch.device) -> bool:
+    """Whether the device works while the host goes on, and gains by larger passes."""
+    return device.type != "cpu"
 
 
 def _length(row: Row) -> int:
     return row.tokens.longest
 
 
-def _grouped(shares: Sequence[Share], budget: int) -> Iterator[list[Share]]:
-    """Joins neighbours while their padded rows fit into the budget."""
+def grouped(shares: Sequence[Share], budget: int) -> Iterator[list[Share]]:
+    """Joins neighbours while their rows, padded to one height and width, fit into the budget of
+    tokens; a single share may exceed it.
+    """
     group: list[Share] = []
     for share in shares:
         joined = [*group, share]
-        height = max(len(rows) for _, rows in joined)
-        width = max(_length(rows[0]) for _, rows in joined)
-        if group and len(joined) * height * width > budget:
+        if group and _padded(joined) > budget:
             yield group
             joined = [share]
         group = joined
     if group:
         yield group
+
+
+def _largest(shares: Sequence[Share]) -> int:
+    """Tokens of the largest pass that one adapter would need."""
+    return max(_padded([share]) for share in shares)
+
+
+def _padded(shares: Sequence[Share]) -> int:
+    """Tokens of a pass over these, padded to one height and width."""
+    height = max(len(rows) for _, rows in shares)
+    width = max(_length(row) for _, rows in shares for row in rows)
+    return len(shares) * height * width
