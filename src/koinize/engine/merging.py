@@ -200,11 +200,10 @@ def merge_adapters(
                 )
         except OSError as error:
             raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
-    repeated = {module: count for module, count in sorted(merged.repeated.items()) if count}
     return replace(
         report,
         seconds=time.monotonic() - started,
-        repeated=repeated,
+        repeated=dict(sorted((+merged.repeated).items())),  # + leaves out what is 0
         odd_adapters=tuple(merged.sizes.warnings()),
     )
 
