@@ -24,11 +24,12 @@ from koinize.adapter.config import (
 )
 from koinize.adapter.scales import Scales
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_file
-from koinize.digest import bytes_digest
+from koinize.digest import bytes_digest, digest, file_digest
 from koinize.errors import InputError
 from koinize.files import LARGEST_TEXT, Stamp, read_bytes
 
 WEIGHTS_FILE = "adapter_model.safetensors"
+ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 PICKLE_FILE = "adapter_model.bin"
 
 # Names are cut at all their dots and compared, which a file that is made for it could draw out.
@@ -111,6 +112,15 @@ def read_header(folder: Path | str) -> AdapterHeader:
         config_digest=bytes_digest(content),
         stamp=stamp,
     )
+
+
+def files_digest(folder: Path) -> str:
+    """What a project knows an adapter from elsewhere by: its two files, whatever they hold.
+
+    The card of a merge names its inputs by another digest of them; decision 002 says why both stay.
+    Raises OSError.
+    """
+    return digest([file_digest(folder / name) for name in ADAPTER_FILES])
 
 
 def _no_weights(folder: Path) -> InputError:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from koinize.adapter import read_header
+from koinize.adapter.config import CONFIG_FILE
+from koinize.adapter.header import WEIGHTS_FILE
 from koinize.digest import digest
 from koinize.errors import InputError
 from koinize.model.loaded import Loaded
@@ -192,8 +194,8 @@ def save(loaded: Loaded, config: LoraConfig, factors: Mapping[str, Pair], out: P
         for name, pair in factors.items()
         for side, factor in zip("AB", pair, strict=True)
     }
-    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    path = out / "adapter_config.json"
+    save_file(tensors, out / WEIGHTS_FILE, metadata={"format": "pt"})
+    path = out / CONFIG_FILE
     settings = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(settings["target_modules"], list):  # from a set: its order changes between runs
         settings["target_modules"].sort()
