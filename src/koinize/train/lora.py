@@ -37,6 +37,12 @@ def injected(
     """The base with LoRA layers, fresh or as in `start`, and without them again afterwards."""
     from peft.helpers import disable_input_dtype_casting
 
+    if training.adapter_dtype == "bfloat16" and loaded.dtype == torch.float32:
+        raise InputError(
+            "bfloat16 factors do not go with a float32 base",
+            where="training.adapter_dtype",
+            remedy="use float32, or a base in bfloat16",
+        )
     with _empty(loaded, lora) as peft_model:
         layers = layers_of(peft_model)
         scales = {name: one.scaling["default"] for name, one in layers.items()}
@@ -80,9 +86,21 @@ def _empty(loaded: Loaded, lora: LoraSpec) -> Iterator[PeftModel]:
             remedy="use 'all-linear', or names of the model's linear layers",
         ) from error
     try:
+        _refuse_other_layers(peft_model)
         yield peft_model
     finally:
         peft_model.unload()
+
+
+def _refuse_other_layers(peft_model: PeftModel) -> None:
+    """PEFT adapts embeddings and convolutions as well, which no merge and no start can read."""
+    for name, layer in layers_of(peft_model).items():
+        if "default" not in layer.lora_A or layer.lora_A["default"].weight.dim() != 2:
+            raise InputError(
+                f"name the module '{name}', which is no linear layer",
+                where="lora.targets",
+                remedy="use 'all-linear', or names of the model's linear layers",
+            )
 
 
 @dataclass(frozen=True, slots=True)
