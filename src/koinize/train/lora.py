@@ -25,6 +25,7 @@ from koinize.settings import LoraSpec, TrainingSpec
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from peft.tuners.lora import LoraLayer
+    from transformers import PreTrainedModel
 
 Pair = tuple[Tensor, Tensor]
 """The factors A (rank, inputs) and B (outputs, rank) of one layer, as they are stored."""
@@ -68,12 +69,13 @@ def _empty(loaded: Loaded, lora: LoraSpec) -> Iterator[PeftModel]:
     """The base with LoRA layers as PEFT makes them, and without them again afterwards."""
     from peft import LoraConfig, get_peft_model
 
+    targets = linear_targets(loaded.model, lora)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         use_rslora=lora.rslora,
         lora_dropout=lora.dropout,
-        target_modules=lora.targets if lora.targets == "all-linear" else list(lora.targets),
+        target_modules=targets,
         task_type="CAUSAL_LM",
         revision=loaded.revision,
     )
@@ -92,6 +94,7 @@ def _empty(loaded: Loaded, lora: LoraSpec) -> Iterator[PeftModel]:
         peft_model.unload()
 
 
+<<<<<<< HEAD
 def _refuse_other_layers(peft_model: PeftModel) -> None:
     """PEFT adapts embeddings and convolutions as well, which no merge and no start can read."""
     for name, layer in layers_of(peft_model).items():
@@ -101,6 +104,40 @@ def _refuse_other_layers(peft_model: PeftModel) -> None:
                 where="lora.targets",
                 remedy="use 'all-linear', or names of the model's linear layers",
             )
+=======
+def linear_targets(model: PreTrainedModel, lora: LoraSpec) -> str | list[str]:
+    """What PEFT is asked to adapt: linear layers, and never the experts of a mixture.
+
+    Experts are parameters, which PEFT adds to "all-linear" in some families. Adapters of them cost
+    rank times the number of experts. Raises InputError where `lora.targets` names them.
+    """
+    from peft import LoraConfig
+
+    asked = lora.targets if lora.targets == "all-linear" else list(lora.targets)
+    config = LoraConfig(target_modules=asked)
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+        convert_peft_config_for_transformers(config, model=model, conversions=None)
+    except ImportError:  # of a PEFT that maps nothing
+        return asked
+    except ValueError as error:
+        raise _expert_targets(str(error)) from error
+    if not config.target_parameters:
+        return asked
+    if asked != "all-linear":
+        raise _expert_targets(f"PEFT reads them as {', '.join(sorted(config.target_parameters))}")
+    return sorted(config.target_modules)
+
+
+def _expert_targets(why: str) -> InputError:
+    return InputError(
+        f"names the experts of a mixture: {why}",
+        where="lora.targets",
+        expected="linear layers",
+        remedy="use 'all-linear', which leaves the experts out, or q_proj, k_proj, v_proj, o_proj",
+    )
+>>>>>>> 094dcb7 (Score and write with recurrent models, and adapt the linear layers of a mixture of experts)
 
 
 @dataclass(frozen=True, slots=True)
