@@ -94,7 +94,6 @@ def _empty(loaded: Loaded, lora: LoraSpec) -> Iterator[PeftModel]:
         peft_model.unload()
 
 
-<<<<<<< HEAD
 def _refuse_other_layers(peft_model: PeftModel) -> None:
     """PEFT adapts embeddings and convolutions as well, which no merge and no start can read."""
     for name, layer in layers_of(peft_model).items():
@@ -104,7 +103,8 @@ def _refuse_other_layers(peft_model: PeftModel) -> None:
                 where="lora.targets",
                 remedy="use 'all-linear', or names of the model's linear layers",
             )
-=======
+
+
 def linear_targets(model: PreTrainedModel, lora: LoraSpec) -> str | list[str]:
     """What PEFT is asked to adapt: linear layers, and never the experts of a mixture.
 
@@ -137,7 +137,6 @@ def _expert_targets(why: str) -> InputError:
         expected="linear layers",
         remedy="use 'all-linear', which leaves the experts out, or q_proj, k_proj, v_proj, o_proj",
     )
->>>>>>> 094dcb7 (Score and write with recurrent models, and adapt the linear layers of a mixture of experts)
 
 
 @dataclass(frozen=True, slots=True)
