@@ -357,3 +357,26 @@ def test_progress_on_a_terminal(capsys, monkeypatch):
         report(2, 2)
     shown = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", capsys.readouterr().err)
     assert re.search(r"2/2 modules, [\d.e+]+ modules/s 0:00:0\d left 0:00:00", shown)
+
+
+def test_norms_are_made_equal_by_overrides(tmp_path, adapters):
+    """As docs/merging.md says: weights 1 / norm, module by module, from what `inspect` shows."""
+    found = inspect_adapters(adapters, by="module")
+    overrides = {
+        module: {"weights": {one: 1 / n for one, n in zip(adapters, part.norms, strict=True)}}
+        for module, part in found.parts.items()
+    }
+    report = merge_adapters(adapters, recipe="sum", overrides=overrides, out=tmp_path / "out")
+    parts = [deltas(folder) for folder in adapters.values()]
+    for module, merged_update in deltas(report.out).items():
+        equal = sum(part[module] / np.linalg.norm(part[module]) for part in parts)
+        assert np.abs(merged_update - equal).max() <= 1e-5
+
+
+def test_a_scale_by_depth_is_two_overrides(tmp_path, adapters):
+    local = {"layers.0.*": {"scale": 0.5}, "layers.[1-9].*": {"scale": 2.0}}
+    report = merge_adapters(adapters, recipe="mean", overrides=local, out=tmp_path / "out")
+    plain = deltas(merge_adapters(adapters, recipe="mean", out=tmp_path / "plain").out)
+    found = deltas(report.out)
+    assert np.abs(found[Q] - plain[Q] / 2).max() <= 1e-5
+    assert np.abs(found[V] - plain[V] * 2).max() <= 1e-5
