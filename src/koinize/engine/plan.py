@@ -12,16 +12,11 @@ from koinize.adapter.config import CONFIG_FILE
 from koinize.adapter.names import one_naming, quantized_copy
 from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.merge.recipe import MergeSettings, matches
-from koinize.merge.slots import COMBINES, SPACES
+from koinize.merge.slots import COMBINES, NO_TRUNK, OTHER_SPACES, SPACES
 
 NAME = re.compile(r"[^|\s]([^|]*[^|\s])?")
 EQUAL_MODULES = "modules_to_save that are equal, byte for byte, in all adapters"
 THE_TRUNK = "the trunk"  # what messages call it, where they call an adapter 'de'
-NO_TRUNK = (
-    "space 'factor' merges A and B apart, and the difference of two updates is no difference of "
-    "their factors: there is no merge relative to a trunk in it"
-)
-OTHER_SPACES = "merge in space 'dense', 'knots' or 'core'"
 
 
 @dataclass(frozen=True, slots=True)

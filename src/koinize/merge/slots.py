@@ -14,6 +14,12 @@ from dataclasses import dataclass
 # about the whole adapters, that the engine finds before the module is merged.
 FACTS = frozenset({"thresholds"})
 
+NO_TRUNK = (
+    "space 'factor' merges A and B apart, and the difference of two updates is no difference of "
+    "their factors: there is no merge relative to a trunk in it"
+)
+OTHER_SPACES = "merge in space 'dense', 'knots' or 'core'"
+
 
 @dataclass(frozen=True, slots=True)
 class Space:

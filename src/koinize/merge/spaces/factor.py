@@ -9,13 +9,8 @@ from torch import Tensor
 
 from koinize.adapter import Factors
 from koinize.errors import InputError
+from koinize.merge.slots import NO_TRUNK, OTHER_SPACES
 from koinize.merge.spaces._aligned import Aligned, Part
-
-NO_TRUNK = (
-    "space 'factor' treats A and B apart, and the difference of two updates is no difference of "
-    "their factors, so it knows no trunk"
-)
-OTHER_SPACES = "merge in space 'dense', 'knots' or 'core'"
 
 
 def space(factors: Sequence[Factors], trunk: Factors | None = None) -> Aligned:
