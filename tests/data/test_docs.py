@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from koinize.data import SPLITS, Row, read_rows, refuse_leaks
 from koinize.errors import InputError
+from koinize.model.base import BaseSpec
 from koinize.tasks import tasks
 from koinize.tasks.classify import Classify
 
@@ -31,7 +32,7 @@ def documented(**changes) -> Classify:
 def test_every_block_belongs_to_a_test():
     kinds = set(re.findall(r"^```(.+)$", PAGE, re.MULTILINE))
 
-    tested = {"yaml data", "yaml prompt", "yaml key", "yaml task", "jsonl rows"}
+    tested = {"yaml data", "yaml prompt", "yaml key", "yaml task", "yaml base", "jsonl rows"}
     assert kinds == tested | {"text bad-row", "text leak"}
 
 
@@ -108,6 +109,12 @@ def test_the_key():
     )
 
     assert (leak.severity, leak.what) == ("error", "the same product, 'mug'")
+
+
+def test_the_arguments_of_a_chat_template():
+    (block,) = settings("yaml base")
+
+    assert BaseSpec.model_validate(block["base"]).template == {"enable_thinking": False}
 
 
 def test_a_list_in_csv(tmp_path):

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from koinize.errors import InputError
 from koinize.evaluate.texts import generate
-from koinize.evaluate.whole import score_whole, whole_tokens
 from koinize.model.encoding import Tokens, buckets
 from koinize.model.loaded import Loaded, pad
 from koinize.settings import EvaluationSpec
@@ -66,6 +65,7 @@ def _write(
         loaded.encoder.encode(
             example.prompt,
             [],
+            turns=example.turns,
             max_length=settings.max_length,
             reserve=settings.max_new_tokens,
             where=f"example {example.key}",
@@ -106,7 +106,11 @@ def choose(
         if not example.options:
             raise InputError("there are no options to choose from", where=where)
         tokens = loaded.encoder.encode(
-            example.prompt, example.options, max_length=settings.max_length, where=where
+            example.prompt,
+            example.options,
+            turns=example.turns,
+            max_length=settings.max_length,
+            where=where,
         )
         items.append(_Item(index, tokens))
     _warn_of_cuts([item.tokens for item in items], settings)
@@ -190,11 +194,7 @@ def _score(
 ) -> Iterator[tuple[_Item, list[list[float]]]]:
     """Each item with the scores of its options, once for each adapter."""
     budget = loaded.pass_tokens(settings.batch_tokens * adapters) // adapters
-
-    def size(item: _Item) -> int:
-        return item.tokens.total if loaded.shares_cache else whole_tokens(item.tokens)
-
-    for batch in buckets(items, size, budget):
+    for batch in buckets(items, lambda item: item.tokens.total, budget):
         scores = _score_batch(loaded, [item.tokens for item in batch], adapters)
         for place, item in enumerate(batch):
             yield item, scores[place :: len(batch)]
@@ -203,10 +203,6 @@ def _score(
 def _score_batch(loaded: Loaded, batch: Sequence[Tokens], adapters: int) -> list[list[float]]:
     """Summed log-probability of each option of each prompt: all prompts, adapter by adapter."""
     copies = [*batch] * adapters
-    if not loaded.shares_cache:
-        each = [(tokens, target) for tokens in copies for target in tokens.targets]
-        values = iter(score_whole(loaded, each, _log_probabilities).tolist())
-        return [[next(values) for _ in tokens.targets] for tokens in copies]
     pairs = [(row, target) for row, tokens in enumerate(copies) for target in tokens.targets]
     # The prompts' last hidden states predict every option's first token; only options of several
     # tokens need a second, short pass over the rest of them.

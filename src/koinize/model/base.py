@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from site import getsitepackages, getusersitepackages
 from types import ModuleType
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from koinize.digest import digest, file_digest, short
@@ -39,6 +39,14 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 
+def _truth(value: object) -> object:
+    """true and false, which come as text out of a koinize.yaml."""
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+Argument = Annotated[bool | int | float | str, BeforeValidator(_truth)]
+
+
 class BaseSpec(Frozen):
     """The model that every adapter of a project sits on; it is only ever read."""
 
@@ -49,6 +57,11 @@ class BaseSpec(Frozen):
     )
     revision: str | None = Field(default=None, description="commit, tag or branch of a hub id")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
+    template: dict[str, Argument] = Field(
+        default={},
+        description="arguments of a chat model's template, such as {enable_thinking: false}: what "
+        "the server that will use the adapter passes to it",
+    )
 
 
 def user_cache() -> Path:
@@ -81,18 +94,46 @@ def prepare(base: BaseSpec, root: Path, cache: Path) -> Path:
     is looked up in, or downloaded to, the Hugging Face cache. Raises InputError.
     """
     if base.model.startswith(PACKAGE):
-        package = _package(base.model)
-        key = short(digest(_package_content(base.model)))
-        folder = cache / "bases" / f"{package.__name__}-{key}"
-        return folder if folder.exists() else _from_package(package, folder)
-    if (path := _local(base, root)) is None:
+        folder = _folder(base, root, cache, cache / "digests")
+        return folder if folder.exists() else _from_package(_package(base.model), folder)
+    path = _local(base, root)
+    if path is None:
         return _from_hub(base)
     if path.is_dir():
         _content_files(path)
         return path
-    key = short(digest(["gguf", CONVERSION, _known_digest(path, cache / "digests")]))
-    folder = cache / "bases" / f"{path.stem}-{key}"
+    folder = _folder(base, root, cache, cache / "digests")
     return folder if folder.exists() else _from_gguf(path, folder)
+
+
+def prepared(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path | None:
+    """The folder that `prepare` would give, if the model is there already; else None."""
+    try:
+        folder = _folder(base, root, cache, digests)
+        _content_files(folder)
+    except InputError:
+        return None
+    return folder
+
+
+def _folder(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path:
+    """Where `prepare` has the model, whether or not it is there yet. Raises InputError."""
+    if base.model.startswith(PACKAGE):
+        key = short(digest(_package_content(base.model)))
+        return cache / "bases" / f"{_package(base.model).__name__}-{key}"
+    path = _local(base, root)
+    if path is None:
+        return _hub_folder(base.model) / "snapshots" / _commit(base)
+    if path.is_dir():
+        return path
+    key = short(digest(["gguf", CONVERSION, _known_digest(path, digests)]))
+    return cache / "bases" / f"{path.stem}-{key}"
+
+
+def _hub_folder(model: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
 
 
 def _local(base: BaseSpec, root: Path) -> Path | None:
@@ -174,8 +215,7 @@ def _commit(base: BaseSpec) -> str:
     revision = base.revision or constants.DEFAULT_REVISION
     if _COMMIT.fullmatch(revision):
         return revision
-    folder = f"models--{base.model.replace('/', '--')}"
-    reference = Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
+    reference = _hub_folder(base.model) / "refs" / revision
     try:
         return reference.read_text(encoding="utf-8").strip()
     except OSError:

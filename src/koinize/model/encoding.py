@@ -1,25 +1,28 @@
 """Text to token ids: one way for training, scoring and generating, so that they all agree.
 
 A tokenizer with a chat template gets the prompt as a user message and the target as the
-assistant's answer; any other gets the plain text. Prompt and target are tokenized apart: what
-generation continues from is then, token for token, what training and scoring saw.
+assistant's answer (see `chat`); any other gets the plain text. Prompt and target are tokenized
+apart: what generation continues from is then, token for token, what training and scoring saw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from koinize.errors import InputError
+from koinize.model.chat import Chat, Turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
 
-# Stands for an answer while the template's own end of an answer is looked up.
-_PROBE = "koine"
+# A word that is no token's beginning in the middle of another word.
+_WORD = "koine"
+# Characters of what comes before a text that are enough to tokenize the text as it goes on.
+_CONTEXT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,36 @@ class Tokens:
 
 
 class Encoder:
-    """Encodes prompts and targets with one tokenizer."""
+    """Encodes prompts and targets with one tokenizer.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tokens: Sequence[int] = ()) -> None:
-        """`end_tokens` are further ids that end a text, such as a generation config's."""
+    `chat` is its chat template, None without one. `end_token` ends a text that is learnt;
+    `end_tokens` are all that end one that is generated.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        end_tokens: Iterable[int] = (),
+        arguments: Mapping[str, object] | None = None,
+    ) -> None:
+        """`end_tokens` are further ids that end a text, such as a generation config's;
+        `arguments` are passed to the chat template. Raises InputError.
+        """
         self.tokenizer = tokenizer
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
-        self.end_token = self._end_token()
-        self.end_tokens = frozenset({self.end_token, tokenizer.eos_token_id, *end_tokens} - {None})
+        if arguments and not self.is_chat:
+            raise InputError(
+                "the base model has no chat template",
+                where="base.template",
+                remedy="remove base.template, or choose a chat model",
+            )
+        self.chat = Chat(tokenizer, arguments or {}) if self.is_chat else None
+        self._prefixes = self._tokens("\n" + _WORD)[len(self._tokens("\n")) :] != self._tokens(
+            _WORD
+        )
+        ends = {tokenizer.eos_token_id, *end_tokens} - {None}
+        self._ending, self.end_token = self._end(ends)
+        self.end_tokens = frozenset({self.end_token, *ends})
         self.pad_token: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
 
     def encode(
@@ -57,6 +82,7 @@ class Encoder:
         prompt: str,
         targets: Sequence[str],
         *,
+        turns: Turns = (),
         max_length: int,
         end: bool = False,
         reserve: int = 0,
@@ -64,14 +90,20 @@ class Encoder:
     ) -> Tokens:
         """Token ids of `prompt` and of each text that may follow it.
 
+        With a chat template `prompt` is what a user says, unless `turns` has the messages. What
+        the template writes between a server's prompt and the answer belongs to the prompt, but to
+        the target where `end` says that the target is learnt as a text of the model's own: then
+        the model has to write it, and the end of the text too. Put together they are the same.
+
         A prompt too long for `max_length` loses tokens from its middle, so that the instruction
         at its head and the cue at its tail stay; a target is never cut. `reserve` keeps room for
-        that many generated tokens, `end` appends the end-of-text token to every target. Raises
-        InputError for an empty target, and for one that leaves no room for a prompt.
+        that many generated tokens. Raises InputError for an empty target, and for one that leaves
+        no room for a prompt.
         """
-        text, moved = self._split(prompt)
-        ending = (self.end_token,) if end else ()
-        encoded = tuple(self._target(self._answer(moved, target)) + ending for target in targets)
+        if self.chat:
+            ids, encoded = self._chatted(turns or (("user", prompt),), targets, end, where)
+        else:
+            ids, encoded = self._continued(prompt, targets, end)
         if not all(encoded):
             raise InputError("a target has no text", where=where, expected="at least one token")
         room = max_length - max([reserve, *map(len, encoded)])
@@ -82,64 +114,106 @@ class Encoder:
                 expected=f"fewer than max_length = {max_length} tokens",
                 remedy="raise max_length or shorten the target",
             )
-        ids = self._prompt(text)
         return Tokens(_cut_middle(ids, room), encoded, truncated=len(ids) > room)
 
     def unconditional(self) -> tuple[int, ...]:
         """The prompt that says nothing: what is left of an empty one."""
-        return self._prompt("")
+        if self.chat:
+            return self._chatted((("user", ""),), [], end=False, where="")[0]
+        return self._continued("", [], end=False)[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without special tokens."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def _split(self, prompt: str) -> tuple[str, str]:
+    def _chatted(
+        self, turns: Turns, targets: Sequence[str], end: bool, where: str
+    ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        assert self.chat  # noqa: S101
+        opening = self.chat.opening(turns, where)
+        asked = self._tokens(opening.prompt)
+        # A space before an answer is one with its first word to most tokenizers.
+        lead = opening.lead.rstrip(" ")
+        led = self._after(opening.prompt, lead)
+        before = opening.prompt + lead
+        encoded = []
+        for target in targets:
+            # In a chat the answer opens a message: the space that joins it to a prompt goes.
+            own, text = self.chat.answer(turns, opening, target.lstrip(" "), where)
+            if own == opening.lead:
+                answer = self._after(before, own[len(lead) :] + text + self._ending * end)
+                encoded.append(led + answer if end else answer)
+            elif end:
+                encoded.append(self._after(opening.prompt, text + self._ending))
+            else:
+                raise InputError(
+                    "the chat template writes this option in another way than others",
+                    where=where,
+                    expected=f"{opening.lead!r} before it",
+                )
+        if end and not self._ending:
+            encoded = [(*one, self.end_token) for one in encoded]
+        return (asked if end else asked + led), tuple(encoded)
+
+    def _continued(
+        self, prompt: str, targets: Sequence[str], end: bool
+    ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
         # Tokenizers of base models join a space to the word that follows it; " yes" after
-        # "Answer:" is text they know, "yes" after "Answer: " is not. A chat keeps its messages.
-        if self.is_chat:
-            return prompt, ""
+        # "Answer:" is text they know, "yes" after "Answer: " is not.
         text = prompt.rstrip(" ")
-        return text, prompt[len(text) :]
-
-    def _answer(self, moved: str, target: str) -> str:
-        # In a chat the answer opens a message, so the space that joins it to a prompt goes.
-        return target.lstrip(" ") if self.is_chat else moved + target
-
-    def _prompt(self, text: str) -> tuple[int, ...]:
-        if self.is_chat:
-            messages = [{"role": "user", "content": text}]
-            rendered = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-            return self._target(rendered)
+        moved = prompt[len(text) :]
         ids = tuple(self.tokenizer(text).input_ids)
         if ids and ids[-1] == self.tokenizer.eos_token_id:
             ids = ids[:-1]
+        ending = (self.end_token,) if end else ()
+        encoded = tuple(self._after(text, moved + target) + ending for target in targets)
         # Something must stand before a target, or its first token would have no prediction.
-        return ids or (self.end_token,)
+        return ids or (self.end_token,), encoded
 
-    def _target(self, text: str) -> tuple[int, ...]:
+    def _tokens(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _end_token(self) -> int:
-        if self.is_chat:
-            messages = [
-                {"role": "user", "content": _PROBE},
-                {"role": "assistant", "content": _PROBE},
-            ]
-            rendered: str = self.tokenizer.apply_chat_template(messages, tokenize=False)
-            tail = self._target(rendered.rpartition(_PROBE)[2])
-            if tail:
-                return tail[0]
+    def _after(self, before: str, text: str) -> tuple[int, ...]:
+        """The tokens of a text that goes on from another one.
+
+        Tokenizers in the manner of SentencePiece put a space before the first word of all that
+        they are given. So they are given what comes before, too, and that is taken off again.
+        """
+        if self._prefixes and text:
+            for context in (before[-_CONTEXT:], "\n", _WORD):
+                head, whole = self._tokens(context), self._tokens(context + text)
+                if whole[: len(head)] == head:
+                    return whole[len(head) :]
+        return self._tokens(text)
+
+    def _end(self, ends: set[int]) -> tuple[str, int]:
+        """What follows an answer up to where the text ends, and the token that ends it.
+
+        The text is empty where the template writes no such token: then the tokenizer's is put
+        right after the answer.
+        """
+        if self.chat:
+            for token in self._after(_WORD, self.chat.tail):
+                if token in ends or token in self._marks():
+                    mark: str = self.tokenizer.convert_ids_to_tokens(token)
+                    before, found, _ = self.chat.tail.partition(mark)
+                    if found:
+                        return before + mark, token
         if self.tokenizer.eos_token_id is None:
             raise InputError(
                 "the tokenizer has no end-of-text token",
                 expected="an eos_token in tokenizer_config.json",
                 remedy="add one, or choose another base model",
             )
-        end: int = self.tokenizer.eos_token_id
-        return end
+        return "", int(self.tokenizer.eos_token_id)
+
+    def _marks(self) -> set[int]:
+        """The special tokens that may end a turn: all but those for what is unknown or padded."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        marks = {*self.tokenizer.all_special_ids, *(n for n, token in added if token.special)}
+        other = (self.tokenizer.unk_token_id, self.tokenizer.pad_token_id)
+        return marks - {*other, self.tokenizer.bos_token_id}
 
 
 def buckets(items: Sequence[T], length: Callable[[T], int], budget: int) -> Iterator[list[T]]:

@@ -8,8 +8,9 @@ once per sequence when it is given a 3-D input.)
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from koinize.model.plain import Untouched, put_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 # Positions per product with the output layer: 128 x 262,144 float32 logits are 134 MB.
 HEAD_ROWS = 128
@@ -83,11 +86,7 @@ class LogitHead:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A base model in memory. `name` and `revision` are what its adapters will refer to.
-
-    `shares_cache`: whether rows of its cache may be chosen and repeated, as keys and values may and
-    the states of recurrent layers may not.
-    """
+    """A base model in memory. `name` and `revision` are what its adapters will refer to."""
 
     model: PreTrainedModel
     head: LogitHead
@@ -96,7 +95,6 @@ class Loaded:
     name: str
     revision: str | None
     untouched: Untouched = field(default_factory=Untouched)
-    shares_cache: bool = True
 
     @property
     def backbone(self) -> PreTrainedModel:
@@ -141,11 +139,13 @@ def load_model(
     *,
     name: str | None = None,
     revision: str | None = None,
+    template: Mapping[str, object] | None = None,
 ) -> Loaded:
     """Loads a folder of safetensors and a tokenizer; frozen, in evaluation mode.
 
     Remote code never runs and pickled weights are refused. `dtype` is a torch dtype's name or
-    'auto' (what the folder says). `name` goes into the adapters made on this model.
+    'auto' (what the folder says). `name` goes into the adapters made on this model; `template` are
+    arguments of its chat template.
     """
     device = torch.device(device) if device else default_device()
     try:
@@ -157,7 +157,8 @@ def load_model(
             expected="a folder with config.json, *.safetensors and a tokenizer",
         ) from error
     model = model.to(device).eval().requires_grad_(False)
-    return adopt(model, tokenizer, device, name=name or str(path), revision=revision)
+    name = name or str(path)
+    return adopt(model, tokenizer, device, name=name, revision=revision, template=template)
 
 
 def adopt(
@@ -167,6 +168,7 @@ def adopt(
     *,
     name: str,
     revision: str | None = None,
+    template: Mapping[str, object] | None = None,
 ) -> Loaded:
     """Wraps a model and tokenizer that are already in memory.
 
@@ -182,17 +184,14 @@ def adopt(
     ends = model.generation_config.eos_token_id if model.generation_config else None
     ends = ends if isinstance(ends, list) else [ends]
     _check_head(model, head, device)
-    encoder = Encoder(tokenizer, [end for end in ends if end is not None])
-    shares = _shares_cache(model, device)
-    return Loaded(model, head, encoder, device, name, revision, shares_cache=shares)
-
-
-@torch.inference_mode()
-def _shares_cache(model: PreTrainedModel, device: torch.device) -> bool:
-    ids = torch.arange(1, 5, device=device)[None]
-    cache = getattr(model.get_decoder()(input_ids=ids, use_cache=True), "past_key_values", None)
-    layers = getattr(cache, "layers", ())
-    return bool(layers) and all(hasattr(layer, "batch_select_indices") for layer in layers)
+    encoder = Encoder(tokenizer, [end for end in ends if end is not None], template)
+    if encoder.chat and encoder.chat.unsaid:
+        logger.warning(
+            "a server sends %r before an answer, which the chat template's own answers lack: "
+            "trained is what comes before it; see base.template",
+            encoder.chat.unsaid,
+        )
+    return Loaded(model, head, encoder, device, name, revision)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from koinize.digest import digest
 from koinize.ledger.address import Address, System
@@ -96,6 +97,7 @@ class _TaskGraph:
         self.spec, self.name, self.inputs, self.trunk = spec, name, inputs, trunk
         self.base, self.ready = base.inputs["base"], base.id
         self.task: Task = spec.tasks[name]
+        self.encoding = inputs.manner.settings(spec.base.template)
         evaluation = self.task.evaluation(spec.evaluation)
         self.evaluation = differing(evaluation)
         # What koinize 0.1 counted among what identifies: kept where it is all that is there.
@@ -178,6 +180,7 @@ class _TaskGraph:
             units=1,
             sort=self.name,
             languages=self.spec.languages,
+            settings=self._encoding_settings(),
         )
         return frozen_anchors(self.history, fresh)
 
@@ -190,6 +193,7 @@ class _TaskGraph:
             Address("train", self.name, language=language, role="branch"),
             inputs={
                 "base": self.base,
+                **self._encoded(),
                 "lora": digest(lora),
                 "training": training.identity,
                 "branch": digest(branch),
@@ -203,6 +207,7 @@ class _TaskGraph:
             sort=self.name,
             languages=(language,),
             settings={
+                **self._encoding_settings(),
                 "lora": lora,
                 "branch": branch,
                 "training": differing(training, NOT_OF_A_TRAINING),
@@ -263,6 +268,13 @@ class _TaskGraph:
     def _means(self) -> list[MergeSettings]:
         return [MergeSettings(recipe="mean", scale=scale) for scale in self.spec.merge.mean_scales]
 
+    def _encoded(self) -> dict[str, str]:
+        """How the base model is given texts; nothing where that is as plain text."""
+        return {label: digest(said) for label, said in self._encoding_settings().items()}
+
+    def _encoding_settings(self) -> dict[str, dict[str, Any]]:
+        return {"encoding": self.encoding} if self.encoding else {}
+
     def _split(self, language: str, split: str) -> SplitFacts:
         return self.inputs.splits[self.name, language, split]
 
@@ -287,6 +299,7 @@ class _TaskGraph:
             Address("train", self.name, language="" if role else languages[0], role=role),
             inputs={
                 "base": self.base,
+                **self._encoded(),
                 "lora": digest(differing(lora)),
                 "training": training.identity,
                 **{label: split.digest for label, split in splits.items()},
@@ -297,6 +310,7 @@ class _TaskGraph:
             sort=self.name,
             languages=languages,
             settings={
+                **self._encoding_settings(),
                 "lora": differing(lora),
                 "training": differing(training, NOT_OF_A_TRAINING),
             },
@@ -355,6 +369,7 @@ class _TaskGraph:
             Address("evaluate", self.name, system, language, split),
             inputs={
                 "base": self.base,
+                **self._encoded(),
                 "evaluation": digest(self.evaluation),
                 f"{split} rows {language}": facts.digest,
             },
@@ -363,7 +378,7 @@ class _TaskGraph:
             rows={f"{split} rows {language}": facts.rows},
             units=facts.bytes,
             sort=self.name,
-            settings={"evaluation": self.evaluation},
+            settings={**self._encoding_settings(), "evaluation": self.evaluation},
             languages=(language,),
         )
         return self.history.as_made(step, {"evaluation": self.former_evaluation})

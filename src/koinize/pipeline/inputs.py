@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from koinize import __version__
 from koinize.data import SPLITS, Row, read_rows, refuse_leaks
 from koinize.digest import digest
 from koinize.errors import InputError, ManyErrors, StepError
+from koinize.model.manner import PLAIN, Manner
 from koinize.spec import Spec
 from koinize.store.record import read_record, write_record
 from koinize.store.typed import Count, fitting
@@ -49,9 +50,11 @@ class Inputs:
 
     splits: dict[tuple[str, str, str], SplitFacts]
     findings: tuple[str, ...]
+    manner: Manner = PLAIN
+    """How the base model is given texts."""
 
 
-def survey(spec: Spec, root: Path, memory: Path) -> Inputs:
+def survey(spec: Spec, root: Path, memory: Path, manner: Manner = PLAIN) -> Inputs:
     """Read what changed, check it, remember it.
 
     Raises InputError or ManyErrors for missing files, bad rows, labels outside the set, empty
@@ -64,7 +67,7 @@ def survey(spec: Spec, root: Path, memory: Path) -> Inputs:
     errors = _Collected()
     for name in spec.tasks:
         with errors:
-            facts, found = _survey_task(spec, name, root, known, used)
+            facts, found = _survey_task(spec, name, root, manner, known, used)
             splits.update({(name, *place): one for place, one in facts.items()})
             findings.extend(f"{name}: {one}" for one in found)
     errors.refuse()
@@ -72,7 +75,7 @@ def survey(spec: Spec, root: Path, memory: Path) -> Inputs:
         with suppress(OSError):  # a full disk, or a project that may only be read
             memory.parent.mkdir(parents=True, exist_ok=True)
             write_record(memory, used)
-    return Inputs(splits, tuple(findings))
+    return Inputs(splits, tuple(findings), manner)
 
 
 class _Memory(TypedDict):
@@ -83,7 +86,7 @@ class _Memory(TypedDict):
     content: str
 
 
-def damaged(spec: Spec, root: Path, memory: Path) -> list[str]:
+def damaged(spec: Spec, root: Path, memory: Path, manner: Manner = PLAIN) -> list[str]:
     """The sources whose rows are not the remembered ones, although size and times say so.
 
     Reads all of them; what is bad input now is damaged too.
@@ -93,7 +96,7 @@ def damaged(spec: Spec, root: Path, memory: Path) -> list[str]:
     for name, task in spec.tasks.items():
         for place, source in _sources(spec, task):
             entry = fitting(_Memory, known.get(_key(name, source, place)))
-            if entry and entry["stamp"] == [_meaning(task), *_stamp(root / source)]:
+            if entry and entry["stamp"] == [_meaning(task, manner), *_stamp(root / source)]:
                 try:
                     same = _content(read_rows(source, root)) == entry["content"]
                 except InputError:
@@ -107,9 +110,9 @@ def _key(name: str, source: str, place: Place) -> str:
     return " ".join([name, source, *place])
 
 
-def _meaning(task: Task) -> str:
+def _meaning(task: Task, manner: Manner) -> str:
     """Digest of what turns rows into examples."""
-    return digest([READING, __version__, task.model_dump(mode="json")])
+    return digest([READING, __version__, manner.is_chat, task.model_dump(mode="json")])
 
 
 def _content(rows: Iterable[Row]) -> str:
@@ -140,10 +143,15 @@ class _Collected:
 
 
 def _survey_task(
-    spec: Spec, name: str, root: Path, known: dict[str, Any], used: dict[str, Any]
+    spec: Spec,
+    name: str,
+    root: Path,
+    manner: Manner,
+    known: dict[str, Any],
+    used: dict[str, Any],
 ) -> tuple[dict[Place, SplitFacts], list[str]]:
     task = spec.tasks[name]
-    meaning = _meaning(task)
+    meaning = _meaning(task, manner)
     contents: dict[Place, str] = {}
     fresh: dict[Place, list[Row]] = {}
     facts: dict[Place, SplitFacts] = {}
@@ -159,7 +167,7 @@ def _survey_task(
         with errors:
             rows = fresh[place] = read_rows(source, root)
             contents[place] = _content(rows)
-            facts[place] = _facts(task.examples(rows, place[0]))
+            facts[place] = _facts(_seen(task, rows, place[0], manner.is_chat))
             used[key] = {
                 "stamp": stamp,
                 "facts": asdict(facts[place]),
@@ -204,16 +212,29 @@ def _facts(examples: Sequence[Example]) -> SplitFacts:
 
 
 def examples_of(
-    task: Task, root: Path, language: str, split: str, expected: str | None
+    task: Task,
+    root: Path,
+    language: str,
+    split: str,
+    expected: str | None,
+    *,
+    is_chat: bool = False,
 ) -> list[Example]:
     """The examples of a split, as they were surveyed: `expected` is their digest, None if it does
-    not matter. Raises StepError for any others.
+    not matter, and `is_chat` whether the base model has a chat template. Raises StepError for any
+    others.
     """
     source = task.source(language, split)
-    examples = task.examples(read_rows(source, root), language)
+    examples = _seen(task, read_rows(source, root), language, is_chat)
     if expected is not None and split_digest(examples) != expected:
         raise StepError("changed while it was read", where=source, remedy="run again")
     return examples
+
+
+def _seen(task: Task, rows: Sequence[Row], language: str, is_chat: bool) -> list[Example]:
+    """The examples as the base model sees them: without a chat template there are no roles."""
+    examples = task.examples(rows, language)
+    return examples if is_chat else [replace(one, turns=()) for one in examples]
 
 
 def split_digest(examples: Iterable[Example]) -> str:

@@ -25,7 +25,7 @@ from koinize.store.typed import typed
 from koinize.tasks import Example
 
 EXAMPLES = "examples.json"
-BASIS = ("base", "lora", "training")
+BASIS = ("base", "encoding", "lora", "training")
 
 Rows = Mapping[str, Sequence[str]]
 """Language -> the digests of its examples, as often as they stand there."""
@@ -248,7 +248,8 @@ class History:
         """The digest of each training row of today, and its bytes."""
         task = self.spec.tasks[fresh.task]
         expected = fresh.inputs[f"train rows {language}"]
-        found = examples_of(task, self.root, language, "train", expected)
+        is_chat = self.inputs.manner.is_chat
+        found = examples_of(task, self.root, language, "train", expected, is_chat=is_chat)
         return [(one.digest, one.bytes) for one in found]
 
     def _selected(self, sizes: Mapping[str, list[tuple[str, int]]], parent: Manifest) -> Selection:
@@ -307,7 +308,7 @@ def _obstacle(fresh: Step, last: Manifest) -> str:
     """Why this adapter cannot be trained on; empty when it can."""
     if "training" not in last.inputs:
         return "the last adapter was trained elsewhere"
-    if changed := [one for one in BASIS if last.inputs[one] != fresh.inputs[one]]:
+    if changed := [one for one in BASIS if last.inputs.get(one) != fresh.inputs.get(one)]:
         return f"{' and '.join(changed)} changed"
     if _train_rows(last.inputs).keys() != _train_rows(fresh.inputs).keys():
         return "the languages changed"

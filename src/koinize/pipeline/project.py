@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 
 from koinize import machine
-from koinize.adapter import files_digest, read_header
+from koinize.adapter import read_header
 from koinize.adapter.names import quantized_copy
+from koinize.digest import digest, file_digest
 from koinize.errors import BrokenError, InputError
 from koinize.ledger import Interval, Ledger
 from koinize.model import base
+from koinize.model.manner import PLAIN, Manner, manner
 from koinize.pipeline.experience import Experience, recall
-from koinize.pipeline.generation import Elsewhere, elsewhere, trunk_folder
+from koinize.pipeline.generation import ADAPTER_FILES, Elsewhere, elsewhere, trunk_folder
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lineage import History
@@ -69,7 +71,23 @@ class Project:
     @cached_property
     def inputs(self) -> Inputs:
         """The data as they are now, checked."""
-        return survey(self.spec, self.root, self.files.inputs)
+        if self.spec.base.template and self._base_here and not self.manner.is_chat:
+            raise InputError(
+                "the base model has no chat template",
+                where="base.template",
+                remedy="remove base.template, or choose a chat model",
+            )
+        return survey(self.spec, self.root, self.files.inputs, self.manner)
+
+    @cached_property
+    def manner(self) -> Manner:
+        """How the base model is given texts; plainly, as long as nobody can know better."""
+        return manner(self._base_here) if self._base_here else PLAIN
+
+    @cached_property
+    def _base_here(self) -> Path | None:
+        """The base model's folder; None while it has to be downloaded or converted first."""
+        return base.prepared(self.spec.base, self.root, base.user_cache(), self.files.digests)
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -131,12 +149,34 @@ class Project:
         watcher.planned(todo)
         outcome = Outcome()
         if todo.missing or self.experience().unfinished:
-            outcome = run(todo.missing, self.spec, self.root, self.home, watcher)
+            outcome = self._work(todo, watcher, asked)
             self.experience()  # read the ledger now, so that the next plan need not
         present = self.store.ids()
         steps = self.steps if asked is None else asked
         self.store.point({step.name: step.id for step in steps if step.id in present})
         return todo, outcome
+
+    def _work(self, todo: Plan, watcher: Watcher, asked: Sequence[Step] | None) -> Outcome:
+        """Do what is missing; the base model first where nobody has looked at it yet.
+
+        What is trained and scored is identified by how the base model is given texts, too.
+        """
+        missing, brought = todo.missing, Outcome()
+        if missing and self._base_here is None and asked is None:
+            first = [one for one in missing if one.step.kind == "base"]
+            if first:
+                brought = run(first, self.spec, self.root, self.home, watcher)
+            else:
+                base.prepare(self.spec.base, self.root, base.user_cache())
+            if brought.failed:
+                brought.skipped = [one.step.name for one in missing if one not in first]
+                return brought
+            for found in ("_base_here", "manner", "inputs", "steps"):
+                self.__dict__.pop(found, None)
+            missing = self._sound_plan(asked).missing
+        outcome = run(missing, self.spec, self.root, self.home, watcher)
+        outcome.done[:0] = brought.done
+        return outcome
 
     def _sound_plan(self, asked: Sequence[Step] | None) -> Plan:
         """The plan, once all that the missing steps and the report will read is known to be whole.
@@ -163,7 +203,8 @@ class Project:
             for language, path in folders.items():
                 folder = self.root / path
                 self._check_base(folder)
-                yield (task, language), files_digest(folder)
+                files = [file_digest(folder / name) for name in ADAPTER_FILES]
+                yield (task, language), digest(files)
 
     def _trunks(self) -> Iterator[tuple[str, Elsewhere]]:
         """The trunks that nobody trains here, by task, their headers checked."""

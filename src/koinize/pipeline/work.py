@@ -156,14 +156,16 @@ def examples(job: Job, language: str, split: str) -> list[Example]:
     """The examples that the step's identity speaks of. Raises StepError for any others."""
     task = job.spec.tasks[job.step.task]
     expected = job.step.inputs.get(f"{split} rows {language}")
-    return examples_of(task, job.root, language, split, expected)
+    is_chat = "chat" in job.step.settings.get("encoding", {})
+    return examples_of(task, job.root, language, split, expected, is_chat=is_chat)
 
 
 def loaded(job: Job) -> Loaded:
     """The base model, loaded by whichever step of this worker needed it first."""
     quiet()
     path = base.prepare(job.spec.base, job.root, base.user_cache())
-    return _load(str(path), job.spec.base, job.threads, _base_of(job))
+    written = job.spec.base.model_dump_json()  # has a hash
+    return _load(str(path), written, job.threads, _base_of(job))
 
 
 def _base_of(job: Job) -> str:
@@ -179,13 +181,16 @@ def _base_of(job: Job) -> str:
 
 
 @lru_cache(maxsize=1)
-def _load(path: str, spec: base.BaseSpec, threads: int, _identity: str) -> Loaded:
+def _load(path: str, written: str, threads: int, _identity: str) -> Loaded:
     import torch
 
     from koinize.model.loaded import load_model
 
     torch.set_num_threads(threads)
-    return load_model(path, spec.dtype, name=spec.model, revision=spec.revision)
+    spec = base.BaseSpec.model_validate_json(written)
+    return load_model(
+        path, spec.dtype, name=spec.model, revision=spec.revision, template=spec.template
+    )
 
 
 def quiet() -> None:

@@ -154,7 +154,7 @@ def _read_again(file: Path) -> Iterator[Check]:
         model = base.damaged(project.spec.base, project.root, project.files.digests)
     except KoinizeError:
         return  # told elsewhere
-    rows = inputs.damaged(project.spec, project.root, project.files.inputs)
+    rows = inputs.damaged(project.spec, project.root, project.files.inputs, project.manner)
     for what, found in (("base model", list(map(str, model))), ("data", sorted(set(rows)))):
         if found:
             listed = ", ".join(found)

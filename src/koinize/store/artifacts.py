@@ -26,7 +26,6 @@ from koinize.digest import digest, file_digest, short
 from koinize.errors import BrokenError, KoinizeError
 from koinize.files import parse_json, read_bytes
 from koinize.store.durable import (
-    PART,
     free,
     own_folder,
     put_in_place,
@@ -322,12 +321,11 @@ class Store:
             remove(path)
 
     def leftovers(self) -> list[Path]:
-        """What processes that no longer live left half built: artifacts, and files beside them."""
+        """What processes that no longer live left half built."""
         temporary = self.home.temporary
         refuse_link(temporary)
-        begun = [*temporary.iterdir()] if temporary.is_dir() else []
         found = []
-        for path in (*begun, *self.root.glob(f".*{PART}")):
+        for path in temporary.iterdir() if temporary.is_dir() else ():
             with free(path) as abandoned:
                 if abandoned:
                     found.append(path)

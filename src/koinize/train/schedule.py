@@ -64,6 +64,7 @@ def _encode(loaded: Loaded, examples: Iterable[Example], max_length: int) -> lis
         tokens = loaded.encoder.encode(
             example.prompt,
             [example.target],
+            turns=example.turns,
             max_length=max_length,
             # An option is scored as it stands; a generated text must learn where to end.
             end=not example.options,

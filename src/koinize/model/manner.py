@@ -1,0 +1,98 @@
+"""How a base model is given texts, as its files tell it: a part of what is trained on it.
+
+Most base models take plain text whose tokens do not depend on what stands before it, and for these
+nothing has changed since the first version. Where a chat template renders the text, or a tokenizer
+puts a space before the first word of each text, a number counts the ways that koinize did it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHAT, FIRST_SPACE = 2, 2
+"""Raised by whoever changes the text or the tokens that a base model gets that has a chat template,
+or whose tokenizer puts spaces first.
+"""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """Whether a tokenizer has a chat template, and whether it puts spaces before first words."""
+
+    is_chat: bool = False
+    prefixes: bool = False
+
+    def settings(self, template: Mapping[str, object]) -> dict[str, Any]:
+        """What determines the texts beside the rows and the base model; empty for plain text.
+
+        `template` are the arguments of the chat template.
+        """
+        if self.is_chat:
+            return {"chat": CHAT} | ({"template": dict(template)} if template else {})
+        return {"first space": FIRST_SPACE} if self.prefixes else {}
+
+
+PLAIN = Manner()
+
+
+def manner(folder: Path) -> Manner:
+    """The manner of the tokenizer in this folder. What cannot be read is taken for plain."""
+    settings = _json(folder / "tokenizer_config.json")
+    is_chat = (folder / "chat_template.jinja").exists() or bool(settings.get("chat_template"))
+    return Manner(is_chat, _prefixes(folder))
+
+
+def _prefixes(folder: Path) -> bool:
+    try:
+        text = (folder / "tokenizer.json").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return (folder / "tokenizer.model").exists()  # SentencePiece's own file: most do
+    parts = [_value(text, name) for name in ("normalizer", "pre_tokenizer")]
+    return any(_puts_space(one) for part in parts for one in _objects(part))
+
+
+def _value(text: str, name: str) -> object:
+    """The first value of this name. The vocabulary behind it has megabytes and is not parsed."""
+    if not (found := re.search(rf'"{name}":\s*', text)):
+        return None
+    with suppress(ValueError):
+        value: object = json.JSONDecoder().raw_decode(text, found.end())[0]
+        return value
+    return None
+
+
+def _objects(value: object) -> Iterator[Mapping[str, Any]]:
+    """The objects in a value, whatever they are nested in."""
+    if isinstance(value, dict):
+        yield value
+        for one in value.values():
+            yield from _objects(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _objects(one)
+
+
+def _puts_space(part: Mapping[str, Any]) -> bool:
+    match part.get("type"):
+        case "Prepend":
+            return True
+        case "Metaspace":
+            default = "always" if part.get("add_prefix_space", True) else "never"
+            return bool(part.get("prepend_scheme", default) != "never")
+        case "ByteLevel":
+            return bool(part.get("add_prefix_space"))
+        case _:
+            return False
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text("utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
