@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from koinize.adapter import open_adapter, read_header
-from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE
+from koinize.adapter.config import CONFIG_FILE
+from koinize.adapter.header import WEIGHTS_FILE
 from koinize.engine import merge_adapters
 from koinize.engine.verify import verify_adapter
 from koinize.errors import InputError

@@ -230,7 +230,7 @@ def test_a_device_whose_memory_is_full_is_a_failed_step(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr("koinize.merge.compose.merge_module", full)
-    monkeypatch.setattr(MergeStream, "_updates", lambda *_: {})
+    monkeypatch.setattr(MergeStream, "_read", lambda *_: ({}, None))
     settings = merge_settings(recipe="knots-ties")
     with ThreadPoolExecutor(1) as pool, pytest.raises(StepError) as caught:
         list(MergeStream(headers(), settings, pool, 1, torch.device("cuda:1")).merged())

@@ -666,11 +666,11 @@ STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 130, signal.SIGKILL: -9}
 SLOW = """
 import sys, time
 from koinize.engine import stream
-work = stream.MergeStream._updates
+work = stream.MergeStream._read
 def slow(self, module):
     time.sleep(0.3)
     return work(self, module)
-stream.MergeStream._updates = slow
+stream.MergeStream._read = slow
 from koinize.cli import main
 main()
 """

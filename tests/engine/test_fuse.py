@@ -349,3 +349,62 @@ def test_a_base_that_is_not_finite_is_refused(tmp_path, adapters, value):
         f"the base's tensor '{Q}.weight' holds NaN or infinity; its file is damaged"
     )
     assert set(tmp_path.iterdir()) == before
+
+
+TEXT = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+SEEING = {"hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "depth": 1}
+RENAMED = {
+    "gemma3": {
+        "text_config": {**TEXT, "head_dim": 8, "query_pre_attn_scalar": 8},
+        "vision_config": {
+            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+        },
+        "mm_tokens_per_image": 4,
+    },
+    "qwen3_5": {
+        "text_config": {
+            **TEXT, "head_dim": 8, "linear_num_value_heads": 4, "linear_num_key_heads": 2,
+            "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+            "layer_types": ["linear_attention", "full_attention"],
+        },
+        "vision_config": {**SEEING, "out_hidden_size": 32},
+    },
+    "qwen2_5_vl": {
+        "text_config": {
+            **TEXT, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
+        },
+        "vision_config": {**SEEING, "out_hidden_size": 32},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", RENAMED)
+def test_layers_that_a_checkpoint_calls_otherwise(tmp_path, family):
+    """What transformers renames on loading is found, for each class that loads the base."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    config = AutoConfig.for_model(family, **RENAMED[family])
+    torch.manual_seed(0)
+    AutoModelForImageTextToText.from_config(config).float().save_pretrained(tmp_path / "base")
+    kinds = [AutoModelForImageTextToText]
+    if family != "qwen2_5_vl":  # which has no class of its text alone
+        kinds.append(AutoModelForCausalLM)
+    for number, kind in enumerate(kinds):
+        model = kind.from_pretrained(tmp_path / "base").float()
+        lora = LoraConfig(r=2, target_modules=r".*layers.*\.q_proj", init_lora_weights=False)
+        tuned = get_peft_model(model, lora).eval()
+        folder, out = tmp_path / f"adapter{number}", tmp_path / f"out{number}"
+        tuned.save_pretrained(folder, save_embedding_layers=False)
+        fuse_adapter(folder, tmp_path / "base", out=out)
+        ids = torch.arange(2, 20)[None]
+        with torch.inference_mode():
+            wanted = tuned(input_ids=ids).logits
+            found = kind.from_pretrained(out).eval()(input_ids=ids).logits
+        # Two layers of 32 products each, in float32.
+        assert float((found - wanted).abs().max()) <= 64 * 1.2e-7 * float(wanted.abs().max())

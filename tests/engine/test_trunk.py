@@ -304,3 +304,20 @@ def test_whole_modules_of_a_trunk_have_to_be_the_same(tmp_path, trunk, branches)
     ).startswith(
         f"{trunk} the whole module's tensor '{head}' differs between the trunk and 'en', and"
     )
+
+
+def test_what_a_merge_from_a_trunk_warns_of(tmp_path, trunk, branches):
+    still = trained_on(tmp_path / "zh", trunk, 8, step=0.0)
+    config = json.loads((still / "adapter_config.json").read_text())
+    (still / "adapter_config.json").write_text(json.dumps({**config, "task_type": "CAUSAL_LM"}))
+    options = {"recipe": "magnitude-prune", "trunk": trunk, "rank": 8}
+    beside = merge_adapters({**branches, "zh": still}, **options, out=tmp_path / "beside")
+    assert beside.warnings == (
+        "zh changes nothing: every difference from the trunk is zero, so it was never trained",
+    )
+    empty = merge_adapters(branches, **options, density=1e-9, out=tmp_path / "empty")
+    assert empty.warnings == (
+        "the merge adds nothing to the trunk in 2 of 2 modules that adapters change: the density "
+        "keeps nothing there, or they cancel",
+    )
+    assert np.abs(deltas(empty.out)[Q] - deltas(trunk)[Q]).max() <= CLOSE

@@ -98,6 +98,24 @@ def test_the_output_loads_and_adds_exactly_its_delta(work, tmp_path, recipe):
     assert not torch.allclose(found, base(work)(tokens).logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("recipe", ["mean", "ties", "knots-ties", "core-ties"])
+def test_a_merge_relative_to_a_trunk_works_in_peft(work, tmp_path, recipe):
+    """The logits of base + D, where D is the trunk and half of the way to the branches' merge."""
+    branches = {one: folder for one, folder in inputs(work).items() if one != "de"}
+    trunk, options = work / "de", {"recipe": recipe, "rank": 24}
+    out = merge_adapters(branches, **options, scale=0.5, trunk=trunk, out=tmp_path / "out").out
+    whole = merge_adapters(branches, **options, trunk=trunk, out=tmp_path / "whole").out
+    start, end = by_koinize(trunk), by_koinize(whole)
+    tokens = torch.arange(12).reshape(2, 6)
+    with torch.no_grad():
+        found = PeftModel.from_pretrained(base(work), out)(tokens).logits
+        plain = base(work)
+        for name, delta in start.items():
+            plain.get_submodule(name).weight += (delta + end[name]) / 2
+        expected = plain(tokens).logits
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_whole_module_works_in_peft(work, tmp_path):
     """PEFT's own `modules_to_save`, equal in both adapters, counts in the merge's logits."""
     lora = LoraConfig(

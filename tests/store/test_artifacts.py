@@ -374,6 +374,15 @@ def test_sweeping_spares_the_living(tmp_path):
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_sweeping_takes_what_a_killed_write_left_of_a_file(tmp_path):
+    """Also of one that is never written again, such as the heartbeat of a run that was the last."""
+    (tmp_path / ".heartbeat-1f.part").touch()
+    with (tmp_path / ".names.json-2e.part").open("w") as written_now:
+        fcntl.flock(written_now, fcntl.LOCK_EX)
+        Store(tmp_path).sweep()
+    assert [one.name for one in tmp_path.iterdir()] == [".names.json-2e.part"]
+
+
 def test_a_discarded_artifact_is_gone_and_can_be_built_again(tmp_path):
     build(tmp_path)
     store = Store(tmp_path)

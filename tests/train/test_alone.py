@@ -287,6 +287,36 @@ def test_unusable_input_is_named(tmp_path):
     assert text.endswith("; use 'all-linear', or names of the model's linear layers")
 
 
+@pytest.mark.parametrize(
+    ("lora", "training", "message"),
+    [
+        (
+            {"targets": ("v_proj", "embed_tokens")},
+            {},
+            "lora.targets name the module 'model.embed_tokens', which is no linear layer; use "
+            "'all-linear', or names of the model's linear layers",
+        ),
+        (
+            {},
+            {"adapter_dtype": "bfloat16"},
+            "training.adapter_dtype bfloat16 factors do not go with a float32 base; use float32, "
+            "or a base in bfloat16",
+        ),
+    ],
+)
+def test_settings_that_the_base_cannot_have_are_named(tmp_path, lora, training, message):
+    base = loaded()
+    with pytest.raises(InputError) as caught:
+        fit(
+            tmp_path / "out",
+            base=base,
+            lora=LORA.model_copy(update=lora),
+            training=ONE_STEP.model_copy(update=training),
+        )
+    assert str(caught.value) == message
+    assert not any("lora" in name for name, _ in base.model.named_modules())
+
+
 def test_a_loss_that_is_no_number_stops_the_step_and_frees_the_base(tmp_path):
     base = loaded()
     with torch.no_grad():

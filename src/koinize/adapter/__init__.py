@@ -6,16 +6,24 @@ or not at all. Importing this package imports no torch.
 """
 
 from koinize.adapter.factors import Adapter, Factors, open_adapter
-from koinize.adapter.header import AdapterHeader, ModuleHeader, read_header
+from koinize.adapter.header import (
+    ADAPTER_FILES,
+    AdapterHeader,
+    ModuleHeader,
+    files_digest,
+    read_header,
+)
 from koinize.adapter.writer import AdapterWriter, ModuleShape
 
 __all__ = [
+    "ADAPTER_FILES",
     "Adapter",
     "AdapterHeader",
     "AdapterWriter",
     "Factors",
     "ModuleHeader",
     "ModuleShape",
+    "files_digest",
     "open_adapter",
     "read_header",
 ]

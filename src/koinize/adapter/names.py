@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from koinize.adapter.header import CONFIG_FILE, AdapterHeader
+from koinize.adapter.config import CONFIG_FILE
+from koinize.adapter.header import AdapterHeader
 from koinize.errors import InputError
 
 # What transformers called layers before 4.52, and since. Of one adapter, all or none apply.

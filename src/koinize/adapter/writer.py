@@ -10,8 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from koinize.adapter.config import CONFIG_FILE
 from koinize.adapter.factors import LARGEST_ENTRY, Adapter, Factors, magnitude
-from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE, AdapterHeader
+from koinize.adapter.header import WEIGHTS_FILE, AdapterHeader
 from koinize.adapter.scales import own_keys
 from koinize.adapter.tensorfile import TensorSpec, TensorWriter
 from koinize.digest import file_digest

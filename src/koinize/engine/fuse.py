@@ -84,7 +84,11 @@ def _plan(header: AdapterHeader, base: Path, tensors: Tensors) -> list[_Target]:
             expected="LoRA factors alone",
             remedy="merge it into the base with PEFT",
         )
-    names = {module: _name(module, tensors, base) for module in header.modules}
+    mapped = _mapped(header, tensors, base)
+    names = {
+        module: mapped.get(f"{module}.weight") or _name(module, tensors, base)
+        for module in header.modules
+    }
     _refuse_shared(names, base)
     shapes = {module: tensors[name][1].shape for module, name in names.items()}
     turned = transposed_modules(header, base, shapes)
@@ -139,6 +143,15 @@ def _tensors(base: Path, files: list[str]) -> dict[str, tuple[str, TensorSpec]]:
                     remedy="remove the file that does not belong to the model",
                 )
     return {name: place for name, place in found.items() if place[0] in files}
+
+
+def _mapped(header: AdapterHeader, tensors: Tensors, base: Path) -> dict[str, str]:
+    """The tensors by the names that transformers gives them, if some module needs it."""
+    from koinize.model.checkpoint import weight_names
+
+    if all(f"{module}.weight" in tensors for module in header.modules):
+        return {}
+    return weight_names(base, tensors)
 
 
 def _name(module: str, tensors: Tensors, base: Path) -> str:

@@ -31,7 +31,7 @@ VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank may be
 class ModuleReport:
     """One merged module: its rank, and what reaching it lost, as squared Frobenius norms.
 
-    zero: whether nothing is left of updates that were something.
+    zero: whether nothing is left of updates, or of differences, that were something.
     """
 
     name: str
@@ -83,9 +83,10 @@ class MergeReport:
         """What the user should know: an input's peculiarity, a large error, an unservable rank."""
         found = [*self.notes, *self.settings.warnings(), *self._odd_inputs(), *self.odd_adapters]
         if zero := sum(module.zero for module in self.modules):
+            nothing = "adds nothing to the trunk" if self.trunk else "is zero"
             found.append(
-                f"the merge is zero in {zero} of {len(self.modules)} modules that adapters change: "
-                "the density keeps nothing there, or they cancel"
+                f"the merge {nothing} in {zero} of {len(self.modules)} modules that adapters "
+                "change: the density keeps nothing there, or they cancel"
             )
         if self.error > NOTABLE_ERROR:
             more = "; a number or a share as rank may keep more" if self._cut_to_sum() else ""
@@ -200,11 +201,10 @@ def merge_adapters(
                 )
         except OSError as error:
             raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
-    repeated = {module: count for module, count in sorted(merged.repeated.items()) if count}
     return replace(
         report,
         seconds=time.monotonic() - started,
-        repeated=repeated,
+        repeated=dict(sorted((+merged.repeated).items())),  # + leaves out what is 0
         odd_adapters=tuple(merged.sizes.warnings()),
     )
 
@@ -300,7 +300,8 @@ def _write(
     done: list[ModuleReport] = []
     for name, result in merged.merged():
         with merged.explained(name):
-            zero = writer.write(name, result.factors) == 0.0 and merged.sizes.changed(name)
+            bound = writer.write(name, result.factors)
+        zero = (bound == 0.0 or result.still) and merged.sizes.changed(name)
         done.append(ModuleReport(name, result.factors.rank, result.lost, result.total, zero))
         if progress is not None:
             progress(len(done), len(merged.modules))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from koinize.adapter import AdapterHeader, ModuleHeader, read_header
-from koinize.adapter.header import CONFIG_FILE
+from koinize.adapter.config import CONFIG_FILE
 from koinize.adapter.names import one_naming, quantized_copy
 from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.merge.recipe import MergeSettings, matches

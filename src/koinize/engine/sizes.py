@@ -14,9 +14,13 @@ APART = 10.0  # how often larger or smaller than the others is worth a word
 
 
 class Sizes:
-    """Which updates are zero, and norms over the same few modules of every adapter."""
+    """Which updates are zero, and norms over the same few modules of every adapter.
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    of: what warnings call an update, which may be a difference from a trunk.
+    """
+
+    def __init__(self, modules: Sequence[str], of: str = "update") -> None:
+        self._of = of
         step = max(1, len(modules) // SAMPLED)
         self._sampled = frozenset(modules[::step])
         self._modules = len(modules)
@@ -53,7 +57,7 @@ class Sizes:
         """Adapters that do nothing, modules that nothing is done to, and sizes that are apart."""
         dead = self.dead
         for language in dead:
-            yield f"{language} changes nothing: every update is zero, so it was never trained"
+            yield f"{language} changes nothing: every {self._of} is zero, so it was never trained"
         untrained = self.untrained
         if untrained and len(untrained) < self._modules:
             places = sorted({f"'{module.partition('.layers.')[0]}'" for module in untrained})

@@ -55,7 +55,8 @@ class MergeStream:
         self._adapters: dict[str, Adapter] = {}
         # Decompositions, by module, that a library got wrong at first.
         self.repeated: Counter[str] = Counter()
-        self.sizes = Sizes(self.modules)
+        of = "update" if inputs.trunk is None else "difference from the trunk"
+        self.sizes = Sizes(self.modules, of)
         self._trunk: Adapter | None = None
 
     def __enter__(self) -> MergeStream:
@@ -111,8 +112,7 @@ class MergeStream:
         some_cut = any(self._settings.of_module(one).rank != "full" for one in self.modules)
 
         def work(module: str) -> Approximation:
-            settings, updates = self._settings.of_module(module), self._updates(module)
-            trunk = self._trunk_update(module)
+            settings, (updates, trunk) = self._settings.of_module(module), self._read(module)
             merged = merge_module(module, updates, settings, facts, trunk=trunk, norm=some_cut)
             return replace(merged, factors=merged.factors.to("cpu"))
 
@@ -156,14 +156,14 @@ class MergeStream:
 
     def _overflow(self, module: str) -> KoinizeError:
         """Why the merge of a module is not finite."""
-        settings = self._settings.of_module(module)
+        settings, (updates, trunk) = self._settings.of_module(module), self._read(module)
         sizes = {
             quoted(language): abs(settings.weights.get(language, 1.0) * settings.scale)
             * update.rank * magnitude(update.B) * magnitude(update.A)
-            for language, update in self._updates(module).items()
+            for language, update in updates.items()
             if update.rank
         }  # fmt: skip
-        if trunk := self._trunk_update(module):
+        if trunk is not None:
             size = trunk.rank * magnitude(trunk.B) * magnitude(trunk.A)
             sizes[THE_TRUNK] = max(1.0, abs(settings.scale)) * size
         largest = max(sizes, key=sizes.__getitem__)
@@ -176,23 +176,26 @@ class MergeStream:
             f"entries may be {sizes[largest]:.0e} with them",
         )
 
-    def _updates(self, module: str) -> dict[str, Factors]:
-        """All languages' factors; one that does not adapt the module takes part with rank 0."""
+    def _read(self, module: str) -> tuple[dict[str, Factors], Factors | None]:
+        """All languages' factors, and the trunk's.
+
+        A language that does not adapt the module takes part with rank 0; of a trunk that does not,
+        there is None, for D_T is 0 then.
+        """
+        from koinize.merge.trunk import learnt
+
         present = {
             language: adapter.factors(module).to(self._device)
             for language, adapter in self._adapters.items()
             if module in adapter.header.modules
         }
-        self.sizes.note(module, present)
+        trunk = None
+        if self._trunk is not None and module in self._trunk.header.modules:
+            trunk = self._trunk.factors(module).to(self._device)
+        self.sizes.note(module, present if trunk is None else learnt(present, trunk))
         like = next(iter(present.values()))
         nothing = Factors(B=like.B[:, :0], A=like.A[:0])
-        return {language: present.get(language, nothing) for language in self._adapters}
-
-    def _trunk_update(self, module: str) -> Factors | None:
-        """The trunk's factors; None where it leaves the module alone, for then D_T is 0."""
-        if self._trunk is None or module not in self._trunk.header.modules:
-            return None
-        return self._trunk.factors(module).to(self._device)
+        return {language: present.get(language, nothing) for language in self._adapters}, trunk
 
     def _facts(self) -> dict[str, object]:
         """What the slots of this merge ask for besides settings, of all modules."""
@@ -210,12 +213,11 @@ class MergeStream:
 
         def counted(count: Callable[..., dict[str, Tensor]], *more: object) -> dict[str, Tensor]:
             def work(module: str) -> dict[str, Tensor]:
-                updates = self._updates(module)
+                updates, trunk = self._read(module)
                 # An adapter that leaves the module alone has no entries there.
                 present = [one for one, update in updates.items() if update.rank]
                 local = settings.of_module(module)
-                seen = stacks(module, updates, local, self._trunk_update(module))
-                counts = count(seen, present, *more)
+                counts = count(stacks(module, updates, local, trunk), present, *more)
                 return {language: one.cpu() for language, one in counts.items()}
 
             return scope.added(counts for _, counts in self._each(work))

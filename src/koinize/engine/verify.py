@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from koinize.adapter import open_adapter, read_header
-from koinize.adapter.header import CONFIG_FILE, WEIGHTS_FILE
+from koinize.adapter.config import CONFIG_FILE
+from koinize.adapter.header import WEIGHTS_FILE
 from koinize.digest import file_digest
 from koinize.engine.card import ERRORS, FILES, INPUTS, OUTCOMES, stated_trunk, table_rows
 from koinize.engine.merging import adapter_digest, merge_adapters

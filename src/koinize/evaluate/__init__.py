@@ -17,6 +17,7 @@ from torch import Tensor
 
 from koinize.errors import InputError
 from koinize.evaluate.texts import generate
+from koinize.evaluate.whole import score_whole, whole_tokens
 from koinize.model.encoding import Tokens, buckets
 from koinize.model.loaded import Loaded, pad
 from koinize.settings import EvaluationSpec
@@ -194,7 +195,11 @@ def _score(
 ) -> Iterator[tuple[_Item, list[list[float]]]]:
     """Each item with the scores of its options, once for each adapter."""
     budget = loaded.pass_tokens(settings.batch_tokens * adapters) // adapters
-    for batch in buckets(items, lambda item: item.tokens.total, budget):
+
+    def size(item: _Item) -> int:
+        return item.tokens.total if loaded.shares_cache else whole_tokens(item.tokens)
+
+    for batch in buckets(items, size, budget):
         scores = _score_batch(loaded, [item.tokens for item in batch], adapters)
         for place, item in enumerate(batch):
             yield item, scores[place :: len(batch)]
@@ -203,6 +208,10 @@ def _score(
 def _score_batch(loaded: Loaded, batch: Sequence[Tokens], adapters: int) -> list[list[float]]:
     """Summed log-probability of each option of each prompt: all prompts, adapter by adapter."""
     copies = [*batch] * adapters
+    if not loaded.shares_cache:
+        each = [(tokens, target) for tokens in copies for target in tokens.targets]
+        values = iter(score_whole(loaded, each, _log_probabilities).tolist())
+        return [[next(values) for _ in tokens.targets] for tokens in copies]
     pairs = [(row, target) for row, tokens in enumerate(copies) for target in tokens.targets]
     # The prompts' last hidden states predict every option's first token; only options of several
     # tokens need a second, short pass over the rest of them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -30,10 +31,19 @@ def generate(
     given without white space around it. Call inside `torch.inference_mode()`.
     """
     texts = [_Text(index, prompt) for index, prompt in enumerate(prompts)]
-    for batch in buckets(texts, lambda text: _room(text, settings), settings.batch_tokens):
-        _write(loaded, batch, settings)
-        for text in batch:
-            yield text.index, _finish(loaded, text, settings), len(text.written)
+    for group in [texts] if loaded.shares_cache else _by_length(texts):
+        for batch in buckets(group, lambda text: _room(text, settings), settings.batch_tokens):
+            _write(loaded, batch, settings)
+            for text in batch:
+                yield text.index, _finish(loaded, text, settings), len(text.written)
+
+
+def _by_length(texts: Sequence[_Text]) -> list[list[_Text]]:
+    """Texts that need no padding beside one another, which a recurrent state would take up."""
+    groups: dict[int, list[_Text]] = defaultdict(list)
+    for text in texts:
+        groups[len(text.prompt)].append(text)
+    return list(groups.values())
 
 
 def _room(text: _Text, settings: EvaluationSpec) -> int:
@@ -64,7 +74,7 @@ def _write(loaded: Loaded, batch: Sequence[_Text], settings: EvaluationSpec) -> 
             return
         positions = positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        if 2 * len(alive) <= len(rows):
+        if 2 * len(alive) <= len(rows) and loaded.shares_cache:
             rows = [rows[place] for place in alive]
             keep = torch.tensor(alive, device=loaded.device)
             cache.batch_select_indices(keep)

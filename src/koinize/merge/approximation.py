@@ -43,11 +43,15 @@ Rank = Literal["full"] | int | float
 
 @dataclass(frozen=True, slots=True)
 class Approximation:
-    """Factors of a low-rank approximation, and what it lost: squared Frobenius norms."""
+    """Factors of a low-rank approximation, and what it lost: squared Frobenius norms.
+
+    still: whether it is a trunk to which a merge added nothing.
+    """
 
     factors: Factors
     lost: float
     total: float
+    still: bool = False
 
     @property
     def error(self) -> float:

@@ -69,10 +69,11 @@ def merge_module(
     merged[-1].mul_(settings.scale)
     if len(merged) == 2:
         return _compressed(module, Factors(A=merged[0], B=merged[1]), settings, norm)
+    still = trunk is not None and not merged[0].any()
     whole = merged[0] if aligned.add_trunk is None else aligned.add_trunk(merged[0])
     limit = sum(update.rank for update in factors) + (0 if trunk is None else trunk.rank)
     small = approximate(whole, limit, settings.rank, module, aligned.like)
-    return replace(small, factors=aligned.lift(small.factors))
+    return replace(small, factors=aligned.lift(small.factors), still=still)
 
 
 def stacks(

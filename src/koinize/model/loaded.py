@@ -86,7 +86,11 @@ class LogitHead:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A base model in memory. `name` and `revision` are what its adapters will refer to."""
+    """A base model in memory. `name` and `revision` are what its adapters will refer to.
+
+    `shares_cache`: whether rows of its cache may be chosen and repeated, as keys and values may and
+    the states of recurrent layers may not.
+    """
 
     model: PreTrainedModel
     head: LogitHead
@@ -95,6 +99,7 @@ class Loaded:
     name: str
     revision: str | None
     untouched: Untouched = field(default_factory=Untouched)
+    shares_cache: bool = True
 
     @property
     def backbone(self) -> PreTrainedModel:
@@ -191,7 +196,16 @@ def adopt(
             "trained is what comes before it; see base.template",
             encoder.chat.unsaid,
         )
-    return Loaded(model, head, encoder, device, name, revision)
+    shares = _shares_cache(model, device)
+    return Loaded(model, head, encoder, device, name, revision, shares_cache=shares)
+
+
+@torch.inference_mode()
+def _shares_cache(model: PreTrainedModel, device: torch.device) -> bool:
+    ids = torch.arange(1, 5, device=device)[None]
+    cache = getattr(model.get_decoder()(input_ids=ids, use_cache=True), "past_key_values", None)
+    layers = getattr(cache, "layers", ())
+    return bool(layers) and all(hasattr(layer, "batch_select_indices") for layer in layers)
 
 
 @torch.inference_mode()

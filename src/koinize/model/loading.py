@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from koinize.adapter.config import CONFIG_FILE
 from koinize.errors import InputError
 from koinize.files import LARGEST_TEXT, parse_json, read_bytes
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 INDEX = "model.safetensors.index.json"
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def load_folder(
@@ -46,9 +46,9 @@ def load_gguf(
 
 def refuse_detours(folder: Path, weights: Sequence[str]) -> None:
     """Raise InputError where a base model's folder names weights that do not lie in it."""
-    if (folder / ADAPTER_CONFIG).exists():
+    if (folder / CONFIG_FILE).exists():
         raise InputError(
-            f"holds {ADAPTER_CONFIG} beside a model, so it is two things",
+            f"holds {CONFIG_FILE} beside a model, so it is two things",
             where=str(folder),
             expected="a base model, or an adapter",
             remedy="keep the adapter in a folder of its own",

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from koinize.adapter import read_header
-from koinize.digest import digest, file_digest
+from koinize.adapter import files_digest, read_header
+from koinize.digest import digest
 from koinize.errors import InputError
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import Step
@@ -27,7 +27,6 @@ from koinize.tasks import Example
 ROWS = "train rows "
 ANCHORS = "anchors.jsonl"
 EVIDENCE = "evidence/evidence.json"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 BASIS = ("base", "encoding", "lora", "training", "share", "adapter files")
 """What a trunk is made of besides rows; where one of these changed, it is another trunk."""
 
@@ -102,7 +101,7 @@ def elsewhere(folder: Path, lora: LoraSpec, base: str) -> Elsewhere:
     data = json.loads(evidence.read_bytes())["data"] if evidence.is_file() else {}
     seen = {label: one for label, one in data.items() if label[: len(ROWS)] == ROWS}
     return Elsewhere(
-        digest([file_digest(folder / name) for name in ADAPTER_FILES]),
+        files_digest(folder),
         {label: one["digest"] for label, one in seen.items()},
         {label: one["rows"] for label, one in seen.items()},
     )

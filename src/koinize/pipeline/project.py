@@ -9,15 +9,14 @@ from functools import cached_property
 from pathlib import Path
 
 from koinize import machine
-from koinize.adapter import read_header
+from koinize.adapter import files_digest, read_header
 from koinize.adapter.names import quantized_copy
-from koinize.digest import digest, file_digest
 from koinize.errors import BrokenError, InputError
 from koinize.ledger import Interval, Ledger
 from koinize.model import base
 from koinize.model.manner import PLAIN, Manner, manner
 from koinize.pipeline.experience import Experience, recall
-from koinize.pipeline.generation import ADAPTER_FILES, Elsewhere, elsewhere, trunk_folder
+from koinize.pipeline.generation import Elsewhere, elsewhere, trunk_folder
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lineage import History
@@ -203,8 +202,7 @@ class Project:
             for language, path in folders.items():
                 folder = self.root / path
                 self._check_base(folder)
-                files = [file_digest(folder / name) for name in ADAPTER_FILES]
-                yield (task, language), digest(files)
+                yield (task, language), files_digest(folder)
 
     def _trunks(self) -> Iterator[tuple[str, Elsewhere]]:
         """The trunks that nobody trains here, by task, their headers checked."""

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from koinize.digest import digest, file_digest
+from koinize.adapter import files_digest
 from koinize.errors import StepError
 from koinize.ledger.address import RELEASE, Address, System
 from koinize.pipeline import Plan, Project, Step, Watcher
-from koinize.pipeline.generation import ADAPTER_FILES
 from koinize.pipeline.step import Uses
 from koinize.pipeline.work import read_result_rows
 from koinize.release.archive import Release
@@ -103,11 +102,10 @@ def _import(project: Project, release: Release) -> Step:
     the merge; `Releases.open` has checked its bytes.
     """
     base = next(step for step in project.steps if step.kind == "base")
-    files = [file_digest(release.folder / name) for name in ADAPTER_FILES]
     task = release.record["task"]
     return Step(
         Address("import", task, language=release.name, role=RELEASE),
-        inputs={"adapter files": digest(files), "base": base.inputs["base"]},
+        inputs={"adapter files": files_digest(release.folder), "base": base.inputs["base"]},
         languages=(release.name,),
         sort=task,
     )

@@ -26,6 +26,7 @@ from koinize.digest import digest, file_digest, short
 from koinize.errors import BrokenError, KoinizeError
 from koinize.files import parse_json, read_bytes
 from koinize.store.durable import (
+    PART,
     free,
     own_folder,
     put_in_place,
@@ -321,11 +322,12 @@ class Store:
             remove(path)
 
     def leftovers(self) -> list[Path]:
-        """What processes that no longer live left half built."""
+        """What processes that no longer live left half built: artifacts, and files beside them."""
         temporary = self.home.temporary
         refuse_link(temporary)
+        begun = [*temporary.iterdir()] if temporary.is_dir() else []
         found = []
-        for path in temporary.iterdir() if temporary.is_dir() else ():
+        for path in (*begun, *self.root.glob(f".*{PART}")):
             with free(path) as abandoned:
                 if abandoned:
                     found.append(path)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from koinize.adapter import read_header
+from koinize.adapter.config import CONFIG_FILE
+from koinize.adapter.header import WEIGHTS_FILE
 from koinize.digest import digest
 from koinize.errors import InputError
 from koinize.model.loaded import Loaded
@@ -23,6 +25,7 @@ from koinize.settings import LoraSpec, TrainingSpec
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from peft.tuners.lora import LoraLayer
+    from transformers import PreTrainedModel
 
 Pair = tuple[Tensor, Tensor]
 """The factors A (rank, inputs) and B (outputs, rank) of one layer, as they are stored."""
@@ -35,6 +38,12 @@ def injected(
     """The base with LoRA layers, fresh or as in `start`, and without them again afterwards."""
     from peft.helpers import disable_input_dtype_casting
 
+    if training.adapter_dtype == "bfloat16" and loaded.dtype == torch.float32:
+        raise InputError(
+            "bfloat16 factors do not go with a float32 base",
+            where="training.adapter_dtype",
+            remedy="use float32, or a base in bfloat16",
+        )
     with _empty(loaded, lora) as peft_model:
         layers = layers_of(peft_model)
         scales = {name: one.scaling["default"] for name, one in layers.items()}
@@ -60,12 +69,13 @@ def _empty(loaded: Loaded, lora: LoraSpec) -> Iterator[PeftModel]:
     """The base with LoRA layers as PEFT makes them, and without them again afterwards."""
     from peft import LoraConfig, get_peft_model
 
+    targets = linear_targets(loaded.model, lora)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         use_rslora=lora.rslora,
         lora_dropout=lora.dropout,
-        target_modules=lora.targets if lora.targets == "all-linear" else list(lora.targets),
+        target_modules=targets,
         task_type="CAUSAL_LM",
         revision=loaded.revision,
     )
@@ -78,9 +88,55 @@ def _empty(loaded: Loaded, lora: LoraSpec) -> Iterator[PeftModel]:
             remedy="use 'all-linear', or names of the model's linear layers",
         ) from error
     try:
+        _refuse_other_layers(peft_model)
         yield peft_model
     finally:
         peft_model.unload()
+
+
+def _refuse_other_layers(peft_model: PeftModel) -> None:
+    """PEFT adapts embeddings and convolutions as well, which no merge and no start can read."""
+    for name, layer in layers_of(peft_model).items():
+        if "default" not in layer.lora_A or layer.lora_A["default"].weight.dim() != 2:
+            raise InputError(
+                f"name the module '{name}', which is no linear layer",
+                where="lora.targets",
+                remedy="use 'all-linear', or names of the model's linear layers",
+            )
+
+
+def linear_targets(model: PreTrainedModel, lora: LoraSpec) -> str | list[str]:
+    """What PEFT is asked to adapt: linear layers, and never the experts of a mixture.
+
+    Experts are parameters, which PEFT adds to "all-linear" in some families. Adapters of them cost
+    rank times the number of experts. Raises InputError where `lora.targets` names them.
+    """
+    from peft import LoraConfig
+
+    asked = lora.targets if lora.targets == "all-linear" else list(lora.targets)
+    config = LoraConfig(target_modules=asked)
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+        convert_peft_config_for_transformers(config, model=model, conversions=None)
+    except ImportError:  # of a PEFT that maps nothing
+        return asked
+    except ValueError as error:
+        raise _expert_targets(str(error)) from error
+    if not config.target_parameters:
+        return asked
+    if asked != "all-linear":
+        raise _expert_targets(f"PEFT reads them as {', '.join(sorted(config.target_parameters))}")
+    return sorted(config.target_modules)
+
+
+def _expert_targets(why: str) -> InputError:
+    return InputError(
+        f"names the experts of a mixture: {why}",
+        where="lora.targets",
+        expected="linear layers",
+        remedy="use 'all-linear', which leaves the experts out, or q_proj, k_proj, v_proj, o_proj",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +248,8 @@ def save(loaded: Loaded, config: LoraConfig, factors: Mapping[str, Pair], out: P
         for name, pair in factors.items()
         for side, factor in zip("AB", pair, strict=True)
     }
-    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    path = out / "adapter_config.json"
+    save_file(tensors, out / WEIGHTS_FILE, metadata={"format": "pt"})
+    path = out / CONFIG_FILE
     settings = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(settings["target_modules"], list):  # from a set: its order changes between runs
         settings["target_modules"].sort()

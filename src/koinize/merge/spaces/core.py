@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from koinize.merge.linalg import (
 )
 from koinize.merge.spaces._aligned import Aligned, Part, adding
 from koinize.merge.trunk import branch
+
+Pick = Callable[[Tensor], Tensor]  # some of the columns of a matrix
 
 
 def space(factors: Sequence[Factors], trunk: Factors | None = None) -> Aligned:
@@ -59,9 +62,10 @@ def _from_trunk(factors: Sequence[Factors], trunk: Factors) -> Aligned:
     At = (*(steps.A.T for steps in branches), trunk.A.T)
     inner_B, inner_A = gram(*B), gram(*At)
     changes = []
-    for of_B, of_A in _picks(factors, trunk, inner_B, inner_A):
-        b, a = _balancing(of_B.T @ inner_B @ of_B, of_A.T @ inner_A @ of_A)
-        changes.append((of_B @ b, of_A @ a))
+    one_B, one_A = (torch.zeros_like(inner).fill_diagonal_(1.0) for inner in (inner_B, inner_A))
+    for of_B, of_A in _picks([update.rank for update in factors], trunk.rank):
+        b, a = _balancing(of_B(of_B(inner_B).T), of_A(of_A(inner_A).T))
+        changes.append((of_B(one_B) @ b, of_A(one_A) @ a))
     balanced = [change[0].shape[1] for change in changes]
     last_B, last_A = (slice(len(inner) - trunk.rank, None) for inner in (inner_B, inner_A))
     U, left = _shared_basis(B, inner_B, torch.cat([change[0] for change in changes], dim=1))
@@ -73,18 +77,29 @@ def _from_trunk(factors: Sequence[Factors], trunk: Factors) -> Aligned:
     return replace(aligned, add_trunk=adding(there))
 
 
-def _picks(
-    factors: Sequence[Factors], trunk: Factors, inner_B: Tensor, inner_A: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """By language, what picks its [b_i B_T] out of the columns of all, and its [A_i' a_i']."""
-    one_B, one_A = (torch.zeros_like(inner).fill_diagonal_(1.0) for inner in (inner_B, inner_A))
-    ranks = [update.rank for update in factors]
-    *own_B, last_B = columns(one_B, [*ranks, trunk.rank])
-    *own_A, last_A = columns(one_A, [*(max(rank, trunk.rank) for rank in ranks), trunk.rank])
-    for rank, b, a in zip(ranks, own_B, own_A, strict=True):
-        whole, shared = a[:, :rank].clone(), min(rank, trunk.rank)
-        whole[:, :shared] += last_A[:, :shared]  # A_i = a_i + A_T
-        yield torch.cat([b, last_B], dim=1), torch.cat([whole, a[:, : trunk.rank]], dim=1)
+def _picks(ranks: Sequence[int], shared: int) -> Iterator[tuple[Pick, Pick]]:
+    """By language, what picks its [b_i B_T] out of the columns of all, and its [A_i' a_i'].
+
+    Of matrices whose columns are as [b_1 ... b_N B_T] and [a_1' ... a_N' A_T']; shared: B_T's.
+    """
+    *parts_B, last_B = diagonal_parts([*ranks, shared])
+    *parts_A, last_A = diagonal_parts([*(max(rank, shared) for rank in ranks), shared])
+    for rank, part_B, part_A in zip(ranks, parts_B, parts_A, strict=True):
+        yield (
+            partial(_own_left, own=part_B, last=last_B),
+            partial(_own_right, own=part_A, last=last_A, rank=rank),
+        )
+
+
+def _own_left(matrix: Tensor, own: slice, last: slice) -> Tensor:
+    return torch.cat([matrix[:, own], matrix[:, last]], dim=1)
+
+
+def _own_right(matrix: Tensor, own: slice, last: slice, rank: int) -> Tensor:
+    steps, trunk = matrix[:, own], matrix[:, last]
+    whole, both = steps[:, :rank].clone(), min(rank, trunk.shape[1])
+    whole[:, :both] += trunk[:, :both]  # A_i = a_i + A_T
+    return torch.cat([whole, steps[:, : trunk.shape[1]]], dim=1)
 
 
 def _aligned(U: Basis, V: Basis, to_left: Sequence[Tensor], to_right: Sequence[Tensor]) -> Aligned:
@@ -121,7 +136,7 @@ def _shared_basis(talls: tuple[Tensor, ...], inner: Tensor, change: Tensor) -> t
     squares, W = strong_eigh(L.T @ inner @ L)
     mix = L @ (W * reciprocal(squares.sqrt()))
     # In the memory order in which `_basis` gives it, for products of some of its rows.
-    return Basis(talls, mix), (change.T @ inner @ mix).T
+    return Basis(talls, mix), (change.T @ (inner @ mix)).T
 
 
 def _balancing(inner_B: Tensor, inner_A: Tensor) -> tuple[Tensor, Tensor]:
