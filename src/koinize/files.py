@@ -65,11 +65,10 @@ def stamp(status: os.stat_result) -> Stamp:
 def read_bytes(path: Path, largest: int = LARGEST_RECORD) -> bytes:
     """All bytes of a regular file. Raises OSError, also for one that is larger than `largest`."""
     with open_regular(path) as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        what = f"it has more than {largest:,} bytes, the most that is read of such a file"
-        raise OSError(errno.EFBIG, what, str(path))
-    return content
+        if os.fstat(file.fileno()).st_size > largest:
+            what = f"it has more than {largest:,} bytes, the most that is read of such a file"
+            raise OSError(errno.EFBIG, what, str(path))
+        return file.read()
 
 
 def parse_json(text: bytes | str) -> Any:  # noqa: ANN401 - as various as JSON is

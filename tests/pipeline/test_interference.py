@@ -44,7 +44,7 @@ def test_it_is_what_inspecting_gives(store, tmp_path):
 def test_it_is_measured_again_only_when_an_adapter_changes(store, tmp_path, monkeypatch):
     first = interference(store, tmp_path, "t", {"de": "a", "en": "b"})
     other = interference(store, tmp_path, "u/..", {"de": "a", "en": "c"})
-    monkeypatch.setattr("koinize.pipeline.interference._measure", lambda _: {"measured": "again"})
+    monkeypatch.setattr("koinize.pipeline.interference._measure", lambda *_: {"measured": "again"})
     assert interference(store, tmp_path, "t", {"de": "a", "en": "b"}) == json.loads(
         json.dumps(first)
     )
