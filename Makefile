@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check tiny clean
+.PHONY: demo test check tiny clean attacks
 
 # torch is installed on its own first, so that the build pinned in constraints.txt is the one used.
 $(READY): pyproject.toml constraints.txt
@@ -27,6 +27,10 @@ tiny: $(READY)
 	$(BIN)/koinize init --example tiny .cache/tiny
 	$(BIN)/koinize run .cache/tiny
 	$(BIN)/koinize report .cache/tiny
+
+# Attacks that were kept beside the checkout, a line each; nothing where there are none.
+attacks: $(READY)
+	test ! -d ../shared/attacks || $(BIN)/python tests/attacks.py ../shared/attacks $(BIN)
 
 test: check
 	$(BIN)/pytest -m slow
