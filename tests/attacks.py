@@ -41,7 +41,7 @@ SAID = {
     "20": (["languages ('de', 'en', 'no') r 17", "expected a date such as"], ["1970", "1969"]),
     "22": (["characters; expected at most", "exit 2"], []),
     "26": (["-rw-------"], ["-rw-r--r--"]),
-    "27": (["base model"], []),
+    "27": (["base changed"], ["5 steps done"]),
 }
 """By the number of an attack: what its output has to hold, and what it must not hold."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from koinize.errors import InputError
-from koinize.ledger import Ledger
+from koinize.ledger import Interval, Ledger
 from koinize.pipeline.run import locked
+from koinize.release import doctor
 from koinize.release.doctor import examine, mend
 from koinize.store import Store
 from tests.release.releasing import artifact_folder
@@ -239,3 +242,27 @@ def test_what_the_doctor_did_is_told_to_people_and_kept_from_machines(
     told, _, printed = ended.output.partition("[\n")
     assert told.startswith(f"removed artifact {folder.name[:12]} is broken: its file {ADAPTER}")
     assert {one["state"] for one in json.loads(f"[{printed}")} == {"good"}
+
+
+@pytest.mark.parametrize(
+    ("hours", "found"), [((-2, -1), []), ((1, -1), ["note"]), ((-1, 1), ["broken"])]
+)
+def test_a_clock_that_was_ahead_once_is_no_fault_for_ever(hours, found):
+    now = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    plain = {"artifact": "", "seconds": Decimal(1), "share": Decimal(1), "device": "", "error": ""}
+    intervals = [
+        Interval(
+            id=str(hour),
+            run="r",
+            step="s",
+            kind="k",
+            started=now + timedelta(hours=hour),
+            status="done",
+            tokens=0,
+            units=0,
+            price={},
+            **plain,
+        )
+        for hour in hours
+    ]
+    assert [check.state for check in doctor._clock(intervals, now)] == found

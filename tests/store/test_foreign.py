@@ -1,5 +1,6 @@
 """Files that are not ours: nothing is written, removed or trusted through a link."""
 
+import errno
 import os
 import stat
 
@@ -139,3 +140,21 @@ def test_a_record_names_its_field(kind, value, what):
     with pytest.raises(KoinizeError) as caught:
         typed(kind, value, where="file")
     assert str(caught.value).startswith(f"file {what}")
+
+
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(durable.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_atomically(tmp_path / "file", "x")
+    assert caught.value.filename == str(tmp_path / "file")
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    with (
+        pytest.raises(OSError, match="No space left on device") as caught,
+        ledger.recording("a", kind="k", device="", price={}),
+    ):
+        pass
+    assert caught.value.filename == str(tmp_path / "ledger.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.endswith(".part")) == []

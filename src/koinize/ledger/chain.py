@@ -17,7 +17,7 @@ from filelock import FileLock
 from koinize.digest import digest
 from koinize.errors import KoinizeError
 from koinize.files import parse_json, read_bytes
-from koinize.store.durable import own_folder, refuse_link
+from koinize.store.durable import naming, own_folder, refuse_link
 
 GENESIS = "0" * 64
 LOG = logging.getLogger(__name__)
@@ -98,7 +98,8 @@ class Chain:
         own_folder(self.path.parent)
         for path in (self.path, Path(f"{self.path}.lock")):
             refuse_link(path)
-        with FileLock(f"{self.path}.lock"), self.path.open("ab") as file:
+        lock = FileLock(f"{self.path}.lock")
+        with lock, naming(self.path), self.path.open("ab") as file:
             tail = self._end(file.tell())
             file.truncate(tail.size)  # a torn last line is no record
             utc = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -115,7 +115,8 @@ def _refused_by_system(error: Exception) -> str:
     safetensors passes a full disk on as an exception of its own, with the system's number in it.
     """
     if isinstance(error, OSError):
-        return error.strerror or str(error)
+        said = error.strerror or str(error)
+        return f"{said}: {error.filename}" if error.filename else said
     number = re.search(r"\(os error (\d+)\)", str(error))
     return os.strerror(int(number[1])) if number else ""
 

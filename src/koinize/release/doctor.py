@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from typing import Literal
 from koinize import __version__, machine
 from koinize.digest import short
 from koinize.errors import BrokenError, InputError, KoinizeError
-from koinize.ledger import Ledger
+from koinize.ledger import Interval, Ledger
 from koinize.model import base
 from koinize.pipeline import Project, inputs
 from koinize.pipeline.run import locked
@@ -194,8 +194,18 @@ def _ledger(home: Path) -> Iterator[Check]:
         yield Check("ledger", "note", "its last line was never finished; the next run drops it")
     if open_ones := sum(one.status == "open" for one in intervals):
         yield Check("ledger", "note", f"{open_ones} intervals are open; the next run closes them")
-    latest = max((one.started for one in intervals), default=None)
-    if latest and latest > datetime.now(UTC):
+    yield from _clock(intervals, datetime.now(UTC))
+
+
+def _clock(intervals: Sequence[Interval], now: datetime) -> Iterator[Check]:
+    """Whether the clock is behind what was recorded, or was ahead once and is right again."""
+    latest = max((one.started for one in intervals), default=now)
+    if latest <= now:
+        return
+    if intervals[-1].started <= now:
+        told = f"was ahead once: the ledger has {latest}; durations do not follow it, dates do"
+        yield Check("clock", "note", told)
+    else:
         yield Check("clock", "broken", f"the ledger goes on until {latest}; set the clock right")
 
 

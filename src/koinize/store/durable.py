@@ -147,13 +147,26 @@ def write_atomically(path: Path, text: str) -> None:
         with free(left) as abandoned:
             if abandoned:
                 left.unlink(missing_ok=True)
-    _replace(path, text, durably=True)
+    with naming(path):
+        _replace(path, text, durably=True)
     sync(path.parent)
 
 
 def write_briefly(path: Path, text: str) -> None:
     """Write a whole file or nothing of what a power failure may take: how far a step is, say."""
-    _replace(path, text, durably=False)
+    with naming(path):
+        _replace(path, text, durably=False)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError that comes from writing say to what: of a full disk the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _replace(path: Path, text: str, *, durably: bool) -> None:
@@ -178,7 +191,8 @@ def sync(path: Path) -> None:
     """Put a file or folder on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -57,6 +57,9 @@ def typed(
         said = first["msg"].removeprefix("Value error, ")
         what = f"its field '{field}': {said}" if field else f"it is no such record: {said}"
         raise error(what, where=where, remedy=remedy) from None
+    except UnicodeEncodeError:
+        what = "it holds half a character (a lone surrogate)"
+        raise error(what, where=where, remedy=remedy) from None
 
 
 def typed_lines(
