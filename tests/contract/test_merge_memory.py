@@ -4,6 +4,7 @@ import math
 import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from koinize.engine.stream import MergeStream
 from koinize.errors import InputError, StepError
 from koinize.merge import place
 from koinize.merge.compose import merge_module, stacks
+from koinize.merge.groups import merge_groups
 from koinize.merge.recipe import RECIPES, merge_settings
 from koinize.merge.scope import lower_counts, upper_counts
 
@@ -116,6 +118,24 @@ def test_a_module_takes_no_more_than_the_plan_says(recipe):
         arrays = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         planned = module_bytes(headers(start=start), settings, "m")
+        assert inputs + live.peak + arrays <= planned, settings
+
+
+@pytest.mark.parametrize("recipe", ["mean", "knots-ties", "core-ties"])
+def test_groups_take_no_more_than_the_plan_says(recipe):
+    groups = (("de", "fr"), ("en",))
+    for settings, start in product(variants(recipe), starts()):
+        given = updates()
+        read = [*given.values(), *([start] if start else [])]
+        inputs = sum(4 * (one.A.numel() + one.B.numel()) for one in read)
+        with Live():
+            merge_groups("m", groups, given, settings, trunk=start)
+        tracemalloc.start()
+        with Live() as live:
+            merge_groups("m", groups, given, settings, trunk=start)
+        arrays = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        planned = module_bytes(replace(headers(start=start), groups=groups), settings, "m")
         assert inputs + live.peak + arrays <= planned, settings
 
 

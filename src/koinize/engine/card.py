@@ -15,6 +15,7 @@ from koinize.shown import json_text, markdown
 INPUTS = "| language | weight | adapter (SHA-256) |"
 FILES = "| file | SHA-256 |"
 ERRORS = "| module | rank | error |"
+GROUPS = "Merged first, and then with one another: "
 TRUNK = "Trunk (SHA-256): "
 # How the lines begin that state what the merge came to.
 OUTCOMES = ("- Modules: ", "- Lost by the change of rank: ", "- Written in ")
@@ -27,10 +28,10 @@ def table_rows(card: str, header: str) -> dict[str, str]:
     return {row.split("|")[1].strip(): row for row in rows}
 
 
-def stated_trunk(card: str) -> str:
-    """The line that names the trunk; empty if there was none."""
-    lines = (line for line in card.splitlines() if line.startswith(f"- {TRUNK}"))
-    return next(lines, "")
+def stated_line(card: str, what: str) -> str:
+    """What follows in the line that states this, such as TRUNK; empty if there is none."""
+    lines = (line for line in card.splitlines() if line.startswith(f"- {what}"))
+    return next(lines, "").removeprefix(f"- {what}")
 
 
 def render_card(

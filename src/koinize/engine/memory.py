@@ -84,11 +84,14 @@ def module_bytes(
     from koinize.merge.stack import TILE_ELEMENTS
 
     outputs, inputs, ranks, trunk = _shape(given, module)
+    ranks += [trunk] * len(given.groups)  # what a group becomes may have the trunk's factors too
     stacked, recipe = sum(ranks) + trunk, settings.composition()
     tall = 4 * stacked * (outputs + inputs)
     # As read, side by side or moved into the space, and as the result before and after its cast.
     total = 3 * tall + _output_bytes(given, settings, module)
     total += 8 * SMALL * stacked**2 + 8 * GRAM_ROWS * stacked
+    if given.groups:  # what they became
+        total += tall
     if recipe.on_factors:
         return total
     if trunk:  # the steps from it, and the factors of the differences

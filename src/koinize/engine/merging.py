@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from koinize.adapter import AdapterHeader, AdapterWriter, open_adapter
-from koinize.engine.card import TRUNK, render_card
+from koinize.engine.card import GROUPS, TRUNK, render_card
 from koinize.engine.device import merge_device
 from koinize.engine.memory import byte_count, modules_at_once
 from koinize.engine.plan import THE_TRUNK, Inputs, plan_merge
@@ -54,6 +55,7 @@ class MergeReport:
     card does not state them, because they depend on the processor. odd_adapters: sentences on those
     that do nothing, or are far larger or smaller than the others.
     trunk: the digest of the adapter that the differences were taken from, if there was one.
+    groups: the languages of each that was merged first.
     """
 
     out: Path
@@ -66,6 +68,7 @@ class MergeReport:
     repeated: Mapping[str, int] = field(default_factory=dict)
     odd_adapters: tuple[str, ...] = ()
     trunk: str | None = None
+    groups: tuple[tuple[str, ...], ...] = ()
 
     @property
     def error(self) -> float:
@@ -153,6 +156,7 @@ def merge_adapters(
     *,
     out: Path | str,
     trunk: Path | str | None = None,
+    groups: Sequence[Sequence[str]] = (),
     threads: int = 1,
     max_memory: int | str | None = None,
     device: str = "cpu",
@@ -164,7 +168,8 @@ def merge_adapters(
 
     Give either `settings` or its fields as keywords (`recipe="knots-ties", density=0.5`).
     trunk: an adapter that all of them were trained on from. The recipe then merges the differences
-    from it, and the result is the trunk, whole, plus scale times that merge.
+    from it, and the result is the trunk, whole, plus scale times that merge. groups: languages that
+    are merged first; then the recipe merges what the groups became.
     threads: modules merged at once. max_memory: bytes, or text such as "1.5GB", that the tensors
     in work may take; fewer modules are then in flight. Neither changes a byte. device: "cpu",
     "cuda", "cuda:N" or "auto"; CUDA gives the CPU's result within float32 rounding, and only the
@@ -179,26 +184,13 @@ def merge_adapters(
     chosen = settings if settings is not None else merge_settings(**options)
     refuse_existing(Path(out))
     place = merge_device(device)
-    given = plan_merge(adapters, chosen, trunk)
+    given = plan_merge(adapters, chosen, trunk, groups)
     limit = None if max_memory is None else byte_count(max_memory)
     ahead = modules_at_once(given, chosen, limit, max(1, threads), place.type == "cpu")
     with worker_pool(threads) as pool:
         try:
             merged = MergeStream(given, chosen, pool, ahead, place)
-            saved = next(iter(given.adapters.values())).saved
-            dtype = written_dtype(given, chosen)
-            writer = AdapterWriter(out, merged.shapes(), dtype=dtype, saved=saved)
-            with merged, writer:
-                inputs, of_trunk = _digests(merged, given)
-                modules = _write(merged, writer, progress)
-                notes = _notes(given, place.type)
-                report = MergeReport(
-                    Path(out), chosen, dtype, modules, inputs, notes, trunk=of_trunk
-                )
-                writer.finish(
-                    given.adapters.values(),
-                    card=lambda files: _card(report, given.adapters, card or {}, files),
-                )
+            report = _written(merged, given, chosen, Path(out), place.type, progress, card or {})
         except OSError as error:
             raise StepError(f"cannot be written: {error.strerror}", where=str(out)) from error
     return replace(
@@ -207,6 +199,31 @@ def merge_adapters(
         repeated=dict(sorted((+merged.repeated).items())),  # + leaves out what is 0
         odd_adapters=tuple(merged.sizes.warnings()),
     )
+
+
+def _written(
+    merged: MergeStream,
+    given: Inputs,
+    settings: MergeSettings,
+    out: Path,
+    device: str,
+    progress: Callable[[int, int], None] | None,
+    card: Mapping[str, object],
+) -> MergeReport:
+    """Write the folder, which appears when all of it is there, and say what is in it."""
+    saved = next(iter(given.adapters.values())).saved
+    dtype = written_dtype(given, settings)
+    writer = AdapterWriter(out, merged.shapes(), dtype=dtype, saved=saved)
+    with merged, writer:
+        inputs, trunk = _digests(merged, given)
+        modules, notes = _write(merged, writer, progress), _notes(given, device)
+        report = MergeReport(
+            out, settings, dtype, modules, inputs, notes, trunk=trunk, groups=given.groups
+        )
+        writer.finish(
+            given.adapters.values(), card=lambda files: _card(report, given.adapters, card, files)
+        )
+    return report
 
 
 def adapter_digest(header: AdapterHeader) -> str:
@@ -251,6 +268,14 @@ def _notes(given: Inputs, device: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _structure(report: MergeReport) -> Iterator[str]:
+    """What the adapters are to one another, where they are more than a list of languages."""
+    if report.trunk:
+        yield f"{TRUNK}`{report.trunk}`, the recipe merges differences from it."
+    if report.groups:
+        yield GROUPS + json.dumps(report.groups, ensure_ascii=False)
+
+
 def _card(
     report: MergeReport,
     headers: Mapping[str, AdapterHeader],
@@ -276,11 +301,7 @@ def _card(
             for language in headers
         ],
         outcome=[
-            *(
-                [f"{TRUNK}`{report.trunk}`, the recipe merges differences from it."]
-                if report.trunk
-                else []
-            ),
+            *_structure(report),
             f"Modules: {len(report.modules)}; rank: {report.rank}.",
             f"Lost by the change of rank: {report.error:.3%} of the Frobenius norm.",
             f"Written in {report.precision}.",

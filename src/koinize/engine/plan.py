@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from koinize.adapter import AdapterHeader, ModuleHeader, read_header
@@ -21,10 +21,14 @@ THE_TRUNK = "the trunk"  # what messages call it, where they call an adapter 'de
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The headers of what a merge reads: adapters, sorted by language, and their trunk if any."""
+    """The headers of what a merge reads: adapters, sorted by language, and their trunk if any.
+
+    groups: the languages of each that is merged first; none for a merge of all at once.
+    """
 
     adapters: Mapping[str, AdapterHeader]
     trunk: AdapterHeader | None = None
+    groups: tuple[tuple[str, ...], ...] = ()
 
     @property
     def modules(self) -> list[str]:
@@ -44,7 +48,9 @@ class Inputs:
     def largest_rank(self, name: str, settings: MergeSettings) -> int:
         """The most that the merge of a module may get."""
         present = self.of_module(name)
-        together = sum(module.rank for module in present) + self.trunk_rank(name)
+        # Each group, and then their merge, may have the trunk's factors beside its own.
+        together = sum(module.rank for module in present)
+        together += self.trunk_rank(name) * (1 + len(self.groups))
         side = min(present[0].outputs, present[0].inputs)
         return settings.of_module(name).largest_rank(together, side)
 
@@ -53,11 +59,14 @@ def plan_merge(
     adapters: Mapping[str, Path | str],
     settings: MergeSettings,
     trunk: Path | str | None = None,
+    groups: Sequence[Sequence[str]] = (),
 ) -> Inputs:
     """The headers of all adapters and the trunk, after every check that needs no tensor."""
     inputs, errors = _read(adapters, trunk)
     languages = sorted(adapters)
+    inputs = replace(inputs, groups=tuple(sorted(tuple(sorted(group)) for group in groups)))
     errors += [
+        *_group_errors(inputs.groups, languages, settings),
         *_unknown_languages(languages, settings, trunk is not None),
         *filter(None, [_weight_error(languages, settings)]),
         *_override_errors(inputs, languages, settings),
@@ -138,6 +147,38 @@ def _raise(errors: list[InputError]) -> None:
         raise errors[0]
     if errors:
         raise ManyErrors(errors)
+
+
+def _group_errors(
+    groups: tuple[tuple[str, ...], ...], languages: list[str], settings: MergeSettings
+) -> Iterator[InputError]:
+    """Groups that are no division of the languages, or whose merges would not be exact."""
+    if not groups:
+        return
+    placed = [language for group in groups for language in group]
+    for language in sorted({*placed, *languages}):
+        if language not in languages:
+            yield InputError(
+                f"a group names '{language}', which has no adapter",
+                remedy=did_you_mean(language, languages),
+            )
+        elif placed.count(language) != 1:
+            yield InputError(
+                f"'{language}' is in {placed.count(language) or 'no'} groups",
+                expected="each language in one group, which may be its own",
+            )
+    recipe = settings.composition()
+    if SPACES[recipe.space].apart or (SPACES[recipe.space].full and not recipe.on_factors):
+        yield InputError(
+            f"recipe '{settings.recipe}' merges in space '{recipe.space}', where what a group "
+            "becomes has no exact factors of a low rank",
+            remedy="merge groups in space 'knots' or 'core', or by recipe 'mean' or 'sum'",
+        )
+    elif recipe.sparsify and settings.resolve("scope") == "adapter":
+        yield InputError(
+            "scope 'adapter' looks at whole adapters, and what a group becomes is none yet",
+            remedy="trim within each module",
+        )
 
 
 def _unknown_languages(

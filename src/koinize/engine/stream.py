@@ -106,6 +106,7 @@ class MergeStream:
     def merged(self) -> Iterator[tuple[str, Approximation]]:
         """Every module's merge, in sorted order."""
         from koinize.merge.compose import merge_module
+        from koinize.merge.groups import merge_groups
 
         facts = self._facts()
         # Where no module is cut, the error over all is 0 whatever their norms are.
@@ -113,7 +114,10 @@ class MergeStream:
 
         def work(module: str) -> Approximation:
             settings, (updates, trunk) = self._settings.of_module(module), self._read(module)
-            merged = merge_module(module, updates, settings, facts, trunk=trunk, norm=some_cut)
+            if groups := self._inputs.groups:
+                merged = merge_groups(module, groups, updates, settings, trunk=trunk, norm=some_cut)
+            else:
+                merged = merge_module(module, updates, settings, facts, trunk=trunk, norm=some_cut)
             return replace(merged, factors=merged.factors.to("cpu"))
 
         yield from self._each(work)

@@ -11,7 +11,16 @@ from koinize.adapter import open_adapter, read_header
 from koinize.adapter.config import CONFIG_FILE
 from koinize.adapter.header import WEIGHTS_FILE
 from koinize.digest import file_digest
-from koinize.engine.card import ERRORS, FILES, INPUTS, OUTCOMES, stated_trunk, table_rows
+from koinize.engine.card import (
+    ERRORS,
+    FILES,
+    GROUPS,
+    INPUTS,
+    OUTCOMES,
+    TRUNK,
+    stated_line,
+    table_rows,
+)
 from koinize.engine.merging import adapter_digest, merge_adapters
 from koinize.errors import InputError, StepError
 from koinize.files import MEGABYTE, parse_json, read_bytes
@@ -105,11 +114,11 @@ def _unnamed_inputs(adapters: Mapping[str, Path | str], card: str) -> list[str]:
 
 
 def _unnamed_trunk(trunk: Path | str | None, card: str) -> list[str]:
-    stated = stated_trunk(card)
+    line = stated_line(card, TRUNK)
     if trunk is None:
-        return ["the card also names a trunk, whose folder was not given"] if stated else []
+        return ["the card also names a trunk, whose folder was not given"] if line else []
     identity = adapter_digest(read_header(trunk))
-    named = f"`{identity}`" in stated
+    named = f"`{identity}`" in line
     return [] if named else [f"the card does not name a trunk with digest {identity}"]
 
 
@@ -121,11 +130,13 @@ def _repeated(
     progress: Callable[[int, int], None] | None,
 ) -> list[str]:
     settings = merge_settings(**_stated_settings(folder, card))
+    groups = _stated_groups(folder, card)
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".verify.") as work:
             again = merge_adapters(
-                adapters, settings, out=Path(work) / "again", trunk=trunk, progress=progress
-            )
+                adapters, settings, out=Path(work) / "again",
+                trunk=trunk, groups=groups, progress=progress,
+            )  # fmt: skip
             return [
                 f"{name} differs from what the settings in the card give"
                 for name in (CONFIG_FILE, WEIGHTS_FILE)
@@ -142,12 +153,27 @@ def _stated_settings(folder: Path, card: str) -> dict[str, object]:
     except ValueError:
         settings = None
     if not fence or not isinstance(settings, dict):
-        raise InputError(
-            "has no settings to merge again with",
-            where=str(folder / CARD_FILE),
-            expected="a card that koinize wrote",
-        )
+        raise _no_settings(folder)
     return settings
+
+
+def _stated_groups(folder: Path, card: str) -> list[list[str]]:
+    try:
+        groups = parse_json(stated_line(card, GROUPS) or "[]")
+    except ValueError:
+        groups = None
+    sound = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
+    if not sound or not all(isinstance(one, str) for group in groups for one in group):
+        raise _no_settings(folder)
+    return [list(group) for group in groups]
+
+
+def _no_settings(folder: Path) -> InputError:
+    return InputError(
+        "has no settings to merge again with",
+        where=str(folder / CARD_FILE),
+        expected="a card that koinize wrote",
+    )
 
 
 def _misstated(card: str, repeated: str) -> list[str]:

@@ -1,0 +1,42 @@
+"""Groups of languages that are merged first, and then what the groups became: a recipe twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from koinize.adapter import Factors
+from koinize.merge.approximation import Approximation
+from koinize.merge.compose import merge_module
+from koinize.merge.recipe import MergeSettings
+
+Groups = tuple[tuple[str, ...], ...]
+
+
+def group_name(group: Sequence[str]) -> str:
+    """What a group is called where a language would be, in the keys of random masks too."""
+    return "+".join(group)
+
+
+def merge_groups(
+    module: str,
+    groups: Groups,
+    updates: Mapping[str, Factors],
+    settings: MergeSettings,
+    *,
+    trunk: Factors | None = None,
+    norm: bool = True,
+) -> Approximation:
+    """`merge_module` of each group at full rank and scale 1, and of the results.
+
+    Languages have their weights within their group, and every group has weight 1. It is what two
+    merges one after the other give, the second of adapters that are called by `group_name`.
+    """
+    within = settings.model_copy(update={"scale": 1.0, "rank": "full"})
+    across = settings.model_copy(update={"weights": {}})
+    merged = {
+        group_name(group): merge_module(
+            module, {one: updates[one] for one in group}, within, trunk=trunk, norm=False
+        ).factors
+        for group in groups
+    }
+    return merge_module(module, merged, across, trunk=trunk, norm=norm)
