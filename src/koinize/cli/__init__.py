@@ -66,9 +66,9 @@ def _root(
 @cache
 def application() -> typer.Typer:
     """All commands, put together once per process however often `main` is called."""
-    from koinize.cli import language, ledger, merge, project, release, whatif
+    from koinize.cli import language, ledger, merge, project, release, show, whatif
 
-    for part in (project, language, whatif, release, merge, ledger):
+    for part in (project, show, language, whatif, release, merge, ledger):
         part.register(app)
     return app
 

@@ -127,6 +127,18 @@ class Encoder:
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def spelt(self, ids: Sequence[int]) -> str:
+        """The text of ids as it is, with special tokens."""
+        text: str = self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        return text
+
+    def between(self, prompt: str, target: str, turns: Turns = ()) -> str:
+        """What stands between a prompt, or what a server sends, and an answer."""
+        if self.chat:
+            return self.chat.opening(turns or (("user", prompt),), "").lead
+        text = prompt + target
+        return text[len(prompt.rstrip(" ")) : len(text) - len(target.lstrip(" "))]
+
     def _chatted(
         self, turns: Turns, targets: Sequence[str], end: bool, where: str
     ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:

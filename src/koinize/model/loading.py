@@ -44,6 +44,28 @@ def load_gguf(
         return _load(str(folder), dtype, gguf_file=file.name)
 
 
+def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, list[int]]:
+    """The tokenizer of a base model's folder, and the tokens by which generation ends; no weights.
+
+    Raises InputError as `load_folder` does, and where there is no tokenizer.
+    """
+    from transformers import AutoTokenizer, GenerationConfig
+
+    refuse_detours(folder, [path.name for path in folder.glob("*.safetensors")])
+    safely = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **safely)
+    except (OSError, ValueError) as error:
+        what = f"holds no tokenizer: {error}"
+        raise InputError(what, where=str(folder), expected="tokenizer.json") from error
+    try:
+        ends = GenerationConfig.from_pretrained(str(folder), local_files_only=True).eos_token_id
+    except OSError:
+        ends = None
+    listed = ends if isinstance(ends, list) else [ends]
+    return tokenizer, [one for one in listed if one is not None]
+
+
 def refuse_detours(folder: Path, weights: Sequence[str]) -> None:
     """Raise InputError where a base model's folder names weights that do not lie in it."""
     if (folder / CONFIG_FILE).exists():
