@@ -28,6 +28,10 @@ TICK = 0.02  # seconds, more than the clock of any file system goes on at once
 NOT_REGULAR = "it is no regular file but a pipe or a device"
 
 
+class NotRegularError(OSError):
+    """A pipe, a device or a folder stands where a file was expected."""
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file, or a link to one, to read its bytes. Raises OSError for others."""
     try:
@@ -39,8 +43,8 @@ def open_regular(path: Path) -> BufferedReader:
     if not stat.S_ISREG(mode):
         os.close(handle)
         if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+            raise NotRegularError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise NotRegularError(errno.EINVAL, NOT_REGULAR, str(path))
     return os.fdopen(handle, "rb")
 
 

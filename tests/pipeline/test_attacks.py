@@ -5,10 +5,11 @@ import os
 
 import pytest
 
-from koinize.errors import BrokenError, KoinizeError, StepError
+from koinize.errors import BrokenError, InputError, KoinizeError, StepError
 from koinize.examples.tiny.make_base import write_tiny_base
 from koinize.ledger import Ledger
 from koinize.ledger.address import Address
+from koinize.merge.recipe import merge_settings
 from koinize.model import base
 from koinize.model.base import BaseSpec, damaged, identity
 from koinize.pipeline import inputs as inputs_module
@@ -16,6 +17,7 @@ from koinize.pipeline import work
 from koinize.pipeline.experience import Experience, recall
 from koinize.pipeline.inputs import survey
 from koinize.pipeline.lineage import EXAMPLES, read_learnt
+from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job, read_result_rows
 from koinize.spec import load
@@ -171,3 +173,36 @@ def test_odd_rows_of_an_evaluation(tmp_path, line, what):
 def test_odd_lists_of_what_was_learnt(tmp_path, text):
     with pytest.raises(BrokenError, match=r"its file examples\.json is no list of examples"):
         read_learnt(artifact(tmp_path, EXAMPLES, text))
+
+
+def test_overrides_that_contradict_each_other_are_found_at_plan(tmp_path, model):
+    layers = "model.layers.0"
+    wrong = merge_settings(
+        recipe="ties",
+        overrides={"*q_proj": {"density": 0.3}, f"{layers}.*": {"density": 0.5}},
+    )
+    with pytest.raises(InputError) as caught:
+        refuse_contradictions(wrong, model.parent)
+    assert str(caught.value) == (
+        f"module '{layers}.self_attn.q_proj' gets two values of 'density', from the overrides "
+        f"'*q_proj' and '{layers}.*'; make the patterns disjoint"
+    )
+    refuse_contradictions(wrong, None)
+    right = {"*q_proj": {"density": 0.3}, "*k_proj": {"density": 0.5}, "*embed*": {"density": 0.1}}
+    refuse_contradictions(merge_settings(recipe="ties", overrides=right), model.parent)
+
+
+@pytest.mark.parametrize("name", ["ledger.jsonl", "inputs.json", "names.json", "experience.json"])
+def test_pipes_and_folders_in_the_place_of_records(small, monkeypatch, name):
+    project = small.project(monkeypatch)
+    project.plan()
+    path = small.root / ".koinize" / name
+    for make in (os.mkfifo, os.mkdir):
+        path.unlink(missing_ok=True)
+        make(path)
+        if name == "ledger.jsonl":
+            with pytest.raises(KoinizeError, match=r"ledger\.jsonl cannot be read: "):
+                small.project(monkeypatch).plan()
+        else:
+            small.project(monkeypatch).plan()
+            Store(small.root / ".koinize").names()

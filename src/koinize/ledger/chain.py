@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from koinize.digest import digest
 from koinize.errors import KoinizeError
-from koinize.files import parse_json, read_bytes
+from koinize.files import NotRegularError, open_regular, parse_json, read_bytes
 from koinize.store.durable import naming, own_folder, refuse_link
 
 GENESIS = "0" * 64
@@ -98,6 +98,8 @@ class Chain:
         own_folder(self.path.parent)
         for path in (self.path, Path(f"{self.path}.lock")):
             refuse_link(path)
+        if self.path.exists():
+            open_regular(self.path).close()  # into a pipe nothing is written
         lock = FileLock(f"{self.path}.lock")
         with lock, naming(self.path), self.path.open("ab") as file:
             tail = self._end(file.tell())
@@ -122,6 +124,12 @@ class Chain:
             content = read_bytes(self.path)
         except FileNotFoundError:
             return []
+        except NotRegularError as error:
+            raise KoinizeError(
+                f"cannot be read: {error.strerror}",
+                where=str(self.path),
+                remedy="restore the file from a copy",
+            ) from error
         return content.split(b"\n")[:-1]  # what follows the last newline was never finished
 
     def _end(self, size: int) -> _Tail:

@@ -20,6 +20,7 @@ from koinize.pipeline.generation import Elsewhere, elsewhere, trunk_folder
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lineage import History
+from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.plan import Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
 from koinize.pipeline.step import Step
@@ -91,6 +92,8 @@ class Project:
     @cached_property
     def steps(self) -> list[Step]:
         """Every step of the project, whether or not it was done."""
+        for settings in self.spec.merge.settings:
+            refuse_contradictions(settings, self._base_here)
         identity = base.identity(self.spec.base, self.root, self.files.digests)
         history = History(
             self.spec,

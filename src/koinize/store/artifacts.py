@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 
 from koinize.digest import digest, file_digest, short
 from koinize.errors import BrokenError, KoinizeError
-from koinize.files import parse_json, read_bytes
+from koinize.files import NotRegularError, parse_json, read_bytes
 from koinize.store.durable import (
     PART,
     free,
@@ -160,7 +160,7 @@ class Store:
             record = parse_json(read_bytes(file))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _broken(folder, f"its {MANIFEST} is missing") from error
-        except ValueError as error:
+        except (NotRegularError, ValueError) as error:
             raise _broken(folder, f"its {MANIFEST} cannot be read") from error
         if not isinstance(record, dict) or record.pop("digest", None) != digest(record):
             raise _broken(folder, f"its {MANIFEST} has changed")
@@ -256,7 +256,7 @@ class Store:
         """The names as they stand in the file; None where it is lost or cannot be read."""
         try:
             return typed(dict[str, str], parse_json(read_bytes(self.home.names)))
-        except (FileNotFoundError, ValueError, KoinizeError):
+        except (FileNotFoundError, NotRegularError, ValueError, KoinizeError):
             return None
 
     def _newest(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from koinize.digest import digest
-from koinize.files import parse_json, read_bytes
+from koinize.files import NotRegularError, parse_json, read_bytes
 from koinize.store.durable import write_atomically
 
 OWN = "digest"
@@ -25,7 +25,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """The object without its digest; None where the two disagree or there is nothing to read."""
     try:
         record = parse_json(read_bytes(path))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, NotRegularError, ValueError):
         return None
     if not isinstance(record, dict) or record.pop(OWN, None) != digest(record):
         return None
