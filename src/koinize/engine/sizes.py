@@ -28,14 +28,20 @@ class Sizes:
         self._alive: dict[str, set[str]] = defaultdict(set)
         self._squares: dict[str, dict[str, float]] = defaultdict(dict)
 
-    def note(self, module: str, updates: dict[str, Factors]) -> None:
-        """What the updates of a module are, by language; from any thread, and more than once."""
+    def note(self, module: str, updates: dict[str, Factors], trunk: Factors | None = None) -> None:
+        """What the updates of a module are, by language; from any thread, and more than once.
+
+        With a trunk, what their differences from it are.
+        """
         from koinize.merge.linalg import gram
+        from koinize.merge.trunk import difference, is_equal
 
         for language, update in updates.items():
-            (self._alive if update.bound else self._zero)[language].add(module)
+            alive = update.bound if trunk is None else not is_equal(update, trunk)
+            (self._alive if alive else self._zero)[language].add(module)
             if module in self._sampled and update.rank:
-                square = float((gram(update.B) * gram(update.A.T)).sum())
+                one = update if trunk is None else difference(update, trunk)
+                square = float((gram(one.B) * gram(one.A.T)).sum())
                 self._squares[language][module] = max(0.0, square)
 
     @property

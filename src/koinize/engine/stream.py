@@ -186,8 +186,6 @@ class MergeStream:
         A language that does not adapt the module takes part with rank 0; of a trunk that does not,
         there is None, for D_T is 0 then.
         """
-        from koinize.merge.trunk import learnt
-
         present = {
             language: adapter.factors(module).to(self._device)
             for language, adapter in self._adapters.items()
@@ -196,7 +194,7 @@ class MergeStream:
         trunk = None
         if self._trunk is not None and module in self._trunk.header.modules:
             trunk = self._trunk.factors(module).to(self._device)
-        self.sizes.note(module, present if trunk is None else learnt(present, trunk))
+        self.sizes.note(module, present, trunk)
         like = next(iter(present.values()))
         nothing = Factors(B=like.B[:, :0], A=like.A[:0])
         return {language: present.get(language, nothing) for language in self._adapters}, trunk

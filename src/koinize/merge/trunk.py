@@ -12,8 +12,8 @@ that one of them lacks are 0. A branch that is equal to the trunk differs from i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import fsum
 
 import torch
@@ -55,17 +55,9 @@ def difference(update: Factors, trunk: Factors) -> Factors:
     )
 
 
-def learnt(updates: Mapping[str, Factors], trunk: Factors) -> dict[str, Factors]:
-    """The differences of updates by language; of those that are equal to the trunk, 0 is known."""
-
-    def same(update: Factors) -> bool:
-        return torch.equal(update.B, trunk.B) and torch.equal(update.A, trunk.A)
-
-    found = {language: difference(update, trunk) for language, update in updates.items()}
-    return {
-        language: replace(one, bound=0.0) if same(updates[language]) else one
-        for language, one in found.items()
-    }
+def is_equal(update: Factors, trunk: Factors) -> bool:
+    """Whether an update has the trunk's own factors, so that their difference is 0."""
+    return torch.equal(update.B, trunk.B) and torch.equal(update.A, trunk.A)
 
 
 def coefficient(others: Sequence[float]) -> float:
