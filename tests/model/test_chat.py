@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from koinize.errors import InputError
 from koinize.model.encoding import Encoder
@@ -116,6 +120,27 @@ def agree(encoder: Encoder, shape: Shape, turns: Turns, answer: str, end: int) -
         assert trained[: len(best)] == best
     assert encoder.decode(scored.targets[0]).strip() == encoder.decode(ids(encoder, answer)).strip()
     return whole_tokens
+
+
+words = st.text("abz 19.,:!?-'\n\täßéのん静か、。펌프ปั๊😀👍🏽", min_size=1, max_size=20)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(sorted(SHAPES)),
+    st.sampled_from([one for one in TOKENIZERS if one != "pieces"]),
+    words.filter(str.strip),
+    words.filter(lambda text: text == text.strip() != ""),
+)
+def test_whatever_is_said(name: str, kind: str, question: str, answer: str) -> None:
+    shape = SHAPES[name]
+    encoder = encoder_of(name, kind)
+    agree(encoder, shape, (("user", question),), answer, encoder.end_token)
+
+
+@cache
+def encoder_of(name: str, kind: str) -> Encoder:
+    return Encoder(tokenizer(kind, SHAPES[name].template), [], SHAPES[name].arguments)
 
 
 def plain(kind: str) -> Encoder:

@@ -98,6 +98,7 @@ def test_a_completion_outside_the_set_is_named_by_its_own_column():
     [
         ({"labels": ("good",)}, "Tuple should have at least 2 items after validation, not 1"),
         ({"labels": ("good", "bad", "good")}, "'good' stands twice"),
+        ({"labels": ("caf\u00e9", "cafe\u0301")}, "'caf\u00e9' stands twice"),
         ({"labels": ("good", "bad", "")}, "String should have at least 1 character"),
         ({"verbalizers": {"good": " +"}}, "verbalizers has no text for the label 'bad'"),
         (

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from koinize.files import LARGEST_TEXT, MEGABYTE, open_regular, parse_json, read_bytes
+
 CHAT, FIRST_SPACE = 2, 2
 """Raised by whoever changes the text or the tokens that a base model gets that has a chat template,
 or whose tokenizer puts spaces first.
@@ -50,18 +52,27 @@ def manner(folder: Path) -> Manner:
 
 def _prefixes(folder: Path) -> bool:
     try:
-        text = (folder / "tokenizer.json").read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
+        head = _head(folder / "tokenizer.json")
+    except (OSError, ValueError):
         return (folder / "tokenizer.model").exists()  # SentencePiece's own file: most do
-    parts = [_value(text, name) for name in ("normalizer", "pre_tokenizer")]
+    parts = [_value(head, name) for name in ("normalizer", "pre_tokenizer")]
     return any(_puts_space(one) for part in parts for one in _objects(part))
 
 
+def _head(path: Path) -> str:
+    """What stands before the decoder. The vocabulary behind it has megabytes, and is not read."""
+    mark, head = b'"decoder":', bytearray()
+    with open_regular(path) as file:
+        while (end := head.find(mark)) < 0 and (more := file.read(MEGABYTE)):
+            head += more
+    return head[: end if end >= 0 else None].decode("utf-8", "replace")
+
+
 def _value(text: str, name: str) -> object:
-    """The first value of this name. The vocabulary behind it has megabytes and is not parsed."""
+    """The value of this name in JSON; None where there is none."""
     if not (found := re.search(rf'"{name}":\s*', text)):
         return None
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         value: object = json.JSONDecoder().raw_decode(text, found.end())[0]
         return value
     return None
@@ -93,6 +104,6 @@ def _puts_space(part: Mapping[str, Any]) -> bool:
 
 def _json(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        found = json.loads(path.read_text("utf-8"))
+        found = parse_json(read_bytes(path, LARGEST_TEXT))
         return found if isinstance(found, dict) else {}
     return {}

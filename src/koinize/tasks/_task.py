@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,8 +24,9 @@ Margin = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    """The values, unless one of them stands twice (ValueError)."""
-    if twice := [value for value, times in Counter(values).items() if times > 1]:
+    """The values, unless one of them stands twice, composed or not (ValueError)."""
+    composed = (unicodedata.normalize("NFC", value) for value in values)
+    if twice := [value for value, times in Counter(composed).items() if times > 1]:
         raise ValueError(f"'{twice[0]}' stands twice")
     return values
 
