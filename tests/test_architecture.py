@@ -103,6 +103,15 @@ def test_a_name_that_is_taken_apart_is_found(source):
     assert names_of_steps(source)
 
 
+@pytest.mark.parametrize("room", ["engine", "ledger", "merge", "pipeline", "store"])
+def test_the_page_of_a_large_room_names_all_that_is_in_it(room):
+    page = ast.get_docstring(ast.parse((SOURCE / room / "__init__.py").read_text("utf-8"))) or ""
+    inside = {path.stem for path in (SOURCE / room).glob("*.py")} - {"__init__"}
+    inside |= {path.parent.name for path in (SOURCE / room).glob("*/__init__.py")}
+    named = set(re.findall(r"`([a-z0-9_]+)/?`", page))
+    assert inside - named == set()
+
+
 def test_the_map_in_contributing_shows_every_room_and_no_other():
     text = CONTRIBUTING.read_text(encoding="utf-8").partition("## Where things are")[2]
     shown = re.findall(r"`([a-z]+(?:/|\.py))`", text)

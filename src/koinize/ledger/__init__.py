@@ -6,9 +6,9 @@ carries the digest of the line before it: a line that was changed, dropped or mo
 Seconds, money and joules are decimals; a price always comes with its unit, source and date.
 `docs/ledger.md` has the format.
 
-What is in here: `recording`, the ledger itself, on `chain` (lines that follow from one another) and
-`heartbeat` (when a run was last alive); `address`, which step an interval is about; `interval`, one
-piece of work and the sums over many, with `summary` for tables. `prices` is the price book,
+What is in here: `recording`, the ledger itself, on `chain` (`lines` that follow from one another)
+and `heartbeat` (when a run was last alive); `address`, which step an interval is about; `interval`,
+one piece of work and the sums over many, with `summary` for tables. `prices` is the price book,
 `energy` reads the meters.
 
 Two worked paths. A step starts: `Ledger.start` appends a line with run, address, share and price;

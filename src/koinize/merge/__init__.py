@@ -10,8 +10,9 @@ entry each in `slots`, one file each: `spaces/` gives the coordinates in which a
 `sparsify/` says which entries take part, `combine/` makes one of many. `compose` puts them together
 for one module, and `groups` does so twice; `stack` holds the updates of all languages as row tiles
 that are computed when asked for. Below these the numerics: `approximation` (low rank), `linalg`
-(bases and Gram matrices), `select` and `scope` (exact thresholds, of a module and of a whole
-adapter), `masks` (random numbers by key), `place` (core or GPU).
+(bases and Gram matrices), `decompose` (libraries' decompositions, each result checked), `select`
+and `scope` (exact thresholds, of a module and of a whole adapter), `masks` (random numbers by key),
+`place` (core or GPU).
 
 Two worked paths.
 
@@ -23,6 +24,6 @@ factors of the rank that was asked for, and what that lost.
 
 A recipe of your own: a file in `recipes/` with one `Recipe(title, paper, space, combine, sparsify,
 options)`. The catalogue finds it by its name, the command line, koinize.yaml and its JSON Schema
-offer it, and `tests/contract/test_merge.py` tests it. So is a new
-slot in its own folder, with its entry in `slots`.
+offer it, and `tests/contract/test_merge.py` tests it. So is a new slot in its own folder, with its
+entry in `slots`.
 """

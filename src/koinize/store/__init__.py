@@ -3,6 +3,7 @@
 - `home`: which file lies where under `.koinize`;
 - `artifacts`: `Store`, where a step's result is committed last and verified when it is opened;
 - `record`: a JSON object that carries its own digest, for what only saves time when it is there;
+- `typed`: what is read, checked field by field before anybody uses it;
 - `durable`: whole files or none, and folders that a dead process leaves for the next to sweep.
 
 Two paths through it. A step builds: `with store.building(id, ...) as draft`, files into
