@@ -14,6 +14,7 @@ from koinize.model import base as base_module
 from koinize.model.base import BaseSpec, identity, prepare
 from koinize.model.loaded import load_model
 from koinize.model.loading import load_gguf
+from koinize.model.manner import PLAIN, manner
 from tests.model.test_base import write_gguf
 
 RAN = "ran"
@@ -127,3 +128,20 @@ def test_a_package_that_lies_beside_the_project(tmp_path):
         "base.model the package 'evil' is not installed; pip install evil"
     )
     assert not (tmp_path / RAN).exists()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizer_that_says_odd_things_is_taken_for_plain(tmp_path, name):
+    for text in (
+        '{"normalizer": ' + "[" * 400 + "]" * 400 + "}",
+        '{"pre_tokenizer": ' + '{"a":' * 5000,
+        "[" * 100_000,
+        '{"chat_template": null, "normalizer": {"type": ["Prepend"]}}',
+        "9" * 10_000,
+        "\xff",
+    ):
+        (tmp_path / name).write_text(text, encoding="latin-1")
+        assert manner(tmp_path) == PLAIN
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    assert manner(tmp_path) == PLAIN

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from koinize.files import LARGEST_TEXT, MEGABYTE, open_regular, parse_json, read_bytes
+from koinize.files import (
+    LARGEST_TEXT,
+    MEGABYTE,
+    open_regular,
+    parse_json,
+    read_bytes,
+    refuse_depth,
+)
 
 CHAT, FIRST_SPACE = 2, 2
 """Raised by whoever changes the text or the tokens that a base model gets that has a chat template,
@@ -74,6 +81,7 @@ def _value(text: str, name: str) -> object:
         return None
     with suppress(ValueError, RecursionError):
         value: object = json.JSONDecoder().raw_decode(text, found.end())[0]
+        refuse_depth(value)
         return value
     return None
 

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from koinize.ledger import Interval, Ledger
 from koinize.ledger.address import COMB_ROLES, Address
 from koinize.store.record import read_record, write_record
-from koinize.store.typed import Count, fitting
+from koinize.store.typed import Count, Sum, fitting
 
 FORMAT = 3
 Sort = tuple[str, str, str]
@@ -35,14 +35,14 @@ class Tally:
     is all that a rate, its spread and its uncertainty need (see `estimate`).
     """
 
-    count: int = 0
-    seconds: float = 0.0
-    units: float = 0.0
-    squared_units: float = 0.0
-    squared_seconds: float = 0.0
-    runs: int = 0
-    squared_run_units: float = 0.0
-    squared_run_seconds: float = 0.0
+    count: Count = 0
+    seconds: Sum = 0.0
+    units: Sum = 0.0
+    squared_units: Sum = 0.0
+    squared_seconds: Sum = 0.0
+    runs: Count = 0
+    squared_run_units: Sum = 0.0
+    squared_run_seconds: Sum = 0.0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(*map(add, astuple(self), astuple(other)))

@@ -13,15 +13,18 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from koinize.adapter import files_digest, read_header
 from koinize.digest import digest
-from koinize.errors import InputError
+from koinize.errors import InputError, KoinizeError
+from koinize.files import parse_json, read_bytes
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import Step
 from koinize.settings import LoraSpec, TrunkFrom
 from koinize.store import Artifact, Home
+from koinize.store.typed import Count, Identity, typed, typed_lines
 from koinize.tasks import Example
 
 ROWS = "train rows "
@@ -98,13 +101,31 @@ def elsewhere(folder: Path, lora: LoraSpec, base: str) -> Elsewhere:
                 "or choose another trunk",
             )
     evidence = folder / EVIDENCE
-    data = json.loads(evidence.read_bytes())["data"] if evidence.is_file() else {}
+    data = _data(evidence) if evidence.is_file() else {}
     seen = {label: one for label, one in data.items() if label[: len(ROWS)] == ROWS}
     return Elsewhere(
         files_digest(folder),
         {label: one["digest"] for label, one in seen.items()},
         {label: one["rows"] for label, one in seen.items()},
     )
+
+
+class _Rows(TypedDict):
+    digest: Identity
+    rows: Count
+
+
+class _Evidence(TypedDict):
+    data: dict[str, _Rows]
+
+
+def _data(evidence: Path) -> dict[str, _Rows]:
+    """What a release says of the data behind it. Raises InputError."""
+    try:
+        return typed(_Evidence, parse_json(read_bytes(evidence)))["data"]
+    except (OSError, ValueError, KoinizeError) as error:
+        what = "is not the evidence of a release"
+        raise InputError(what, where=str(evidence), remedy="give another trunk") from error
 
 
 def frozen_trunk(history: History, fresh: Step, *, anew: bool) -> Step:
@@ -179,13 +200,6 @@ def write_anchors(folder: Path, anchors: Iterable[Example]) -> None:
 
 def read_anchors(artifact: Artifact, without: str) -> list[Example]:
     """The anchors of all languages but one."""
-    text = artifact.path(ANCHORS).read_text(encoding="utf-8")
-    rows = (json.loads(line) for line in text.split("\n") if line)
-    return [_example(row) for row in rows if row["language"] != without]
-
-
-def _example(row: Mapping[str, Any]) -> Example:
-    """The other way round: JSON has no tuples."""
-    turns = tuple((role, text) for role, text in row["turns"])
-    options, labels = tuple(row["options"]), tuple(row["labels"])
-    return Example(**{**row, "options": options, "labels": labels, "turns": turns})
+    remedy = "remove the artifact, so that it is made again"
+    rows = typed_lines(Example, artifact.path(ANCHORS), remedy=remedy)
+    return [row for row in rows if row.language != without]

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 
 from koinize.errors import KoinizeError
 from koinize.gate import budget_after, level_of
+from koinize.release.archive import Version
 from koinize.store.record import read_record, write_record
 from koinize.store.typed import typed
 
@@ -48,9 +49,9 @@ class Attempt:
     channel: str
     identity: str
     candidate: str
-    incumbent: int
+    incumbent: Version
     reference: str
-    trial: Annotated[int, Field(ge=1)]
+    trial: Annotated[int, Field(ge=1, lt=10**9)]
     level: Annotated[float, Field(gt=0, lt=1)]
     p_value: Annotated[float, Field(ge=0, le=1)]
     passed: bool

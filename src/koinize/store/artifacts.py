@@ -68,7 +68,7 @@ class Measured(TypedDict, total=False):
     metric: str
     means: dict[str, float]
     modules: dict[str, float]
-    rows: dict[str, int]
+    rows: dict[str, Count]
     settings: dict[str, Any]
     truncation_error: float
 

@@ -21,6 +21,7 @@ MOST_SECONDS = 1e12  # 30,000 years
 
 Identity = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
+Sum = Annotated[float, Field(ge=0, le=1e60)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
