@@ -35,3 +35,15 @@ def test_what_documents_import_is_there_and_takes_what_they_give_it(source):
             open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
             given = {one.arg for one in call.keywords}
             assert open_ended or given <= {one.name for one in parameters}
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FILE = re.compile(r"[`(]((?:[\w-]+/)+[\w.-]+\.(?:py|md|txt|html))[`)]")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_files_that_a_document_names_are_there(path):
+    """From the root, from the sources, or beside the document."""
+    places = (ROOT, ROOT / "src" / "koinize", path.parent)
+    named = FILE.findall(path.read_text(encoding="utf-8"))
+    assert [one for one in named if not any((place / one).exists() for place in places)] == []
