@@ -172,9 +172,9 @@ def fault(case: Case, number: int) -> str:
     factors = merged.factors
     if not (factors.B.isfinite().all() and factors.A.isfinite().all()):
         return "not finite"
-    limit = sum(update.rank for update in case.updates.values())
-    wanted = case.settings.rank
-    if factors.rank > (min(limit, wanted) if isinstance(wanted, int) else limit):
+    together = sum(update.rank for update in case.updates.values())
+    side = min(factors.B.shape[0], factors.A.shape[1])
+    if factors.rank > case.settings.largest_rank(together, side):
         return f"rank {factors.rank}"
     if whole.lost == 0.0:  # else the merge of full rank is an approximation as well
         target = whole.factors.B.double() @ whole.factors.A.double()
