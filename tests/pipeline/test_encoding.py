@@ -12,9 +12,11 @@ import pytest
 from koinize.errors import InputError
 from koinize.model.manner import PLAIN, Manner
 from koinize.pipeline import project as projects
+from koinize.pipeline.experience import learn
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import examples_of, survey
 from koinize.pipeline.lineage import History
+from koinize.pipeline.plan import plan
 from koinize.pipeline.project import Project
 from koinize.pipeline.run import Outcome
 from koinize.pipeline.step import Step
@@ -58,6 +60,21 @@ def test_arguments_of_the_template_make_other_trainings(small: Small) -> None:
         "chat": 2,
         "template": {"enable_thinking": False},
     }
+
+
+def test_the_plan_says_why_all_is_trained_again(small: Small) -> None:
+    store = Store(small.root / "home")
+    for step in steps(small, PLAIN).values():
+        with store.building(step.id, step.name, step.identity):
+            pass
+        store.point({step.name: step.id})
+
+    def why(manner: Manner) -> str:
+        todo = plan(list(steps(small, manner).values()), store, learn([]), 1, {})
+        return {one.step.name: one.why for one in todo.missing}.get("train/mood/de", "")
+
+    assert why(PLAIN) == ""
+    assert why(CHAT) == "koinize gives such a base model its texts differently now"
 
 
 def messages(small: Small, *roles_and_texts: tuple[str, str]) -> None:

@@ -24,6 +24,9 @@ from koinize.files import (
     refuse_depth,
 )
 
+ENCODING = "encoding"
+"""What a step calls it, among its inputs and its settings."""
+
 CHAT, FIRST_SPACE = 2, 2
 """Raised by whoever changes the text or the tokens that a base model gets that has a chat template,
 or whose tokenizer puts spaces first.

@@ -20,6 +20,7 @@ from koinize.adapter import files_digest, read_header
 from koinize.digest import digest
 from koinize.errors import InputError, KoinizeError
 from koinize.files import parse_json, read_bytes
+from koinize.model.manner import ENCODING
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import Step
 from koinize.settings import LoraSpec, TrunkFrom
@@ -30,7 +31,7 @@ from koinize.tasks import Example
 ROWS = "train rows "
 ANCHORS = "anchors.jsonl"
 EVIDENCE = "evidence/evidence.json"
-BASIS = ("base", "encoding", "lora", "training", "share", "adapter files")
+BASIS = ("base", ENCODING, "lora", "training", "share", "adapter files")
 """What a trunk is made of besides rows; where one of these changed, it is another trunk."""
 
 

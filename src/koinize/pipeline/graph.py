@@ -13,6 +13,7 @@ from typing import Any
 from koinize.digest import digest
 from koinize.ledger.address import Address, System
 from koinize.merge.recipe import MergeSettings
+from koinize.model.manner import ENCODING
 from koinize.pipeline.generation import (
     ROWS,
     Elsewhere,
@@ -273,7 +274,7 @@ class _TaskGraph:
         return {label: digest(said) for label, said in self._encoding_settings().items()}
 
     def _encoding_settings(self) -> dict[str, dict[str, Any]]:
-        return {"encoding": self.encoding} if self.encoding else {}
+        return {ENCODING: self.encoding} if self.encoding else {}
 
     def _split(self, language: str, split: str) -> SplitFacts:
         return self.inputs.splits[self.name, language, split]

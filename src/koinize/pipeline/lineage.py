@@ -16,6 +16,7 @@ from pathlib import Path
 from koinize.digest import digest, short
 from koinize.errors import BrokenError, KoinizeError
 from koinize.files import parse_json, read_bytes
+from koinize.model.manner import ENCODING
 from koinize.pipeline.inputs import Inputs, examples_of
 from koinize.pipeline.step import PARENT, Step, Uses
 from koinize.settings import UpdateSpec
@@ -25,7 +26,7 @@ from koinize.store.typed import typed
 from koinize.tasks import Example
 
 EXAMPLES = "examples.json"
-BASIS = ("base", "encoding", "lora", "training")
+BASIS = ("base", ENCODING, "lora", "training")
 
 Rows = Mapping[str, Sequence[str]]
 """Language -> the digests of its examples, as often as they stand there."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from koinize import machine
+from koinize.model.manner import ENCODING
 from koinize.pipeline.alternative import Comparison, compare
 from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
 from koinize.pipeline.experience import Experience
@@ -17,6 +18,7 @@ from koinize.store import Manifest, Store
 
 SHOWN_CHANGES = 3
 NEVER, GONE, NEWER = "never done", "its artifact is gone", "koinize computes it differently now"
+NEWER_TEXTS = "koinize gives such a base model its texts differently now"
 """The reasons that name nothing."""
 
 
@@ -157,6 +159,8 @@ class _Reasons:
     def _added(self, label: str, step: Step) -> str:
         if label in step.rows:
             return f"{label} added, {step.rows[label]} rows"
+        if label == ENCODING:
+            return NEWER_TEXTS
         return f"{self._upstream(label, step)} added"
 
     def _upstream(self, label: str, step: Step) -> str:

@@ -25,6 +25,7 @@ from typing_extensions import TypedDict
 
 from koinize.errors import KoinizeError, StepError
 from koinize.model import base
+from koinize.model.manner import ENCODING
 from koinize.pipeline.inputs import examples_of
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.step import Step
@@ -157,7 +158,7 @@ def examples(job: Job, language: str, split: str) -> list[Example]:
     """The examples that the step's identity speaks of. Raises StepError for any others."""
     task = job.spec.tasks[job.step.task]
     expected = job.step.inputs.get(f"{split} rows {language}")
-    is_chat = "chat" in job.step.settings.get("encoding", {})
+    is_chat = "chat" in job.step.settings.get(ENCODING, {})
     return examples_of(task, job.root, language, split, expected, is_chat=is_chat)
 
 
