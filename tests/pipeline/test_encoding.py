@@ -154,15 +154,22 @@ def test_a_base_that_cannot_be_had_ends_the_run(
     assert len(outcome.skipped) == len(todo.missing) - 1
 
 
-def test_arguments_without_a_template_are_refused(small: Small, hub: Path) -> None:
-    small.spec(HUB.replace("revision", "template: {enable_thinking: false}, revision"))
-    base_folder(hub, "")
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("", "the base model has no chat template; remove base.template, or choose a chat model"),
+        ("{{ messages }}", "the chat template knows no 'think'; expected variables that it names"),
+        ("{{ thinking }}", "the chat template knows no 'think'; expected variables that it names"),
+    ],
+)
+def test_arguments_that_a_template_would_ignore_are_refused_at_plan(
+    small: Small, hub: Path, template: str, said: str
+) -> None:
+    small.spec(HUB.replace("revision", "template: {think: false}, revision"))
+    base_folder(hub, template)
     with pytest.raises(InputError) as caught:
         Project.at(small.root / "koinize.yaml").plan()
-    assert str(caught.value) == (
-        "base.template the base model has no chat template; remove base.template, or choose a "
-        "chat model"
-    )
+    assert str(caught.value) == f"base.template {said}"
 
 
 class Quiet:

@@ -69,12 +69,9 @@ class Chat:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, object]) -> None:
-        """Raises InputError for a template that shows no answer, and for unknown arguments."""
+        """Raises InputError for a template that shows no answer."""
         self._tokenizer, self._arguments = tokenizer, dict(arguments)
         text: str = tokenizer.get_chat_template()
-        if unknown := [name for name in arguments if name not in text]:
-            what = f"the chat template knows no '{unknown[0]}'"
-            raise InputError(what, where="base.template", expected="variables that it names")
         self._template = _FIXED_NOW + text if _NOW in text else text
         self._knows_system = self._shows_system()
         asked = self._render(_ASKED, "", ask=True)

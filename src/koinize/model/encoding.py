@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from koinize.errors import InputError
 from koinize.model.chat import Chat, Turns
+from koinize.model.manner import check_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,12 +63,7 @@ class Encoder:
         """
         self.tokenizer = tokenizer
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
-        if arguments and not self.is_chat:
-            raise InputError(
-                "the base model has no chat template",
-                where="base.template",
-                remedy="remove base.template, or choose a chat model",
-            )
+        check_arguments(arguments or {}, tokenizer.get_chat_template() if self.is_chat else "")
         self.chat = Chat(tokenizer, arguments or {}) if self.is_chat else None
         self._prefixes = self._tokens("\n" + _WORD)[len(self._tokens("\n")) :] != self._tokens(
             _WORD

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from koinize.errors import InputError
 from koinize.files import (
     LARGEST_TEXT,
     MEGABYTE,
@@ -55,9 +56,35 @@ PLAIN = Manner()
 
 def manner(folder: Path) -> Manner:
     """The manner of the tokenizer in this folder. What cannot be read is taken for plain."""
-    settings = _json(folder / "tokenizer_config.json")
-    is_chat = (folder / "chat_template.jinja").exists() or bool(settings.get("chat_template"))
-    return Manner(is_chat, _prefixes(folder))
+    return Manner(bool(_template(folder)), _prefixes(folder))
+
+
+def check_arguments(arguments: Iterable[str], template: str) -> None:
+    """Raise InputError for arguments that this chat template, empty if there is none, ignores."""
+    for name in arguments:
+        if not template:
+            raise InputError(
+                "the base model has no chat template",
+                where="base.template",
+                remedy="remove base.template, or choose a chat model",
+            )
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            what = f"the chat template knows no '{name}'"
+            raise InputError(what, where="base.template", expected="variables that it names")
+
+
+def check_folder(arguments: Iterable[str], folder: Path) -> None:
+    """The same for the template in the folder of a base model."""
+    check_arguments(arguments, _template(folder))
+
+
+def _template(folder: Path) -> str:
+    """The chat template in the tokenizer's files; of several, all."""
+    with suppress(OSError, ValueError):
+        if text := read_bytes(folder / "chat_template.jinja", LARGEST_TEXT).decode("utf-8"):
+            return text
+    found = _json(folder / "tokenizer_config.json").get("chat_template") or ""
+    return found if isinstance(found, str) else json.dumps(found)
 
 
 def _prefixes(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from koinize.adapter.names import quantized_copy
 from koinize.errors import BrokenError, InputError
 from koinize.ledger import Interval, Ledger
 from koinize.model import base
-from koinize.model.manner import PLAIN, Manner, manner
+from koinize.model.manner import PLAIN, Manner, check_folder, manner
 from koinize.pipeline.experience import Experience, recall
 from koinize.pipeline.generation import Elsewhere, elsewhere, trunk_folder
 from koinize.pipeline.graph import graph
@@ -71,12 +71,8 @@ class Project:
     @cached_property
     def inputs(self) -> Inputs:
         """The data as they are now, checked."""
-        if self.spec.base.template and self._base_here and not self.manner.is_chat:
-            raise InputError(
-                "the base model has no chat template",
-                where="base.template",
-                remedy="remove base.template, or choose a chat model",
-            )
+        if self._base_here:
+            check_folder(self.spec.base.template, self._base_here)
         return survey(self.spec, self.root, self.files.inputs, self.manner)
 
     @cached_property
