@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from koinize.data import read_rows
-from koinize.errors import InputError
+from koinize.errors import InputError, KoinizeError
 from koinize.examples.tiny.make_base import write_tiny_base
 from koinize.model import base as base_module
 from koinize.model.base import BaseSpec, identity, prepare
@@ -111,7 +111,7 @@ def test_what_names_no_package(tmp_path, name):
 
 PACKAGED = """
 import pathlib, sys
-from koinize.errors import InputError
+from koinize.errors import InputError, KoinizeError
 from koinize.model.base import BaseSpec, identity
 try:
     identity(BaseSpec(model="package:evil"), pathlib.Path(), pathlib.Path())
@@ -145,3 +145,25 @@ def test_a_tokenizer_that_says_odd_things_is_taken_for_plain(tmp_path, name):
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
     assert manner(tmp_path) == PLAIN
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": "two"},
+        {"hidden_size": 0},
+        {"num_attention_heads": 0},
+        {"hidden_size": -8},
+        {"model_type": "no such type"},
+        {"model_type": ["llama"]},
+        {"vocab_size": 10**12},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_means_nothing(tmp_path, words):
+    write_tiny_base(tmp_path / "base")
+    path = tmp_path / "base" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **words}))
+    with pytest.raises(KoinizeError):
+        load_model(tmp_path / "base", "float32", "cpu")

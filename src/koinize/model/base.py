@@ -350,7 +350,7 @@ def _convert(file: Path, folder: Path) -> None:
     with _read_once():
         try:
             model, tokenizer = load_gguf(file, torch.bfloat16)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"this .gguf file cannot be converted: {error}", where=str(file)
             ) from error

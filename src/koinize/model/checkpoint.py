@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from koinize.model.loading import SAFELY, in_words, refuse_size
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -28,14 +30,16 @@ def _classes(base: Path) -> Iterable[PreTrainedModel]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+    refuse_size(base)
     for kind in (AutoModelForCausalLM, AutoModelForImageTextToText):
         try:
             # Read anew for each: a class may keep its own part of a configuration only.
-            config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-            with torch.device("meta"):
-                yield kind.from_config(config, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, AttributeError, ImportError):
+            with in_words(), torch.device("meta"):
+                config = AutoConfig.from_pretrained(base, **SAFELY)
+                model = kind.from_config(config, trust_remote_code=False)
+        except (OSError, ValueError):
             continue  # the base has no such class, or not in this library
+        yield model
 
 
 def _renamed(model: PreTrainedModel, stored: Iterable[str]) -> dict[str, str]:

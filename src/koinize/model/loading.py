@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from koinize.adapter.config import CONFIG_FILE
-from koinize.errors import InputError
+from koinize.errors import InputError, KoinizeError
 from koinize.files import LARGEST_TEXT, parse_json, read_bytes
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+SAFELY = {"trust_remote_code": False, "local_files_only": True}
+BASE_CONFIG = "config.json"
+MOST_LAYERS = 10_000
 INDEX = "model.safetensors.index.json"
 
 
@@ -29,9 +32,10 @@ def load_folder(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer of a folder of safetensors.
 
-    Raises InputError for a folder that leads to weights elsewhere; what transformers raises for
-    one that holds no model.
+    Raises InputError for a folder that leads to weights elsewhere, OSError or ValueError for one
+    that holds no model.
     """
+    refuse_size(Path(folder))
     refuse_detours(Path(folder), [path.name for path in Path(folder).glob("*.safetensors")])
     return _load(str(folder), dtype, use_safetensors=True)
 
@@ -52,15 +56,16 @@ def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, list[int]]:
     from transformers import AutoTokenizer, GenerationConfig
 
     refuse_detours(folder, [path.name for path in folder.glob("*.safetensors")])
-    safely = {"trust_remote_code": False, "local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **safely)
+        with in_words():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), **SAFELY)
     except (OSError, ValueError) as error:
         what = f"holds no tokenizer: {error}"
         raise InputError(what, where=str(folder), expected="tokenizer.json") from error
     try:
-        ends = GenerationConfig.from_pretrained(str(folder), local_files_only=True).eos_token_id
-    except OSError:
+        with in_words():
+            ends = GenerationConfig.from_pretrained(str(folder), local_files_only=True).eos_token_id
+    except (OSError, ValueError):
         ends = None
     listed = ends if isinstance(ends, list) else [ends]
     return tokenizer, [one for one in listed if one is not None]
@@ -91,13 +96,42 @@ def refuse_detours(folder: Path, weights: Sequence[str]) -> None:
         )
 
 
+def refuse_size(folder: Path) -> None:
+    """Raise InputError for a configuration with more layers than anybody built, which would be made
+    one by one.
+    """
+    try:
+        config = parse_json(read_bytes(folder / BASE_CONFIG, LARGEST_TEXT))
+    except (OSError, ValueError):
+        return  # for the library to refuse
+    parts = [config, *config.values()] if isinstance(config, dict) else []
+    for part in parts:
+        for key, value in part.items() if isinstance(part, dict) else ():
+            if "layer" in key and type(value) is int and value > MOST_LAYERS:
+                what = f"{key} is {value}"
+                expected = f"at most {MOST_LAYERS}"
+                raise InputError(what, where=str(folder / BASE_CONFIG), expected=expected)
+
+
 def _load(place: str, dtype: str | torch.dtype, **more: Any) -> tuple[Any, Any]:  # noqa: ANN401
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    safely = {"trust_remote_code": False, "local_files_only": True}
     of_tokenizer = {key: value for key, value in more.items() if key == "gguf_file"}
-    tokenizer = AutoTokenizer.from_pretrained(place, **of_tokenizer, **safely)
-    return AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **more, **safely), tokenizer
+    with in_words():
+        tokenizer = AutoTokenizer.from_pretrained(place, **of_tokenizer, **SAFELY)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **more, **SAFELY)
+    return model, tokenizer
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Let whatever transformers raises for files that mean nothing be an OSError or ValueError."""
+    try:
+        yield
+    except (OSError, ValueError, KoinizeError):
+        raise
+    except Exception as error:  # a configuration may lead it anywhere
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager

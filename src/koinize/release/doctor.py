@@ -21,6 +21,7 @@ from typing import Literal
 from koinize import __version__, machine
 from koinize.digest import short
 from koinize.errors import BrokenError, InputError, KoinizeError
+from koinize.files import read_bytes
 from koinize.ledger import Interval, Ledger
 from koinize.model import base
 from koinize.pipeline import Project, inputs
@@ -102,7 +103,7 @@ def _mend_artifacts(store: Store) -> Iterator[str]:
 
 def _mend_ledger(path: Path) -> Iterator[str]:
     """Keep the lines before the first that does not follow, and the whole file beside them."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
     sound = 0
     try:
         for sound, _ in enumerate(Ledger(path).records(), 1):  # noqa: B007 - counts them
@@ -210,7 +211,7 @@ def _clock(intervals: Sequence[Interval], now: datetime) -> Iterator[Check]:
 
 
 def _ends_whole(path: Path) -> bool:
-    content = path.read_bytes() if path.exists() else b""
+    content = read_bytes(path) if path.exists() else b""
     return not content or content.endswith(b"\n")
 
 

@@ -32,6 +32,7 @@ from koinize.release.judge import (
     rows_file,
 )
 from koinize.release.text import aligned, refusal, tables
+from koinize.shown import code
 from koinize.tasks import Example
 
 EVIDENCE = "evidence/evidence.json"
@@ -312,7 +313,7 @@ def _card(
         f"# Release v{version} of {record['task']}",
         "",
         f"Promoted to {record['channel']} on {record['created']} (koinize {record['koinize']}), "
-        f"adapter `{short(record['adapter'])}`, `{record['system']}`.",
+        f"adapter `{short(record['adapter'])}`, {code(record['system'])}.",
         "",
         "Scores on test, in points with their 95 % intervals:",
         "",
