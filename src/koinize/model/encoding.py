@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A word that is no token's beginning in the middle of another word.
 _WORD = "koine"
+# How a space is written in the names of tokens: by SentencePiece, and byte by byte.
+_SPACES = ("\u2581", "\u0120")
 # Characters of what comes before a text that are enough to tokenize the text as it goes on.
 _CONTEXT = 64
 
@@ -65,9 +66,8 @@ class Encoder:
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
         check_arguments(arguments or {}, tokenizer.get_chat_template() if self.is_chat else "")
         self.chat = Chat(tokenizer, arguments or {}) if self.is_chat else None
-        self._prefixes = self._tokens("\n" + _WORD)[len(self._tokens("\n")) :] != self._tokens(
-            _WORD
-        )
+        first = tokenizer.convert_ids_to_tokens(self._tokens(_WORD)[:1])
+        self._prefixes = bool(first) and first[0].startswith(_SPACES)
         ends = {tokenizer.eos_token_id, *end_tokens} - {None}
         self._ending, self.end_token = self._end(ends)
         self.end_tokens = frozenset({self.end_token, *ends})
