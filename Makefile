@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check tiny clean attacks
+.PHONY: demo test check cases tiny clean attacks
 
 # torch is installed on its own first, so that the build pinned in constraints.txt is the one used.
 $(READY): pyproject.toml constraints.txt
@@ -42,6 +42,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' --numprocesses auto --maxprocesses 4
+
+# Inputs on which koinize once went wrong, where they lie beside this checkout: one line for each.
+cases: $(READY)
+	$(BIN)/python benchmarks/cases.py ../shared/cases $(BIN)
 
 clean:
 	rm -rf $(VENV) .cache demo build dist

@@ -46,6 +46,13 @@ class Factors:
         """The number of columns of B, which is the number of rows of A."""
         return self.B.shape[1]
 
+    def filled(self, rank: int) -> Factors:
+        """The same update with factors of this rank, which is not lower: zeros are added."""
+        from torch.nn.functional import pad
+
+        more = rank - self.rank
+        return replace(self, B=pad(self.B, (0, more)), A=pad(self.A, (0, 0, 0, more)))
+
     def to(self, device: torch.device | str) -> Factors:
         """The same factors on another device."""
         return replace(self, B=self.B.to(device), A=self.A.to(device))

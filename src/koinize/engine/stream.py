@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +29,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+EXPERT = re.compile(r"\.experts\.\d+\.")
 # Sums, rescaling and the change of rank make entries larger by far less than this.
 GROWTH = 1e6
+
+
+def is_expert(module: str) -> bool:
+    """Whether a module is one of a mixture's experts, which are numbered."""
+    return EXPERT.search(module) is not None
 
 
 def identity(adapter: Adapter) -> str:
@@ -75,6 +82,8 @@ class MergeStream:
         for name in self.modules:
             present = self._inputs.of_module(name)
             rank = self._inputs.largest_rank(name, self._settings)
+            if is_expert(name):
+                rank = self._largest_rank
             yield ModuleShape(name, present[0].outputs, present[0].inputs, rank)
 
     def digests(self) -> tuple[dict[str, str], str | None]:
@@ -103,8 +112,29 @@ class MergeStream:
         """Carry over the whole modules, which all adapters share."""
         writer.copy(next(iter(self._adapters.values())))
 
+    @property
+    def _largest_rank(self) -> int:
+        """The most that any module may get."""
+        return max(self._inputs.largest_rank(one, self._settings) for one in self.modules)
+
     def merged(self) -> Iterator[tuple[str, Approximation]]:
-        """Every module's merge, in sorted order."""
+        """Every module's merge, in sorted order.
+
+        PEFT stacks the factors of experts that it finds fused in today's models, and looks for the
+        one rank that stands in the configuration: theirs are filled up to it with zeros.
+        """
+        if not any(map(is_expert, self.modules)):
+            yield from self._merged()
+            return
+        rank = self._largest_rank
+        if any(isinstance(self._settings.of_module(one).rank, float) for one in self.modules):
+            # Shares of the energy are known when all is merged; then it is done again, and written.
+            rank = max(merged.factors.rank for _, merged in self._merged())
+        for name, merged in self._merged():
+            filled = merged.factors.filled(rank) if is_expert(name) else merged.factors
+            yield name, replace(merged, factors=filled)
+
+    def _merged(self) -> Iterator[tuple[str, Approximation]]:
         from koinize.merge.compose import merge_module
         from koinize.merge.groups import merge_groups
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from koinize.adapter import open_adapter, read_header
+from koinize.adapter import AdapterHeader, open_adapter, read_header
 from koinize.adapter.config import CONFIG_FILE
 from koinize.adapter.header import WEIGHTS_FILE
 from koinize.digest import file_digest
@@ -25,6 +25,7 @@ from koinize.engine.merging import adapter_digest, merge_adapters
 from koinize.errors import InputError, StepError
 from koinize.files import MEGABYTE, parse_json, read_bytes
 from koinize.merge.recipe import merge_settings
+from koinize.model.rehearsal import refused_by_peft
 from koinize.shown import markdown
 
 CARD_FILE = "README.md"
@@ -72,6 +73,7 @@ def verify_adapter(
         checked.append("2 file digests")
     if not adapters and trunk is not None:
         raise InputError("there is a trunk but no adapter", expected="every LANGUAGE=FOLDER too")
+    mismatches += _peft(header, checked)
     if not adapters:
         return Verification(tuple(checked), tuple(mismatches))
     if not card:
@@ -86,6 +88,15 @@ def verify_adapter(
         mismatches += _repeated(folder, adapters, trunk, card, progress)
         checked.append("the merge, done again")
     return Verification(tuple(checked), (*mismatches, *unnamed))
+
+
+def _peft(header: AdapterHeader, checked: list[str]) -> list[str]:
+    """What PEFT has against it, on its base if that is known here; what was tried is noted."""
+    refused = refused_by_peft(header)
+    if refused is None:
+        return []
+    checked.append(f"PEFT loads it on {header.base_model}")
+    return [f"PEFT does not load it: {refused}"] if refused else []
 
 
 def _read_card(folder: Path) -> str:

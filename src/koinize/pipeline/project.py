@@ -14,6 +14,7 @@ from koinize.adapter.names import quantized_copy
 from koinize.errors import BrokenError, InputError
 from koinize.ledger import Interval, Ledger
 from koinize.model import base
+from koinize.model.families import refuse_family
 from koinize.model.manner import PLAIN, Manner, check_folder, manner
 from koinize.pipeline.experience import Experience, recall
 from koinize.pipeline.generation import Elsewhere, elsewhere, trunk_folder
@@ -91,6 +92,8 @@ class Project:
         for settings in self.spec.merge.settings:
             refuse_contradictions(settings, self._base_here)
         identity = base.identity(self.spec.base, self.root, self.files.digests)
+        texts = any(task.mode == "text" for task in self.spec.tasks.values())
+        refuse_family(self.spec.base.model, self._base_here, texts=texts)
         history = History(
             self.spec,
             self.inputs,

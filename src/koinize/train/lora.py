@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
 
+# Families whose fused kernels bypass the layer out_proj, so that PEFT refuses to adapt it.
+MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
+
 Pair = tuple[Tensor, Tensor]
 """The factors A (rank, inputs) and B (outputs, rank) of one layer, as they are stored."""
 
@@ -114,6 +117,10 @@ def linear_targets(model: PreTrainedModel, lora: LoraSpec) -> str | list[str]:
     from peft import LoraConfig
 
     asked = lora.targets if lora.targets == "all-linear" else list(lora.targets)
+    if asked == "all-linear" and model.config.model_type in MAMBA:
+        linear = (name for name, one in model.named_modules() if isinstance(one, nn.Linear))
+        ends = {name.rpartition(".")[2] for name in linear}
+        return sorted(ends - {"lm_head", "out_proj"})
     config = LoraConfig(target_modules=asked)
     try:
         from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
