@@ -47,3 +47,14 @@ def test_experts_that_are_asked_for_are_refused(family, target):
 def test_other_models_get_what_was_asked_for(asked):
     found = linear_targets(model("llama"), LoraSpec(targets=asked))
     assert found == (asked if asked == "all-linear" else list(asked))
+
+
+def test_a_router_that_is_a_linear_layer_is_left_out():
+    """It gives the choice of the experts beside its product, and PEFT expects the product."""
+    assert linear_targets(model("phimoe", num_local_experts=4), LoraSpec()) == ATTENTION
+
+
+def test_layers_that_kernels_bypass_are_left_out():
+    """PEFT refuses out_proj in these families, and the head is not adapted anywhere."""
+    found = linear_targets(model("mamba", state_size=8), LoraSpec())
+    assert found == ["dt_proj", "in_proj", "x_proj"]

@@ -12,8 +12,6 @@ from koinize.files import parse_json, read_bytes
 
 # By `model_type`: what is in the way of training and scoring.
 REFUSED = {
-    "llama4_text": "its output layer cannot be told from the model below it",
-    "phimoe": "its router passes no gradient that training can use",
     "recurrent_gemma": "it changes its logits in a way that koinize does not know",
 }
 # Those that give no cache, or one that is not handed on under the usual name.

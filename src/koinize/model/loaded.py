@@ -27,7 +27,7 @@ from koinize.model.loading import load_folder
 from koinize.model.plain import Untouched, put_on
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,8 @@ class Loaded:
     """A base model in memory. `name` and `revision` are what its adapters will refer to.
 
     `shares_cache`: whether rows of its cache may be chosen and repeated, as keys and values may and
-    the states of recurrent layers may not.
+    the states of recurrent layers may not. `writes`: whether it has one that is carried from one
+    token of a text to the next.
     """
 
     model: PreTrainedModel
@@ -100,11 +101,12 @@ class Loaded:
     revision: str | None
     untouched: Untouched = field(default_factory=Untouched)
     shares_cache: bool = True
+    writes: bool = True
 
     @property
     def backbone(self) -> PreTrainedModel:
         """The model without its output layer: token ids to hidden states."""
-        return self.model.get_decoder()
+        return decoder_of(self.model)
 
     def pass_tokens(self, budget: int) -> int:
         """Tokens to put into one forward pass over whole sequences, at most `budget`."""
@@ -128,6 +130,12 @@ class Loaded:
         """Of the base model's weights."""
         dtype: torch.dtype = self.model.dtype
         return dtype
+
+
+def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The model without its output layer, also of families that call the whole their decoder."""
+    found: PreTrainedModel = model.get_decoder()
+    return getattr(model, "model", found) if found is model else found
 
 
 def default_device() -> torch.device:
@@ -196,31 +204,42 @@ def adopt(
             "trained is what comes before it; see base.template",
             encoder.chat.unsaid,
         )
+    writes = _cache(decoder_of(model), torch.arange(1, 5, device=device)[None]) is not None
     shares = _shares_cache(model, device)
-    return Loaded(model, head, encoder, device, name, revision, shares_cache=shares)
+    return Loaded(model, head, encoder, device, name, revision, shares_cache=shares, writes=writes)
 
 
 @torch.inference_mode()
 def _shares_cache(model: PreTrainedModel, device: torch.device) -> bool:
     """Tried: two rows go on from the cache of one, and are compared with a pass without a cache."""
-    decoder, ids = model.get_decoder(), torch.arange(1, 6, device=device)[None]
-    cache = getattr(decoder(input_ids=ids[:, :4], use_cache=True), "past_key_values", None)
+    decoder, ids = decoder_of(model), torch.arange(1, 6, device=device)[None]
+    cache = _cache(decoder, ids[:, :4])
+    if cache is None:
+        return False
     try:
-        cache.batch_select_indices(torch.tensor([0, 0], device=device))  # type: ignore[union-attr]
+        cache.batch_select_indices(torch.tensor([0, 0], device=device))
         rest = ids[:, 4:].expand(2, -1)
         ours = decoder(input_ids=rest, past_key_values=cache, use_cache=True).last_hidden_state
     except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError):
-        return False  # a recurrent state, or no cache at all
+        return False  # a recurrent state
     theirs = decoder(input_ids=ids, use_cache=False).last_hidden_state[:, 4:]
     apart = float((ours.float() - theirs.float()).abs().max())
-    # As far apart as two orders of the same sums are, in a dozen layers or so.
-    return apart <= 64 * torch.finfo(model.dtype).eps * float(theirs.abs().max())
+    # Another order of the same sums, in many layers, moves them by less; another state by more.
+    allowed = max(1e-3, 64 * torch.finfo(model.dtype).eps)
+    return apart <= allowed * float(theirs.abs().max())
+
+
+@torch.inference_mode()
+def _cache(decoder: PreTrainedModel, ids: Tensor) -> Cache | None:
+    """The cache after these tokens; None from a model that hands none on."""
+    found: Cache | None = getattr(decoder(input_ids=ids, use_cache=True), "past_key_values", None)
+    return found
 
 
 @torch.inference_mode()
 def _check_head(model: PreTrainedModel, head: LogitHead, device: torch.device) -> None:
     ids = torch.arange(1, 5, device=device)[None]
-    ours = head(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0])
+    ours = head(decoder_of(model)(input_ids=ids, use_cache=False).last_hidden_state[0])
     theirs = model(input_ids=ids, use_cache=False).logits[0].float()
     # Twice the spacing of the model's own dtype, at the size of the largest logit.
     tolerance = 2 * torch.finfo(model.dtype).eps * float(theirs.abs().max())

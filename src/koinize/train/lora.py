@@ -117,10 +117,13 @@ def linear_targets(model: PreTrainedModel, lora: LoraSpec) -> str | list[str]:
     from peft import LoraConfig
 
     asked = lora.targets if lora.targets == "all-linear" else list(lora.targets)
-    if asked == "all-linear" and model.config.model_type in MAMBA:
-        linear = (name for name, one in model.named_modules() if isinstance(one, nn.Linear))
-        ends = {name.rpartition(".")[2] for name in linear}
-        return sorted(ends - {"lm_head", "out_proj"})
+    routers = {name for name, one in model.named_modules() if _routes(one)}
+    if asked == "all-linear" and (routers or model.config.model_type in MAMBA):
+        output = model.get_output_embeddings()
+        linear = (name for name, one in model.named_modules() if type(one) is nn.Linear
+                  and one is not output)  # fmt: skip
+        left_out = {"out_proj"} if model.config.model_type in MAMBA else set()
+        return sorted({name.rpartition(".")[2] for name in linear} - left_out)
     config = LoraConfig(target_modules=asked)
     try:
         from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
@@ -135,6 +138,11 @@ def linear_targets(model: PreTrainedModel, lora: LoraSpec) -> str | list[str]:
     if asked != "all-linear":
         raise _expert_targets(f"PEFT reads them as {', '.join(sorted(config.target_parameters))}")
     return sorted(config.target_modules)
+
+
+def _routes(module: nn.Module) -> bool:
+    """Whether a linear layer is a mixture's router, which gives more than its product."""
+    return isinstance(module, nn.Linear) and "router" in type(module).__name__.lower()
 
 
 def _expert_targets(why: str) -> InputError:
