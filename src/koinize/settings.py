@@ -24,7 +24,7 @@ MEMORY_ONLY = frozenset({"batch_tokens"})
 NOT_OF_A_TRAINING = frozenset({"update", "trunk", "branch", *MEMORY_ONLY})
 """Settings that say nothing of a training from the base."""
 
-BRANCH_RATE = 0.3
+BRANCH_RATE = 0.5
 """A branch's learning rate, as a share of the trunk's: it starts where the trunk ended."""
 
 
@@ -118,7 +118,7 @@ class BranchSpec(Frozen):
     """How a language is trained on from the trunk of its generation (decision 011)."""
 
     anchors: float = Field(
-        default=0.25,
+        default=0.1,
         ge=0,
         le=1,
         description="share of the other languages' rows that is seen too, drawn when the trunk is "
@@ -128,7 +128,7 @@ class BranchSpec(Frozen):
         default=None, ge=1, description="over its own rows and the anchors; as training by default"
     )
     learning_rate: float | None = Field(
-        default=None, gt=0, description="at its peak; 0.3 of training's by default"
+        default=None, gt=0, description="at its peak; half of training's by default"
     )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
 

@@ -66,28 +66,32 @@ def eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U (m x k), S (k, largest first), V' (k x n) with k the shorter side, on the matrix' device.
-
-    Raises as `eigh` does.
+    """U (m x k), S (k, largest first), V' (k x n) with k the shorter side; always on the CPU, and
+    given back on the matrix' device. Raises as `eigh` does.
     """
 
     def torch_svd(given: Tensor) -> Parts:
         return tuple(torch.linalg.svd(given, full_matrices=False))
 
     drivers = (torch_svd, _svd_lapack("gesdd"), _svd_lapack("gesvd"))
-    U, S, Vt = _sound("svd", matrix, drivers, _is_svd)
+    U, S, Vt = (one.to(matrix.device) for one in _sound("svd", matrix.cpu(), drivers, _is_svd))
     return U, S, Vt
 
 
 def cholesky(symmetric: Tensor) -> Tensor | None:
-    """Lower triangular L with L L' = the given matrix; None if it is not definite."""
-    lower: Tensor
-    lower, failed = torch.linalg.cholesky_ex(symmetric)
+    """Lower triangular L with L L' = the given matrix; None if it is not definite.
+
+    Always on the CPU: on a GPU every look at a result waits for it, and torch 2.11 fails where two
+    threads ask it for its first decomposition at once.
+    """
+    here = symmetric.cpu()
+    lower, failed = torch.linalg.cholesky_ex(here)
     if failed:
         return None
-    size = _norm(symmetric)
-    if all(_close(lower @ (lower.T @ z), symmetric @ z, size) for z in _probes(symmetric)):
-        return lower
+    size = _norm(here)
+    if all(_close(lower @ (lower.T @ z), here @ z, size) for z in _probes(here)):
+        returned: Tensor = lower.to(symmetric.device)
+        return returned
     _note("cholesky")
     return None
 
@@ -137,7 +141,7 @@ def _eigh_lapack(driver: str) -> Driver:
 
 def _svd_lapack(driver: str) -> Driver:
     def decompose(matrix: Tensor) -> Parts:
-        whole = matrix.double().cpu().numpy()
+        whole = matrix.double().numpy()
         parts = scipy.linalg.svd(whole, full_matrices=False, lapack_driver=driver)
         return tuple(map(torch.from_numpy, parts))
 

@@ -165,7 +165,7 @@ def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
         "merges": accounts.amount(merges),
         "merge_seconds": {
             name: number(one.seconds) if one else None
-            for name, one in zip(_candidates(task), merges, strict=True)
+            for name, one in zip(_merges(task), merges, strict=True)
         },
         "merged": figures(merged),
         "choosing": accounts.amount(choice),
@@ -291,10 +291,15 @@ def _candidates(task: TaskInput) -> list[str]:
     return [one.name for one in task.systems if one.kind == "candidate" and not one.same_as]
 
 
+def _merges(task: TaskInput) -> list[str]:
+    """The candidates that are merges; a trunk that nothing left is none."""
+    return [one for one in _candidates(task) if one != "TRUNK"]
+
+
 def merging(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     """What making the candidates took, in their order."""
     found = {step.system.title: one for step, one in accounts.of(task.name, "merge").items()}
-    return [found.get(one) for one in _candidates(task) if one != TRUNK.upper()]
+    return [found.get(one) for one in _merges(task)]
 
 
 def choosing(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
