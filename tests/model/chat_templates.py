@@ -252,6 +252,17 @@ def _trained(kind: str) -> Tokenizer:
             made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
             made.decoder = decoders.WordPiece()
             trainer = trainers.WordPieceTrainer(vocab_size=700, special_tokens=specials)
+        case "unigram":
+            made = Tokenizer(models.Unigram())
+            made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+            made.decoder = decoders.Metaspace(prepend_scheme="first")
+            alphabet = sorted({character for text in [*CORPUS, "\n<|>S/:#"] for character in text})
+            trainer = trainers.UnigramTrainer(
+                vocab_size=400,
+                special_tokens=specials,
+                unk_token="<unk>",
+                initial_alphabet=alphabet,
+            )
         case _:  # SentencePiece: a space before the first word of every text, of the first, of none
             made = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
             made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind, split=True)
@@ -264,7 +275,7 @@ def _trained(kind: str) -> Tokenizer:
     return made
 
 
-TOKENIZERS = ("words and spaces", "lines", "pieces", "always", "first", "never")
+TOKENIZERS = ("words and spaces", "lines", "pieces", "unigram", "always", "first", "never")
 
 
 def tokenizer(kind: str, template: str | None = None) -> PreTrainedTokenizerFast:

@@ -1,10 +1,14 @@
 """What all task kinds share, shown on two of them: places of data, prompts, rows, checks."""
 
+from dataclasses import fields, replace
+
 import pytest
 from pydantic import ValidationError
 
 from koinize.data import Row
+from koinize.digest import digest
 from koinize.errors import InputError, ManyErrors
+from koinize.tasks import Example
 from koinize.tasks.classify import Classify
 from koinize.tasks.generate import Generate
 
@@ -389,3 +393,17 @@ def test_checks_of_rows_without_a_template_compare_their_prompts():
     assert [str(one) for one in generate().check(rows)] == [
         "en:2 leaks from en:1: the same text, 'Why?'"
     ]
+
+
+def test_an_examples_identity_is_all_that_a_model_sees_of_it_and_learns():
+    one = Example("k", "en", "Why?", " x", (" x", " y"), ("X", "Y"), 0, (("user", "Why?"),))
+    other = Example("l", "de", "How?", " y", (" y", " x"), ("Y", "X"), 1, (("system", "Why?"),))
+
+    said = {field.name for field in fields(Example)} - {"key", "language"}
+    for name in said:
+        assert replace(one, **{name: getattr(other, name)}).digest != one.digest, name
+    for name in ("key", "language"):
+        assert replace(one, **{name: getattr(other, name)}).digest == one.digest, name
+    # As it was before there were turns, or whatever was trained would be trained again.
+    plain = replace(one, turns=())
+    assert plain.digest == digest(["Why?", " x", [" x", " y"], ["X", "Y"], 0])
