@@ -167,3 +167,14 @@ def test_a_configuration_that_means_nothing(tmp_path, words):
     path.write_text(json.dumps({**json.loads(path.read_text()), **words}))
     with pytest.raises(KoinizeError):
         load_model(tmp_path / "base", "float32", "cpu")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_pipes_and_broken_links_in_the_folder_of_a_model(tmp_path, name):
+    write_tiny_base(tmp_path / "base")
+    path = tmp_path / "base" / name
+    for make in (os.mkfifo, lambda one: one.symlink_to(tmp_path / "gone")):
+        path.unlink()
+        make(path)
+        with pytest.raises(InputError, match="base/"):
+            identity(BaseSpec(model="base"), tmp_path, tmp_path / "digests")

@@ -158,3 +158,14 @@ def test_a_full_disk_names_the_file(tmp_path, monkeypatch):
         pass
     assert caught.value.filename == str(tmp_path / "ledger.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.endswith(".part")) == []
+
+
+def test_pipes_among_what_is_swept(tmp_path):
+    store = Store(tmp_path)
+    store.home.temporary.mkdir()
+    os.mkfifo(store.home.temporary / "pipe")
+    os.mkfifo(tmp_path / ".file-x.part")
+    write_atomically(tmp_path / "file", "x")
+    store.sweep()
+    assert list(store.home.temporary.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "tmp"]

@@ -169,7 +169,10 @@ def _known_digest(file: Path, digests: Path) -> str:
     known, stamp = _memory_of(file, digests)
     if (remembered := _remembered(known, stamp)) is not None:
         return remembered
-    found = file_digest(file)
+    try:
+        found = file_digest(file)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(file)) from error
     with suppress(OSError):  # a full disk, or a folder that may only be read
         known.parent.mkdir(parents=True, exist_ok=True)
         write_record(known, {"stamp": stamp, "sha256": found})
@@ -179,7 +182,10 @@ def _known_digest(file: Path, digests: Path) -> str:
 def _memory_of(file: Path, digests: Path) -> tuple[Path, list[str | int]]:
     """Where the file's digest is remembered, and what must not have changed meanwhile."""
     place = str(file.resolve())
-    state = file.stat()
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(file)) from error
     times = [state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns]
     return digests / f"{short(digest(place))}.json", [place, *times]
 

@@ -201,7 +201,8 @@ def sync(path: Path) -> None:
 def free(path: Path) -> Iterator[bool]:
     """Whether no living process holds this file or folder; nobody can take it meanwhile."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        # Not to wait for somebody who writes into a pipe; on files and folders it means nothing.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:  # gone already, or not ours
         yield False
         return
