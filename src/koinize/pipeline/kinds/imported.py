@@ -24,10 +24,10 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa:
     if found != job.step.inputs["adapter files"]:
         raise StepError("changed while it was read", where=str(folder), remedy="run again")
     ours = job.step.address.role == RELEASE
-    return {"source": str(folder), "warnings": [] if ours else list(_oddities(draft.folder))}
+    return {"source": str(folder), "warnings": [] if ours else list(oddities(draft.folder))}
 
 
-def _oddities(folder: Path) -> Iterator[str]:
+def oddities(folder: Path) -> Iterator[str]:
     """What is worth a word of an adapter that is sound."""
     with open_adapter(folder) as adapter:
         if not any(adapter.factors(module).bound for module in adapter.header.modules):
