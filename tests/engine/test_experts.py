@@ -12,6 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from koinize.adapter import open_adapter
 from koinize.engine import merge_adapters
 from koinize.engine.verify import verify_adapter
+from koinize.examples.tiny.make_base import tiny_tokenizer
+from koinize.model.loaded import adopt, with_adapter
 from tests.peft_folders import deltas, save
 
 SHAPE = {
@@ -119,3 +121,16 @@ def test_without_the_base_verify_says_nothing_of_peft(tmp_path, adapters):
 def configured(folder, **changes):
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("alpha", [1, 3])
+def test_experts_on_the_base_are_what_they_are_by_hand(tmp_path, alpha):
+    """As evaluating puts an adapter on, and takes it off again."""
+    targets = ["w1", "w2", "w3", "q_proj"]
+    folder = save(tmp_path / "de", 1, shapes=SHAPES, target_modules=targets, lora_alpha=alpha)
+    base = adopt(model(), tiny_tokenizer(), torch.device("cpu"), name="x")
+    before, wanted = logits(base.model), logits(by_hand(deltas(folder)))
+    with with_adapter(base, folder):
+        found = logits(base.model)
+    assert float((found - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
+    assert torch.equal(logits(base.model), before)

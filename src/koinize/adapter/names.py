@@ -31,6 +31,7 @@ MOVED_NOTE = (
     f"'{NEW}' for '{OLD}'"
 )
 
+EXPERT = re.compile(r"\.experts\.\d+\.")
 QUANTIZED = re.compile(r"(?i)[-_](?:unsloth|bnb|[48]bit|int[48]|gptq|awq|fp8|nf4)\b")
 
 
@@ -85,6 +86,11 @@ def moved(name: str) -> str:
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name
+
+
+def is_expert(module: str) -> bool:
+    """Whether a module is one of a mixture's experts, which are numbered."""
+    return EXPERT.search(module) is not None
 
 
 def named_as(header: AdapterHeader, layers: Iterable[str]) -> AdapterHeader:

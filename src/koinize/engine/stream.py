@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from koinize.adapter import Adapter, AdapterWriter, Factors, ModuleShape
 from koinize.adapter.factors import LARGEST_ENTRY, magnitude
+from koinize.adapter.names import is_expert
 from koinize.adapter.writer import NotFiniteError
 from koinize.digest import digest
 from koinize.engine.plan import THE_TRUNK, Inputs, quoted, saved_conflict
@@ -29,14 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-EXPERT = re.compile(r"\.experts\.\d+\.")
 # Sums, rescaling and the change of rank make entries larger by far less than this.
 GROWTH = 1e6
-
-
-def is_expert(module: str) -> bool:
-    """Whether a module is one of a mixture's experts, which are numbered."""
-    return EXPERT.search(module) is not None
 
 
 def identity(adapter: Adapter) -> str:

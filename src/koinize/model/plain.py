@@ -8,15 +8,15 @@ folder is read as merging reads it, and PEFT is told the modules, their ranks an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from koinize.adapter import AdapterHeader, read_header
-from koinize.adapter.names import named_as
+from koinize.adapter import AdapterHeader, ModuleHeader, read_header
+from koinize.adapter.names import is_expert, named_as
 from koinize.adapter.scales import own_keys
 from koinize.adapter.tensorfile import read_tensor_specs
 from koinize.errors import StepError
@@ -48,7 +48,8 @@ def put_on(model: PreTrainedModel, folder: Path | str) -> PeftModel:
     )
     layers = peft_model.base_model.model
     for name, module in header.modules.items():
-        layers.get_submodule(name).scaling[ADAPTER] = module.scale
+        if not is_expert(name):
+            layers.get_submodule(name).scaling[ADAPTER] = module.scale
     return peft_model
 
 
@@ -68,6 +69,8 @@ def plain_config(header: AdapterHeader) -> LoraConfig:
     from peft import LoraConfig
 
     keys = own_keys(header.modules)
+    if experts := [module for name, module in header.modules.items() if is_expert(name)]:
+        return _with_experts(header, experts)
     ranks = {keys[name]: module.rank for name, module in header.modules.items()}
     return LoraConfig(
         r=max(ranks.values()),
@@ -75,6 +78,32 @@ def plain_config(header: AdapterHeader) -> LoraConfig:
         target_modules=sorted(header.modules),
         modules_to_save=list(header.modules_to_save) or None,
         fan_in_fan_out=header.fan_in_fan_out,
+        init_lora_weights=False,
+        inference_mode=True,
+    )
+
+
+def _with_experts(header: AdapterHeader, experts: Sequence[ModuleHeader]) -> LoraConfig:
+    """The same where layers are experts, which PEFT stacks: they have one rank and one scale.
+
+    Raises ValueError where they have not.
+    """
+    from peft import LoraConfig
+
+    kinds = {(module.rank, module.scale) for module in experts}
+    if len(kinds) > 1:
+        raise ValueError("its experts have more than one rank or scale, and PEFT stacks them")
+    rank, scale = kinds.pop()
+    others = {
+        key: header.modules[name].rank
+        for name, key in own_keys(header.modules).items()
+        if not is_expert(name)
+    }
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank * scale,  # which PEFT divides by the rank
+        rank_pattern=others,
+        target_modules=sorted(header.modules),
         init_lora_weights=False,
         inference_mode=True,
     )
