@@ -13,7 +13,7 @@ import pytest
 
 from koinize.adapter import open_adapter
 from koinize.data import read_rows
-from koinize.digest import digest
+from koinize.digest import digest, file_digest
 from koinize.engine.verify import verify_adapter
 from koinize.ledger import Heartbeat, Ledger
 from koinize.ledger.summary import everything, kinds, runs
@@ -26,8 +26,9 @@ from koinize.pipeline.run import locked
 from koinize.pipeline.work import ROWS, read_result_rows
 from koinize.release.archive import Event, Releases
 from koinize.release.attempts import Attempts
+from koinize.release.changes import changes
 from koinize.spec import load
-from koinize.store import MANIFEST, Artifact, Store, read_record
+from koinize.store import MANIFEST, Artifact, Store, read_record, write_record
 from tests.fuzzing import FEW, MANY, attack, damaged, odd
 from tests.peft_folders import save
 
@@ -344,6 +345,14 @@ def test_the_attempts(tmp_path, count):
     attack(read, count, 16, write=both([bytes_of(path), values_of(path)]))
 
 
+SCORE = {"language": "de", "metric": "m", "value": 1.0, "low": 0.0, "high": 2.0, "n": 3}
+EVIDENCE = {
+    "scores": [{**SCORE, "signature": "m|v:1"}],
+    "data": {"test rows de": {"digest": ID, "rows": 3}},
+    "cost": {"USD": "1"},
+}
+
+
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("file", ["release.json", "evidence/evidence.json"])
 def test_a_release(tmp_path, file, count):
@@ -351,16 +360,25 @@ def test_a_release(tmp_path, file, count):
 
     def fill(folder):
         (folder / "evidence").mkdir()
-        (folder / "evidence" / "evidence.json").write_text('{"scores": [], "cost": {}}')
+        (folder / "evidence" / "evidence.json").write_text(json.dumps(EVIDENCE))
 
     releases = Releases(tmp_path, "mood")
     releases.add(1, RECORD, fill)
     path = releases.folder / "v1" / file
     path.chmod(0o644)
 
+    def write(chance):
+        ways(chance)
+        if file != "release.json":  # whose digest is right again
+            record = read_record(path.parents[1] / "release.json")
+            (path.parents[1] / "release.json").chmod(0o644)
+            record["files"][file] = file_digest(path)
+            write_record(path.parents[1] / "release.json", record)
+
     def read():
-        releases.open(1).read_json("evidence/evidence.json")
+        release = releases.open(1)
+        changes(release, release).to_dict()
 
     own = file == "release.json"
-    attack(read, count, 17, write=both([bytes_of(path), values_of(path, own=own)]))
-    assert read_record(path) is None or own
+    ways = both([bytes_of(path), values_of(path, own=own)])
+    attack(read, count, 17, write=write)

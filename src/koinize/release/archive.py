@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
@@ -42,6 +42,35 @@ class Settings(TypedDict):
 
     base: dict[str, Any]
     evaluation: dict[str, Any]
+
+
+class ScoreEntry(TypedDict):
+    """A score, as `metrics.Score` keeps it."""
+
+    language: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: Count
+    signature: str
+
+
+class DataEntry(TypedDict):
+    """The rows of a split of a language."""
+
+    digest: str
+    rows: Count
+
+
+class Evidence(TypedDict):
+    """Of what was measured before a release, that which two of them are compared by."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    scores: list[ScoreEntry]
+    data: dict[str, DataEntry]
+    cost: dict[str, Any]
 
 
 class Recorded(TypedDict):
@@ -77,11 +106,14 @@ class Release:
         return f"v{self.version}"
 
     def read_json(self, file: str) -> dict[str, Any]:
-        """A JSON object among its files."""
+        """Its evidence, among its files. Raises KoinizeError for what is none."""
         try:
-            return typed(dict[str, Any], parse_json(read_bytes(self.folder / file)))
-        except (ValueError, KoinizeError) as error:
+            found = typed(Evidence, parse_json(read_bytes(self.folder / file)))
+        except ValueError as error:
             raise _broken(self.folder, f"its file {file} cannot be read") from error
+        except KoinizeError as error:
+            raise _broken(self.folder, f"in its file {file}, {error.what}") from error
+        return cast("dict[str, Any]", found)
 
 
 @dataclass(frozen=True)
