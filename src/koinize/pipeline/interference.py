@@ -33,8 +33,8 @@ def interference(
     wanted = digest([VERSION, dict(adapters), *([trunk] if trunk else [])])
     path = Home(home).interference(task)
     kept = read_record(path) or {}
-    if kept.get("of") == wanted and fitting(Inspection, kept.get("figures")):
-        return cast("Inspection", kept["figures"])
+    if kept.get("of") == wanted and (known := fitting(Inspection, kept.get("figures"))):
+        return cast("Inspection", {**kept["figures"], **known})
     folders = {language: store.open(one).folder for language, one in adapters.items()}
     figures = _measure(folders, store.open(trunk).folder if trunk else None)
     with suppress(OSError):  # a full disk, or a project that may only be read
