@@ -7,8 +7,11 @@ import unicodedata
 from collections import Counter
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 import pytest
+
+from koinize.examples import write_example
 
 LANGUAGES = ("de", "en", "fr", "ja", "zh")
 SIZES = {"train": 60, "dev": 24, "test": 42}
@@ -148,3 +151,16 @@ def test_chinese_has_han_and_no_kana() -> None:
     for row in rows_of_language("zh"):
         assert HAN.search(row["text"]), row
         assert not KANA.search(row["text"] + row["product"]), row
+
+
+def test_what_comes_later_is_the_rest_of_the_japanese_rows(tmp_path: Path) -> None:
+    write_example("reviews", tmp_path / "demo")
+    first, later = (
+        (tmp_path / "demo" / file).read_bytes()
+        for file in ("data/ja.train.jsonl", "later/ja.jsonl")
+    )
+    assert (first + later).decode("utf-8") == text_of("ja", "train")
+    for part, count in ((first, 20), (later, 40)):
+        labels = Counter(json.loads(line)["label"] for line in part.splitlines())
+        assert labels.total() == count
+        assert min(labels[one] for one in LABELS) >= count // 5

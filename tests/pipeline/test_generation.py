@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koinize.errors import InputError
+from koinize.pipeline import Project
 from koinize.pipeline.generation import draw, read_anchors, write_anchors
 from koinize.pipeline.step import Step
+from koinize.pipeline.whatif import Question, inquire, merged_languages
 from koinize.spec import load
 from koinize.store import Artifact, Store
 from koinize.tasks import Example
@@ -355,3 +357,34 @@ def test_a_release_as_the_trunk_is_left_only_by_what_changed_since(
     names = {step.name for step in small.project(monkeypatch).steps}
     assert ENGLISH in names
     assert GERMAN not in names
+
+
+def test_what_if_asks_about_branches_alone(
+    small: Small, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = released(small, monkeypatch)
+    with pytest.raises(InputError, match="has no merge to ask about: its trunk is whole"):
+        inquire(project, "mood", [Question(without=("de",))])
+    small.rows("de", "train", rows_of("de", "train", 6))
+    project = released(small, monkeypatch)
+    assert merged_languages(project, "mood") == ("de",)
+    with pytest.raises(InputError, match="'en' did not leave the trunk"):
+        inquire(project, "mood", [Question(without=("en",))])
+    with pytest.raises(InputError, match="without its branches the merge is its trunk"):
+        inquire(project, "mood", [Question(without=("de",))])
+    (variant,) = inquire(project, "mood", [Question(weights={"de": 2.0})]).variants
+    assert variant.merge.uses.trunk
+
+
+def released(small: Small, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project after a run, as far as its store and its choice are concerned."""
+    project = small.project(monkeypatch)
+    for step in project.steps:
+        if step.id not in project.store.ids():
+            with project.store.building(step.id, step.name, step.identity) as draft:
+                draft.facts["rows"] = dict(step.rows)
+                if step.kind == "select":
+                    chosen, adapter = next(iter(step.uses.candidates.items()))
+                    draft.facts.update(chosen=chosen.title, adapter=adapter)
+        project.store.point({step.name: step.id})
+    return small.project(monkeypatch)

@@ -42,11 +42,13 @@ def whatif(
 
     Or with another weight for one. It is merged and scored on dev, without any training.
     """
-    from koinize.pipeline.whatif import inquire
+    from koinize.pipeline.whatif import inquire, merged_languages
     from koinize.release import task_of
 
     project = open_project(place, spec)
-    questions = _questions(without or [], weight or [], project.spec.languages if each else ())
+    name = task_of(project, task) if each else ""
+    every = merged_languages(project, name) if each else ()
+    questions = _questions(without or [], weight or [], every)
     if not questions and not recipe:
         from koinize.errors import InputError
 

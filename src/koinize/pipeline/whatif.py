@@ -119,9 +119,16 @@ def inquire(
     results = Results(project, task)
     _refuse_missing(results, [results.choice()])
     chosen = results.chosen()
+    if chosen not in results.merges:
+        raise InputError(
+            f"task '{task}' has no merge to ask about: its trunk is whole, no language left it",
+            remedy="ask again when a language has changed and `koinize run` has merged it",
+        )
     subject = _candidate(project, recipe) if recipe else chosen
     reference = _evaluations(results, chosen)
     merge = results.merges[subject]
+    for question in asked:
+        _check_branches(question, merge)
     unscored = [one for one in reference.values() if one.asked]
     scored = [one for one in reference.values() if not one.asked]
     _refuse_missing(results, [*scored, merge, *_made_of(merge, project.steps)])
@@ -134,6 +141,12 @@ def inquire(
     new |= {step.id: step for step in unscored}
     steps = (project.steps[0], *new.values())
     return Inquiry(results, subject, chosen, reference, tuple(variants), steps)
+
+
+def merged_languages(project: Project, task: str) -> tuple[str, ...]:
+    """The languages whose adapters the merges of this task are made of: all, or the branches."""
+    merges = Results(project, task).merges.values()
+    return next((one.languages for one in merges if one.uses.trunk), project.spec.languages)
 
 
 def leave_one_out(languages: Sequence[str]) -> list[Question]:
@@ -170,6 +183,23 @@ def _check(question: Question, languages: Sequence[str]) -> None:
             raise InputError(f"'{name}' is left out, so it has no weight")
     if set(languages) == set(question.without):
         raise InputError("every language is left out, so there is nothing to merge")
+
+
+def _check_branches(question: Question, merge: Step) -> None:
+    """Of a generation, only what left the trunk can be left out, and something has to stay."""
+    if not merge.uses.trunk:
+        return
+    for name in (*question.without, *question.weights):
+        if name not in merge.languages:
+            raise InputError(
+                f"'{name}' did not leave the trunk, so the merge has nothing of its own from it",
+                expected=f"one of the branches: {', '.join(merge.languages)}",
+            )
+    if set(merge.languages) == set(question.without):
+        raise InputError(
+            "without its branches the merge is its trunk",
+            remedy="the system TRUNK in `koinize report` is just that",
+        )
 
 
 def _candidate(project: Project, recipe: str) -> System:
