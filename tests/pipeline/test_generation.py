@@ -77,6 +77,7 @@ def test_one_language_changed_is_one_branch_and_nothing_else_is_made_anew(
     branch, merge = after[GERMAN], after[RELEASED]
     assert (branch.uses.trunk, branch.uses.anchors) == (before[TRUNK].id, before[ANCHORS].id)
     assert branch.rows == {"train rows de": 6}
+    assert branch.why == "train rows de changed since the trunk, +2 rows"
     assert merge.uses.adapters == {"de": branch.id}
     assert merge.uses.trunk == before[TRUNK].id
     assert {branch.id, before[TRUNK].id} <= set(merge.needs)
@@ -112,6 +113,7 @@ def test_a_language_that_comes_is_a_branch_and_one_that_goes_changes_nothing(
     assert after[TRUNK].id == before[TRUNK].id
     assert after[ANCHORS].id == before[ANCHORS].id
     assert [name for name in after if name.startswith("branch/")] == ["branch/mood/ja"]
+    assert after["branch/mood/ja"].why == "ja was not in the trunk"
     small.spec(JOINT.replace("[en, de]", "[en]"))
     gone = small.steps(store)
     assert gone[TRUNK].id == before[TRUNK].id

@@ -207,6 +207,7 @@ class _TaskGraph:
             * training.branched.epochs,
             sort=self.name,
             languages=(language,),
+            why=self._left(language, trunk),
             settings={
                 **self._encoding_settings(),
                 "lora": lora,
@@ -214,6 +215,16 @@ class _TaskGraph:
                 "training": differing(training, NOT_OF_A_TRAINING),
             },
         )
+
+    def _left(self, language: str, trunk: Step) -> str:
+        """Why a language is a branch."""
+        label = f"{ROWS}{language}"
+        if label not in trunk.inputs:
+            return "" if "share" in trunk.inputs else f"{language} was not in the trunk"
+        if "share" in trunk.inputs:
+            return "the trunk saw a share of its rows"
+        more = self._split(language, "train").rows - trunk.rows.get(label, 0)
+        return f"{label} changed since the trunk, {more:+d} rows"
 
     def _combined(
         self, systems: dict[System, Uses], generation: Generation | None
