@@ -10,11 +10,8 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from importlib import import_module, metadata
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
-from site import getsitepackages, getusersitepackages
 from types import ModuleType
 from typing import Annotated, Literal
 
@@ -25,6 +22,7 @@ from koinize.digest import digest, file_digest, short
 from koinize.errors import InputError
 from koinize.frozen import Frozen
 from koinize.model.loading import load_gguf, refuse_detours
+from koinize.model.package import PACKAGE, package_of
 from koinize.store import NewFolder
 from koinize.store.record import read_record, write_record
 from koinize.store.typed import Identity, fitting
@@ -32,8 +30,6 @@ from koinize.store.typed import Identity, fitting
 # Goes up whenever `prepare` would write other weights for the same file.
 CONVERSION = 1
 
-PACKAGE = "package:"
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # What decides how a folder's model computes and how its text is tokenized.
 _CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
@@ -95,7 +91,7 @@ def prepare(base: BaseSpec, root: Path, cache: Path) -> Path:
     """
     if base.model.startswith(PACKAGE):
         folder = _folder(base, root, cache, cache / "digests")
-        return folder if folder.exists() else _from_package(_package(base.model), folder)
+        return folder if folder.exists() else _from_package(package_of(base.model), folder)
     path = _local(base, root)
     if path is None:
         return _from_hub(base)
@@ -120,7 +116,7 @@ def _folder(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path:
     """Where `prepare` has the model, whether or not it is there yet. Raises InputError."""
     if base.model.startswith(PACKAGE):
         key = short(digest(_package_content(base.model)))
-        return cache / "bases" / f"{_package(base.model).__name__}-{key}"
+        return cache / "bases" / f"{package_of(base.model).__name__}-{key}"
     path = _local(base, root)
     if path is None:
         return _hub_folder(base.model) / "snapshots" / _commit(base)
@@ -252,51 +248,9 @@ def _from_hub(base: BaseSpec) -> Path:
     return Path(folder)
 
 
-def _package(model: str) -> ModuleType:
-    """The module of an installed package. Nothing that lies beside the project is ever imported."""
-    name = model.removeprefix(PACKAGE)
-    if not NAME.fullmatch(name):
-        what = f"'{model}' names no package"
-        raise InputError(what, where="base.model", expected="package:NAME")
-    try:
-        if _is_near(name):
-            raise ImportError(name)
-        package = import_module(name)
-    except ImportError as error:
-        raise InputError(
-            f"the package '{name}' is not installed",
-            where="base.model",
-            remedy=f"pip install {name.replace('_', '-')}",
-        ) from error
-    if not callable(getattr(package, "assemble", None)):
-        raise InputError(
-            f"the package '{name}' has no function 'assemble'",
-            where="base.model",
-            expected="a package whose assemble(path) writes one .gguf file",
-        )
-    return package
-
-
-def _is_near(name: str) -> bool:
-    """Whether the module comes from the folder that koinize was started in, or one below it.
-
-    Python looks there first when it is started with -m or -c. What is installed may lie there, too.
-    """
-    spec = find_spec(name.partition(".")[0])
-    found = [Path(place).resolve() for place in _origins(spec)] if spec else []
-    installed = [Path(place).resolve() for place in (*getsitepackages(), getusersitepackages())]
-    near = [one for one in found if one.is_relative_to(Path.cwd())]
-    return any(not any(one.is_relative_to(place) for place in installed) for one in near)
-
-
-def _origins(spec: ModuleSpec) -> list[str]:
-    places = list(spec.submodule_search_locations or ())
-    return places or ([spec.origin] if spec.origin and spec.has_location else [])
-
-
 def _package_content(model: str) -> list[object]:
     # A package that states its file's digest is that file, and assemble() is held to it.
-    package = _package(model)
+    package = package_of(model)
     stated = getattr(package, "EXPECTED_SHA256", None)
     if stated:
         return ["gguf", CONVERSION, str(stated)]
