@@ -7,16 +7,18 @@ and keeps it when one language changes.
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from koinize.examples.tiny.make_base import write_tiny_base
 from koinize.pipeline import Project
 from koinize.pipeline.report_input import gather
-from koinize.report import results
+from koinize.report import render_html, render_text, results
 from tests.release.releasing import Quiet
 
 pytestmark = pytest.mark.slow
@@ -100,3 +102,20 @@ def test_a_trunk_and_a_branch_beat_adapters_that_were_trained_apart(
     # it. By simulation over these seeds the two ways are 15 points and more apart.
     assert after > chosen_score(apart) + 10
     assert after > at_first - 5
+
+
+def test_a_trunk_that_nothing_left_has_a_report(tmp_path: Path) -> None:
+    """On every way to show it, with no update that a figure could be a mean of."""
+    write_tiny_base(tmp_path / "base")
+    (tmp_path / "koinize.yaml").write_text(SPEC.format(seed=0, trunk=", trunk: joint", more=""))
+    write_rows(tmp_path, 0, japanese=LATER)
+    chosen_score(tmp_path)
+    found = results(gather(Project.at(tmp_path / "koinize.yaml")))
+    console = Console(file=io.StringIO(), width=120)
+    render_text(found, console)
+    html = render_html(found)
+    for said in (
+        "The trunk is what would be released: no language has left it yet.",
+        "no language has left the trunk yet",
+    ):
+        assert said in html

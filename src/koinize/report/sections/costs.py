@@ -39,8 +39,10 @@ class Costs(Section):
                 blocks.append(Heading(heading))
             if task["costs"]["combined_is"] == "estimated":
                 blocks.append(Paragraph(ESTIMATED, "strong"))
-            blocks += [_setup(task, results["currency"]), _updates(task, results["currency"])]
-            blocks.append(_break_even(task, results["currency"]))
+            blocks.append(_setup(task, results["currency"]))
+            if task["costs"]["updates"]:  # not so of a trunk that no language left
+                blocks.append(_updates(task, results["currency"]))
+                blocks.append(_break_even(task, results["currency"]))
         blocks += _around(results)
         blocks.append(_beside_the_paper(results))
         for one in PUBLISHED:
@@ -321,6 +323,8 @@ def _mean_update(updates: Sequence[UpdateRow]) -> Amount | None:
 
 def _mean_savings(updates: Sequence[UpdateRow]) -> Savings:
     """The mean saving is the saving of the mean, for COMB is the same for every language."""
+    if not updates:
+        return {"elapsed": None, "machine": None, "cost": None}
     less = [one["savings"] for one in updates]
     return {
         "elapsed": _mean([one["elapsed"] for one in less]),

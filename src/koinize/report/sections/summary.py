@@ -47,6 +47,8 @@ def _choice(task: Task) -> str:
     among = count(distinct, "candidate")
     if distinct < len(candidates):
         among = f"{count(len(candidates), 'candidate')}, {distinct} of them distinct"
+    if task["chosen"] == "TRUNK":
+        return "The trunk is what would be released: no language has left it yet."
     if distinct == 1:
         return f"The merge {task['chosen']} is the only candidate: nothing had to be chosen on dev."
     metric = task["metrics"][0]
@@ -126,6 +128,8 @@ def _setup_fact(task: Task) -> tuple[str, str, str]:
 def _update_fact(task: Task) -> tuple[str, str, str]:
     label = "Update of one language: machine time"
     combined, updates = task["costs"]["combined"], task["costs"]["updates"]
+    if not updates:
+        return label, DASH, "no language has left the trunk yet"
     amounts = [one["amount"] for one in updates if one["amount"]]
     if combined is None or len(amounts) < len(updates):
         return label, DASH, "not all of the work stands in the ledger"
