@@ -20,7 +20,7 @@ from koinize.cli.options import (
 
 if TYPE_CHECKING:
     from koinize.pipeline import Plan, Project
-    from koinize.pipeline.languages import Change
+    from koinize.pipeline.editing import Change
     from koinize.spec.splice import Value
 
 Language = Annotated[str, typer.Argument(help="Its code, such as sw or zh-Hant.")]
@@ -68,7 +68,7 @@ def add(
 
     DATA may be left out where the tasks' templates fit its files.
     """
-    from koinize.pipeline.languages import edit_spec
+    from koinize.pipeline.editing import edit_spec
     from koinize.spec.edit import add_language
 
     splits = {"train": train, "dev": dev, "test": test}
@@ -96,7 +96,7 @@ def remove(
 
     Its data files stay, and so does what a trunk learnt of it, unless --exact.
     """
-    from koinize.pipeline.languages import edit_spec, forget_trunks, still_held
+    from koinize.pipeline.editing import edit_spec, forget_trunks, still_held
     from koinize.spec.edit import remove_language
 
     file = spec_file(place, spec)
@@ -134,7 +134,7 @@ def update(
 ) -> None:
     """Point a language at other data, or add training rows."""
     from koinize.errors import InputError
-    from koinize.pipeline.languages import append_rows, edit_spec
+    from koinize.pipeline.editing import append_rows, edit_spec
     from koinize.release import task_of
     from koinize.spec.edit import update_language
 

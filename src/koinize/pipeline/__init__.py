@@ -9,7 +9,7 @@ contradict themselves. `plan` compares the steps with the store and, with `exper
 and `outlook` when a new trunk would pay. `run` does them, one interval each, through `work`, which
 finds in `kinds` (a table, one file for each kind) what to do. `results` is the one room where a
 finished task is read: by `report_input` (with `interference`), by `whatif`, and by releases.
-`exhibit` shows one example as the model gets it, and `languages` changes koinize.yaml itself.
+`exhibit` shows one example as the model gets it, and `editing` changes koinize.yaml itself.
 
 Two worked paths.
 
