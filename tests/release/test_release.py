@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from koinize.errors import GateError, InputError, KoinizeError
 from koinize.gate import rows_needed
@@ -30,6 +31,7 @@ from koinize.release import (
 )
 from koinize.store import Store
 from tests.pipeline.conftest import Small
+from tests.pipeline.test_generation import JOINT
 from tests.release.releasing import (
     TEST_ROWS,
     answers,
@@ -429,3 +431,20 @@ def test_a_report_names_a_broken_release_and_shows_the_others(small: Small) -> N
         f"mood: {rows.parents[2]} release v1 is broken: its file evidence/rows/de.jsonl is "
         "missing or has changed; restore that folder from a copy; a release cannot be rebuilt"
     ]
+
+
+def test_the_card_of_a_trunk_begins_as_a_hub_reads_it(small: Small) -> None:
+    """While nothing left it the trunk is what is released, and no merge wrote a card for it."""
+    small.spec(JOINT)
+    done = promote(finish(small), "mood", "production")
+    assert done.release is not None
+    assert done.release.record["system"] == "TRUNK"
+    _, front, text = (done.release.folder / "README.md").read_text("utf-8").split("---\n", 2)
+    assert YAML(typ="safe", pure=True).load(front) == {
+        "base_model": "base",
+        "language": ["de", "en"],
+        "library_name": "peft",
+        "tags": ["lora", "koinize"],
+    }
+    assert "# One adapter for de, en, trained on all of them" in text
+    assert "# Release v1 of mood" in text

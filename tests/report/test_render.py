@@ -213,6 +213,20 @@ def test_a_project_without_comb_and_price_says_so():
     assert "No merge has been chosen yet." in in_terminal(results(bare(tasks=[ONLY_BASE])))
 
 
+def test_a_reference_that_is_older_than_its_rows_is_said_where_it_is_compared():
+    reference = System("COMB", "combined")
+    rows = [Evaluation("t", one, "de", "test", [ROW], "s") for one in ("m", "COMB")]
+    task = replace(
+        ONLY_MERGE, margins={"accuracy": 2.0}, systems=[reference, CHOSEN], evaluations=rows
+    )
+    said = "On test against COMB with a margin of 2 points"
+    older = "On test against COMB, which was trained before train rows de changed, with a margin"
+    fresh = " ".join(in_terminal(results(bare(tasks=[task]))).split())
+    assert said in fresh
+    stale = results(bare(tasks=[replace(task, changed_since=("train rows de",))]))
+    assert older in " ".join(in_terminal(stale).split())
+
+
 def test_two_tasks_have_a_heading_each():
     found = results(bare(tasks=[ONLY_MERGE, replace(ONLY_MERGE, name="summary")]))
     html = str(sections.get("summary").html(found))

@@ -589,6 +589,7 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "languages",
         "margins",
         "reference",
+        "changed_since",
         "chosen",
         "systems",
         "interference",

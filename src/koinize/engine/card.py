@@ -34,6 +34,12 @@ def stated_line(card: str, what: str) -> str:
     return next(lines, "").removeprefix(f"- {what}")
 
 
+def front_matter(front: Mapping[str, object]) -> list[str]:
+    """The lines that a hub reads: a block of YAML, and an empty line."""
+    keys = (f"{key}: {_yaml(value)}" for key, value in front.items() if value not in ("", None))
+    return ["---", *keys, "---", ""]
+
+
 def render_card(
     front: Mapping[str, object],
     *,
@@ -53,10 +59,7 @@ def render_card(
     the digests of the folder's other files, by name.
     """
     lines = [
-        "---",
-        *(f"{key}: {_yaml(value)}" for key, value in front.items() if value not in ("", None)),
-        "---",
-        "",
+        *front_matter(front),
         f"# {markdown(title)}",
         "",
         recipe,

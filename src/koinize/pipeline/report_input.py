@@ -103,6 +103,7 @@ class _Gatherer:
             languages=self.spec.languages,
             margins=self.results.margins,
             reference=COMB.title,
+            changed_since=next((one.stale for one in self.results.steps if one.stale), ()),
             systems=list(self._systems()),
             evaluations=list(self._evaluations()),
             interference=self._interference(),

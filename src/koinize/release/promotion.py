@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from koinize import __version__, machine
 from koinize.data import read_rows
 from koinize.digest import digest, short
+from koinize.engine.card import front_matter
 from koinize.errors import GateError, InputError, KoinizeError, did_you_mean
 from koinize.ledger import GATE, Ledger
 from koinize.metrics import Score, score
@@ -281,6 +282,8 @@ def _release(test: _Test, judgement: Judgement) -> Release:
             path.write_text(text, encoding="utf-8")
         _write_json(folder / EVIDENCE, evidence)
         with (folder / CARD).open("a", encoding="utf-8") as card:
+            if CARD not in ours.adapter.files:  # a trunk, which no merge wrote a card for
+                card.write(_front(record))
             card.write(_card(version, record, evidence, judgement))
 
     return releases.add(version, record, fill)
@@ -299,6 +302,18 @@ def _evidence(ours: Candidate, judgement: Judgement) -> dict[str, Any]:
         "inputs": dict(ours.inputs),
         "cost": dict(ours.cost),
     }
+
+
+def _front(record: Mapping[str, Any]) -> str:
+    """How the card of an adapter begins that is no merge."""
+    front = {
+        "base_model": record["settings"]["base"]["model"],
+        "language": record["languages"],
+        "library_name": "peft",
+        "tags": ["lora", "koinize"],
+    }
+    title = f"# One adapter for {', '.join(record['languages'])}, trained on all of them"
+    return "\n".join([*front_matter(front), title, ""])
 
 
 def _write_json(path: Path, value: object) -> None:

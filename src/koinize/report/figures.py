@@ -226,6 +226,7 @@ class Task(TaskQuality):
     languages: Sequence[str]
     margins: Mapping[str, float]
     reference: str
+    changed_since: Sequence[str]
     chosen: str | None
     systems: Sequence[SystemRow]
     interference: Inspection | None

@@ -53,6 +53,7 @@ class TaskInput:
     before a language counts as worse than `reference`. `interference` is what inspecting the
     languages' adapters found, as plain values; None where there are not two. `branches` are the
     languages that left the trunk of the task's generation; None where there is no trunk.
+    `changed_since` says which rows changed since the reference was trained.
     """
 
     name: str
@@ -66,6 +67,7 @@ class TaskInput:
     evaluations: Sequence[Evaluation]
     interference: Inspection | None = None
     branches: tuple[str, ...] | None = None
+    changed_since: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def _task(task: TaskInput, accounts: Accounts) -> Task:
         "languages": task.languages,
         "margins": task.margins,
         "reference": task.reference,
+        "changed_since": list(task.changed_since),
         "chosen": quality.chosen.name if quality.chosen else None,
         "systems": [system_row(system) for system in task.systems],
         "interference": task.interference,

@@ -80,9 +80,11 @@ def _comparison(task: Task, reference: str, rows: Sequence[VerdictRow]) -> str:
     else:
         said = "; ".join(f"{name} in {listing(languages)}" for name, languages in groups.items())
     margin = task["margins"][task["metrics"][0]]
-    who = (
-        f"{reference}, each language's own adapter," if reference == individual(task) else reference
-    )
+    who = reference
+    if reference == individual(task):
+        who = f"{reference}, each language's own adapter,"
+    elif task["changed_since"]:
+        who = f"{reference}, which was trained before {listing(task['changed_since'])} changed,"
     return f"On test against {who} with a margin of {margin:g} points: {said}."
 
 
