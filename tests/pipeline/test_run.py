@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -351,3 +352,22 @@ def test_the_longest_training_starts_first(small: Small) -> None:
         Ledger(home / "ledger.jsonl"),
     )
     assert run._ready()[0].step.name == "train/mood/comb"
+
+
+def test_a_signal_whose_exception_was_lost_stops_the_run_before_the_next_step(
+    small: Small, go: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python drops what is raised while it finalizes an object, also KeyboardInterrupt."""
+    monkeypatch.setattr(running, "stop_asked", threading.Event())
+
+    def asked_in_the_middle(step: Step) -> None:
+        if step.name == "train/mood/de":
+            running.stop_asked.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        go(asked_in_the_middle)
+    assert [one.status for one in intervals(small)][-1] == "done"
+    assert intervals(small)[-1].step == "train/mood/de"
+    running.stop_asked.clear()
+    again, _ = go()
+    assert len(again.done) + len({one.artifact for one in intervals(small)}) > len(small.steps())

@@ -77,7 +77,8 @@ def main() -> NoReturn:
     """The console script: runs a command and turns errors into one message and an exit code."""
     guard()
     commands = application()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     atexit.register(_ignore_signals)
     try:
         commands()
@@ -98,5 +99,11 @@ def _ignore_signals() -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Let SIGTERM end a run as Ctrl-C does: intervals closed, workers stopped."""
+    """Let either signal end a run: intervals closed, workers stopped.
+
+    Python drops an exception that is raised while it finalizes some object; a run looks itself
+    whether it was asked to stop.
+    """
+    if running := sys.modules.get("koinize.pipeline.run"):
+        running.stop_asked.set()
     raise KeyboardInterrupt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ from koinize.store.durable import own_folder, write_briefly
 from koinize.store.typed import typed
 
 POLL_SECONDS = 0.25
+stop_asked = threading.Event()
+"""Set by whoever receives a signal to stop, for what raises in the middle of work may be lost."""
 MILLIONTH = Decimal("0.000001")
 
 
@@ -176,6 +179,8 @@ class _Run:
         self._beat()
         self._provision()
         while self.waiting or self.running:
+            if stop_asked.is_set():
+                raise KeyboardInterrupt
             self._fill()
             finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
             self._beat()
