@@ -11,7 +11,7 @@ import tracemalloc
 
 from koinize.errors import KoinizeError
 
-FEW, MANY = 200, 10_000  # mutations of each target: in `make check`, in `make test`
+FEW, MANY = 20, 500  # mutations of each of 24 targets: in `make check`, in `make test`
 SECONDS = 10  # of one mutation; the slowest takes a few hundredths
 MEGABYTES = 64  # above what there was, of files of a few kilobytes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,16 @@ DRIVER = Path("/proc/driver/nvidia/gpus")
 # Bytes that glibc can be told to keep in a block; its older versions refuse more than the second.
 LARGEST, LARGEST_OF_OLDER = 2**31 - 1, 1 << 25
 MOST_CPU_WORKERS = 4  # each holds its own copy of the base model
+
+
+stop_asked = threading.Event()
+"""Set by whoever receives a signal to stop: what it raises in the middle of work may be lost."""
+
+
+def stop_if_asked() -> None:
+    """Raise KeyboardInterrupt where a signal asked this process to stop."""
+    if stop_asked.is_set():
+        raise KeyboardInterrupt
 
 
 @cache

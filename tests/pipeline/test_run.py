@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from koinize import machine
 from koinize.errors import InputError, StepError
 from koinize.ledger import (
     IDLE,
@@ -358,16 +359,16 @@ def test_a_signal_whose_exception_was_lost_stops_the_run_before_the_next_step(
     small: Small, go: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python drops what is raised while it finalizes an object, also KeyboardInterrupt."""
-    monkeypatch.setattr(running, "stop_asked", threading.Event())
+    monkeypatch.setattr(machine, "stop_asked", threading.Event())
 
     def asked_in_the_middle(step: Step) -> None:
         if step.name == "train/mood/de":
-            running.stop_asked.set()
+            machine.stop_asked.set()
 
     with pytest.raises(KeyboardInterrupt):
         go(asked_in_the_middle)
     assert [one.status for one in intervals(small)][-1] == "done"
     assert intervals(small)[-1].step == "train/mood/de"
-    running.stop_asked.clear()
+    machine.stop_asked.clear()
     go()
     assert absent(small) == []

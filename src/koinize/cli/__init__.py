@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from koinize import __version__
+from koinize import __version__, machine
 from koinize.cli.terminal import guard
 from koinize.errors import KoinizeError
 from koinize.shown import message
@@ -101,9 +101,8 @@ def _ignore_signals() -> None:
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     """Let either signal end a run: intervals closed, workers stopped.
 
-    Python drops an exception that is raised while it finalizes some object; a run looks itself
-    whether it was asked to stop.
+    Python drops an exception that is raised while it finalizes some object; so whoever works long
+    looks itself whether it was asked to stop.
     """
-    if running := sys.modules.get("koinize.pipeline.run"):
-        running.stop_asked.set()
+    machine.stop_asked.set()
     raise KeyboardInterrupt

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from koinize import machine
+
 T = TypeVar("T")
 
 
@@ -36,6 +38,7 @@ def in_order(
     waiting: list[tuple[str, Future[T]]] = []
     waiting.extend((name, pool.submit(work, name)) for name in islice(remaining, ahead))
     while waiting:
+        machine.stop_if_asked()
         name, future = waiting.pop(0)
         result = future.result()
         waiting.extend((later, pool.submit(work, later)) for later in islice(remaining, 1))

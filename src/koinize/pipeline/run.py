@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +34,6 @@ from koinize.store.durable import own_folder, write_briefly
 from koinize.store.typed import typed
 
 POLL_SECONDS = 0.25
-stop_asked = threading.Event()
-"""Set by whoever receives a signal to stop, for what raises in the middle of work may be lost."""
 MILLIONTH = Decimal("0.000001")
 
 
@@ -179,8 +176,7 @@ class _Run:
         self._beat()
         self._provision()
         while self.waiting or self.running:
-            if stop_asked.is_set():
-                raise KeyboardInterrupt
+            machine.stop_if_asked()
             self._fill()
             finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
             self._beat()
