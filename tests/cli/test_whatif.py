@@ -11,7 +11,7 @@ import pytest
 
 from koinize.merge.recipe import MergeSettings
 from koinize.pipeline import Project, work
-from koinize.pipeline.graph import system_of
+from koinize.pipeline.systems import system_of
 from koinize.pipeline.whatif import Question, changed, inquire
 from koinize.pipeline.work import Job
 from koinize.release import garbage

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from koinize.errors import InputError
 from koinize.pipeline import Project
 from koinize.pipeline.generation import draw, read_anchors, write_anchors
+from koinize.pipeline.results import Results
 from koinize.pipeline.step import Step
+from koinize.pipeline.systems import system_of
 from koinize.pipeline.whatif import Question, inquire, merged_languages
 from koinize.spec import load
 from koinize.store import Artifact, Store
@@ -139,6 +141,50 @@ def test_another_shape_is_another_trunk(
     assert after.why == why
 
 
+WEIGHED = """\
+merge:
+  candidates:
+    - {recipe: sum, weights: {de: 0.5, en: 2}}
+    - {recipe: mean, overrides: {"q_proj": {weights: {en: 3}, scale: 2}}}
+"""
+
+
+def test_weights_of_languages_that_did_not_leave_mean_nothing_yet(
+    small: Small, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be refused by the merge, after the branch was trained."""
+    small.spec(JOINT)
+    released(small, monkeypatch)
+    small.spec(JOINT + WEIGHED)
+    small.rows("de", "train", rows_of("de", "train", 6))
+    project = released(small, monkeypatch)
+    first, second = (one for one in project.steps if one.kind == "merge")
+    assert first.merge is not None
+    assert second.merge is not None
+    assert first.merge.weights == {"de": 0.5}
+    assert second.merge.overrides == {"q_proj": {"scale": 2}}
+    (named,) = inquire(project, "mood", [Question(weights={"de": 3})], "mean").variants[1:]
+    assert named.merge.uses.adapters == first.uses.adapters
+    # Whoever reads the results asks for the same merges.
+    results = Results(project, "mood")
+    assert [results.merges[system_of(one)] for one in results.candidates] == [first, second]
+    small.spec(JOINT + "merge: {candidates: [{recipe: sum, weights: {de: 0}}]}\n")
+    with pytest.raises(InputError, match="gives every branch the weight 0: de"):
+        small.steps(store)
+
+
+@pytest.mark.parametrize(
+    ("trunk", "told"),
+    [("none", "names none"), ("{adapter: shared}", "names one from elsewhere")],
+)
+def test_a_new_generation_needs_a_trunk_that_is_trained_here(
+    small: Small, trunk: str, told: str
+) -> None:
+    small.spec(JOINT.replace("trunk: joint", f"trunk: {trunk}"))
+    with pytest.raises(InputError, match=f"a new generation begins with .* {told}"):
+        Project.at(small.root / "koinize.yaml", new_generation=True)
+
+
 def test_how_branches_are_trained_is_no_part_of_the_trunk(small: Small, store: Store) -> None:
     small.rows("de", "train", rows_of("de", "train", 6))
     make(small, store)
@@ -164,6 +210,19 @@ def test_a_new_generation_is_asked_for(small: Small, store: Store) -> None:
                 draft.facts["rows"] = dict(step.rows)
         store.point({step.name: step.id})
     assert not changed(anew, small.steps(store))
+
+
+def test_a_trunk_that_came_from_elsewhere_is_followed_by_one_of_its_own(
+    small: Small, store: Store
+) -> None:
+    made = small.steps(store)[TRUNK]
+    foreign = replace(made.at(kind="import"), inputs={"adapter files": "f", "base": "b" * 64})
+    with store.building(foreign.id, foreign.name, foreign.identity):
+        pass
+    store.point({foreign.name: foreign.id})
+    again = small.steps(store)[TRUNK]
+    assert again.id == made.id
+    assert again.why == "a new generation: lora and training and adapter files changed"
 
 
 def test_a_lost_trunk_whose_rows_changed_cannot_be_made_again(small: Small, store: Store) -> None:
@@ -231,6 +290,14 @@ def test_the_default_without_a_trunk_is_as_it_was(small: Small) -> None:
             "{adapter: FOLDER} or {release: vN}",
         ),
         (JOINT.replace("trunk: joint", "trunk: 1.5"), "1.5 is no trunk;"),
+        (
+            SPEC.replace("{epochs: 2}", "{epochs: 2, branch: {anchors: 0.2}}"),
+            "training.branch: without a trunk nothing is a branch; remove it",
+        ),
+        (
+            JOINT + "merge: {candidates: [{recipe: ties, dialect: peft}]}\n",
+            "merge.candidates: ties density 1 dialect peft: space 'factor' merges A and B apart",
+        ),
         (
             JOINT.replace("trunk: joint", "trunk: {}"),
             "a trunk is one of: adapter: FOLDER, release: vN",
@@ -326,6 +393,7 @@ def test_a_trunk_by_path_is_left_by_every_language(
     steps = {step.name: step for step in small.project(monkeypatch).steps}
     assert steps[TRUNK].kind == "import"
     assert {GERMAN, ENGLISH} <= set(steps)
+    assert steps[GERMAN].why == "what the trunk was trained on is not known"
     assert steps[RELEASED].uses.trunk == steps[TRUNK].id
 
 

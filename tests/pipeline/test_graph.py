@@ -9,7 +9,7 @@ import pytest
 
 from koinize.digest import digest
 from koinize.merge.recipe import MergeSettings
-from koinize.pipeline.graph import distinct, system_of
+from koinize.pipeline.systems import distinct, system_of
 from koinize.spec.grid import PAPERS_EIGHT
 from koinize.store import Store
 from tests.pipeline.conftest import SPEC, Small

@@ -27,8 +27,8 @@ from rich.console import Console
 from koinize.errors import InputError, KoinizeError
 from koinize.ledger import Interval, System
 from koinize.pipeline import Project
-from koinize.pipeline.graph import COMB
 from koinize.pipeline.report_input import gather
+from koinize.pipeline.systems import COMB
 from koinize.pipeline.work import read_result_rows
 from koinize.report import ReleaseInput, render_html, render_text, results
 from koinize.store import write_atomically

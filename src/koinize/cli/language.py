@@ -97,17 +97,18 @@ def remove(
     Its data files stay, and so does what a trunk learnt of it, unless --exact.
     """
     from koinize.pipeline.editing import edit_spec, forget_trunks, still_held
+    from koinize.pipeline.generation import require_own_trunk
     from koinize.spec.edit import remove_language
 
-    file = spec_file(place, spec)
-    held = still_held(open_project(place, spec), language)
+    file, project = spec_file(place, spec), open_project(place, spec)
+    if exact:
+        require_own_trunk(project.spec, "--exact")
+    held = still_held(project, language)
     done = edit_spec(file, lambda text: remove_language(text, language), write=not dry_run)
     if exact and not dry_run:
         done = forget_trunks(done)
-    _tell(done, dry_run=dry_run, as_json=as_json)
-    if as_json:
-        return
-    for task, rows in held.items():
+    _tell(done, dry_run=dry_run, as_json=as_json, trunk_rows=held)
+    for task, rows in held.items() if not as_json else ():
         if exact:
             typer.echo(f"{task}: a new generation begins, without the {rows} rows of {language}")
         else:
@@ -185,7 +186,7 @@ def _sources(
     return found
 
 
-def _tell(done: Change, *, dry_run: bool, as_json: bool) -> None:
+def _tell(done: Change, *, dry_run: bool, as_json: bool, **more: object) -> None:
     from koinize.cli.plan_view import plan_json
 
     name = done.project.file.name
@@ -197,6 +198,7 @@ def _tell(done: Change, *, dry_run: bool, as_json: bool) -> None:
                 "changes": list(done.changes),
                 "diff": done.diff,
                 "plan": plan_json(done.plan, done.project) if done.plan else None,
+                **more,
             }
         )
         return

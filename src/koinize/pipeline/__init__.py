@@ -2,14 +2,15 @@
 
 What is in here: `project`, one koinize.yaml with what lies under `.koinize`; `inputs`, what the
 data files hold now; `step`, the value that everything turns on, with `graph`, which spells out
-every step of a project; `lineage`, which decides what changed rows mean for an adapter that is
-there; and `generation`, the trunk that adapters start from. `overrides` refuses merges that
-contradict themselves. `plan` compares the steps with the store and, with `experience` and
-`estimate`, says what the missing ones will cost; `alternative` what retraining everything would,
-and `outlook` when a new trunk would pay. `run` does them, one interval each, through `work`, which
-finds in `kinds` (a table, one file for each kind) what to do. `results` is the one room where a
-finished task is read: by `report_input` (with `interference`), by `whatif`, and by releases.
-`exhibit` shows one example as the model gets it, and `editing` changes koinize.yaml itself.
+every step of a project, and `systems`, who is scored and what is merged; `lineage`, which decides
+what changed rows mean for an adapter that is there; and `generation`, the trunk that adapters start
+from. `overrides` refuses merges that contradict themselves. `plan` compares the steps with the
+store and, with `experience` and `estimate`, says what the missing ones will cost; `alternative`
+what retraining everything would, and `outlook` when a new trunk would pay. `run` does them, one
+interval each, through `work`, which finds in `kinds` (a table, one file for each kind) what to do.
+`results` is the one room where a finished task is read: by `report_input` (with `interference`), by
+`whatif`, and by releases. `exhibit` shows one example as the model gets it, and `editing` changes
+koinize.yaml itself.
 
 Two worked paths.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from koinize.ledger.address import COMB_ROLES, Address
 from koinize.pipeline.estimate import Rates, Schedule, Work, schedule
-from koinize.pipeline.graph import COMB, COMB_CONTINUED
 from koinize.pipeline.step import Step, Uses
+from koinize.pipeline.systems import COMB, COMB_CONTINUED
 
 TRAIN = ("train", "import")
 COMBINED = (COMB, COMB_CONTINUED)

@@ -24,6 +24,7 @@ from koinize.model.manner import ENCODING
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import Step
 from koinize.settings import LoraSpec, TrunkFrom
+from koinize.spec import Spec
 from koinize.store import Artifact, Home
 from koinize.store.typed import Count, Identity, typed, typed_lines
 from koinize.tasks import Example
@@ -62,6 +63,17 @@ class Generation:
         if self.anchors:
             yield self.anchors
         yield from self.branches.values()
+
+
+def require_own_trunk(spec: Spec, what: str) -> None:
+    """Raise InputError where nothing is trained here that every language starts from."""
+    trunk = spec.training.trunk
+    if isinstance(trunk, TrunkFrom) or not spec.training.has_trunk:
+        raise InputError(
+            f"{what} begins with a trunk that is trained here, and training.trunk names "
+            + ("one from elsewhere" if spec.training.has_trunk else "none"),
+            expected="joint, or a share of the rows such as 0.2",
+        )
 
 
 def trunk_folder(trunk: object, task: str, root: Path, home: Path) -> Path:
@@ -139,10 +151,10 @@ def frozen_trunk(history: History, fresh: Step, *, anew: bool) -> Step:
     if last is None or anew:
         return replace(fresh, why="a new generation" if last else "")
     kept = history.made(fresh, last)
-    if kept.id != last.id:
-        return replace(fresh, why="a new generation: koinize trains differently now")
     if changed := [one for one in BASIS if kept.inputs.get(one) != fresh.inputs.get(one)]:
         return replace(fresh, why=f"a new generation: {' and '.join(changed)} changed")
+    if kept.id != last.id:
+        return replace(fresh, why="a new generation: koinize trains differently now")
     if not history.there(kept) and rows_of(kept.inputs) != rows_of(fresh.inputs):
         return replace(fresh, why="a new generation: the trunk is lost, and its rows changed since")
     languages = tuple(sorted(rows_of(kept.inputs)))

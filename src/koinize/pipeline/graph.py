@@ -21,17 +21,27 @@ from koinize.pipeline.generation import (
     branched,
     frozen_anchors,
     frozen_trunk,
+    rows_of,
 )
 from koinize.pipeline.inputs import Inputs, SplitFacts
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import Step, Uses
+from koinize.pipeline.systems import (
+    BASE,
+    COMB,
+    COMB_CONTINUED,
+    INDV,
+    MEAN,
+    PAPER,
+    TRUNK,
+    candidates,
+    distinct,
+    only,
+    similar,
+)
 from koinize.settings import MEMORY_ONLY, NOT_OF_A_TRAINING, LoraSpec, differing
 from koinize.spec import FROM_THE_BASE, PAPERS_EIGHT, Spec
 from koinize.tasks import Task
-
-BASE, INDV, COMB, COMB_CONTINUED, MEAN, PAPER, TRUNK = map(
-    System.named, ("BASE", "INDV", "COMB", "COMB-CONTINUED", "MEAN", "PAPER", "TRUNK")
-)
 
 
 def graph(
@@ -51,35 +61,6 @@ def graph(
         trunk = (trunks or {}).get(name)
         steps.extend(_TaskGraph(spec, name, inputs, steps[0], imported, history, trunk).steps())
     return steps
-
-
-def only(language: str) -> System:
-    """The system in which this language's adapter serves every language."""
-    return System.named(f"{language} only")
-
-
-def system_of(settings: MergeSettings) -> System:
-    """The system that a merge is: equal for settings that define the same merge, since at density 1
-    nothing is trimmed or drawn.
-    """
-    return System(digest(settings.identity()), settings.describe())
-
-
-def distinct(candidates: Iterable[MergeSettings]) -> dict[System, tuple[MergeSettings, ...]]:
-    """Each merge once, with all the settings that define it, the first of which name it."""
-    found: dict[System, tuple[MergeSettings, ...]] = {}
-    for one in candidates:
-        system = system_of(one)
-        found[system] = (*found.get(system, ()), one)
-    return found
-
-
-def similar(settings: MergeSettings) -> str:
-    """What a merge's time is learnt from: recipes, spaces and dialects differ a hundredfold."""
-    given = settings.given()
-    return " ".join(
-        [settings.recipe, *(given[one] for one in ("space", "dialect") if one in given)]
-    )
 
 
 class _TaskGraph:
@@ -219,10 +200,12 @@ class _TaskGraph:
     def _left(self, language: str, trunk: Step) -> str:
         """Why a language is a branch."""
         label = f"{ROWS}{language}"
-        if label not in trunk.inputs:
-            return "" if "share" in trunk.inputs else f"{language} was not in the trunk"
         if "share" in trunk.inputs:
-            return "the trunk saw a share of its rows"
+            return f"the trunk saw a share of the rows of {language}, if any"
+        if not rows_of(trunk.inputs):
+            return "what the trunk was trained on is not known"
+        if label not in trunk.inputs:
+            return f"{language} was not in the trunk"
         more = self._split(language, "train").rows - trunk.rows.get(label, 0)
         return f"{label} changed since the trunk, {more:+d} rows"
 
@@ -249,8 +232,11 @@ class _TaskGraph:
         """What the release is chosen among: merges; or the trunk, while nothing left it."""
         if generation and not generation.branches:
             return {TRUNK: generation.trunk}
-        parts, trunk = (generation.branches, generation.trunk) if generation else (adapters, None)
-        merges = self._merges(self.spec.merge.settings, parts, trunk)
+        settings = candidates(self.spec, generation.branches if generation else None)
+        if generation:
+            merges = self._merges(settings, generation.branches, generation.trunk)
+        else:
+            merges = self._merges(settings, adapters)
         return {merge.system: merge for merge in merges}
 
     def _chosen_baselines(
@@ -331,11 +317,11 @@ class _TaskGraph:
 
     def _merges(
         self,
-        candidates: Iterable[MergeSettings],
+        wanted: Iterable[MergeSettings],
         adapters: Mapping[str, Step],
         trunk: Step | None = None,
     ) -> Iterator[Step]:
-        for system, (settings, *_) in distinct(candidates).items():
+        for system, (settings, *_) in distinct(wanted).items():
             yield Step(
                 Address("merge", self.name, system),
                 inputs={"recipe": system.key},

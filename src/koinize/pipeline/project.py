@@ -17,7 +17,7 @@ from koinize.model import base
 from koinize.model.families import refuse_family
 from koinize.model.manner import PLAIN, Manner, check_folder, manner
 from koinize.pipeline.experience import Experience, recall
-from koinize.pipeline.generation import Elsewhere, elsewhere, trunk_folder
+from koinize.pipeline.generation import Elsewhere, elsewhere, require_own_trunk, trunk_folder
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lineage import History
@@ -46,6 +46,8 @@ class Project:
     def at(cls, file: Path, *, retrain_comb: bool = False, new_generation: bool = False) -> Project:
         """The project of this koinize.yaml. Raises InputError for every mistake in it."""
         project = cls(file, load(file), retrain_comb, new_generation)
+        if new_generation:
+            require_own_trunk(project.spec, "a new generation")
         project.files.refuse_links()
         return project
 

@@ -9,7 +9,13 @@ from koinize import __version__, report
 from koinize.digest import short
 from koinize.errors import InputError
 from koinize.ledger.address import System
-from koinize.pipeline.graph import (
+from koinize.pipeline.interference import interference
+from koinize.pipeline.kinds import KINDS
+from koinize.pipeline.lineage import ancestors
+from koinize.pipeline.project import Project
+from koinize.pipeline.results import Results
+from koinize.pipeline.step import Step
+from koinize.pipeline.systems import (
     BASE,
     COMB,
     COMB_CONTINUED,
@@ -20,12 +26,6 @@ from koinize.pipeline.graph import (
     only,
     system_of,
 )
-from koinize.pipeline.interference import interference
-from koinize.pipeline.kinds import KINDS
-from koinize.pipeline.lineage import ancestors
-from koinize.pipeline.project import Project
-from koinize.pipeline.results import Results
-from koinize.pipeline.step import Step
 from koinize.report import Evaluation, ReportInput, SystemKind, TaskInput
 
 SYSTEM_KINDS: dict[System, SystemKind] = {BASE: "base", INDV: "individual", COMB: "combined"}
@@ -147,7 +147,7 @@ class _Gatherer:
             yield report.System(TRUNK.title, kind, chosen=chosen == TRUNK, rank=self.spec.lora.r)
         if chosen == TRUNK:
             return
-        for settings in self.spec.merge.settings:
+        for settings in self.results.candidates:
             system = self.results.merges[system_of(settings)].system
             name = settings.describe()
             yield self._merged(name, "candidate", system, chosen=system == chosen)

@@ -13,10 +13,12 @@ from functools import cached_property
 from typing import Any
 
 from koinize.errors import InputError
-from koinize.ledger.address import TRUNK, System
+from koinize.ledger.address import BRANCH, TRUNK, System
+from koinize.merge.recipe import MergeSettings
 from koinize.metrics import Metric, ResultRow, metrics
 from koinize.pipeline.project import Project
 from koinize.pipeline.step import Step
+from koinize.pipeline.systems import candidates
 from koinize.pipeline.work import read_result_rows
 from koinize.store import Artifact
 from koinize.tasks import Task
@@ -51,6 +53,13 @@ class Results:
     def steps(self) -> list[Step]:
         """Every step of the task."""
         return [step for step in self.project.steps if step.task == self.task]
+
+    @cached_property
+    def candidates(self) -> list[MergeSettings]:
+        """The merges that the release is chosen among, in the order of koinize.yaml."""
+        branches = [step.language for step in self.steps if step.address.role == BRANCH]
+        has_trunk = self.project.spec.training.has_trunk
+        return candidates(self.project.spec, branches if has_trunk else None)
 
     @cached_property
     def merges(self) -> dict[System, Step]:

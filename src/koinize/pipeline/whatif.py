@@ -17,10 +17,10 @@ from koinize.gate import Verdict, compare
 from koinize.ledger.address import WHATIF, System
 from koinize.merge.recipe import MergeSettings, merge_settings
 from koinize.metrics import Metric, ResultRow, Score
-from koinize.pipeline.graph import distinct, system_of
 from koinize.pipeline.project import Project
 from koinize.pipeline.results import DEV, TEST, Results, refuse_missing, value
 from koinize.pipeline.step import Step, Uses
+from koinize.pipeline.systems import among, distinct, system_of
 from koinize.report.quality import mean_score
 
 
@@ -124,7 +124,7 @@ def inquire(
             f"task '{task}' has no merge to ask about: its trunk is whole, no language left it",
             remedy="ask again when a language has changed and `koinize run` has merged it",
         )
-    subject = _candidate(project, recipe) if recipe else chosen
+    subject = _candidate(results, recipe) if recipe else chosen
     reference = _evaluations(results, chosen)
     merge = results.merges[subject]
     for question in asked:
@@ -158,20 +158,9 @@ def leave_one_out(languages: Sequence[str]) -> list[Question]:
 
 def changed(settings: MergeSettings, question: Question, kept: Sequence[str]) -> MergeSettings:
     """The settings of the merge that a question asks for; nothing in them names who is left out."""
-    overrides = {}
-    for pattern, options in settings.overrides.items():
-        weights = {name: one for name, one in options.get("weights", {}).items() if name in kept}
-        others = {name: value for name, value in options.items() if name != "weights"}
-        if weights or others:
-            overrides[pattern] = {**others, **({"weights": weights} if weights else {})}
     weights = {**settings.weights, **question.weights}
-    return merge_settings(
-        **{
-            **settings.given(),
-            "weights": {name: one for name, one in weights.items() if name in kept and one != 1},
-            "overrides": overrides,
-        }
-    )
+    weights = {name: one for name, one in weights.items() if one != 1}
+    return among(merge_settings(**{**settings.given(), "weights": weights}), kept)
 
 
 def _check(question: Question, languages: Sequence[str]) -> None:
@@ -202,11 +191,11 @@ def _check_branches(question: Question, merge: Step) -> None:
         )
 
 
-def _candidate(project: Project, recipe: str) -> System:
+def _candidate(results: Results, recipe: str) -> System:
     """The candidate of this name, or the only one of this recipe."""
     named: dict[str, System] = {}
     alike: set[System] = set()
-    for system, settings in distinct(project.spec.merge.settings).items():
+    for system, settings in distinct(results.candidates).items():
         named |= {one.describe(): system for one in settings}
         alike |= {system for one in settings if one.recipe == recipe}
     if recipe in named:

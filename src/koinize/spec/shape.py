@@ -26,8 +26,9 @@ from koinize.errors import did_you_mean
 from koinize.frozen import Frozen
 from koinize.ledger.prices import price_book
 from koinize.merge.recipe import MergeSettings
+from koinize.merge.slots import NO_TRUNK, OTHER_SPACES, SPACES
 from koinize.model.base import BaseSpec
-from koinize.settings import EvaluationSection, LoraSpec, TrainingSpec
+from koinize.settings import BranchSpec, EvaluationSection, LoraSpec, TrainingSpec
 from koinize.shown import without_secrets
 from koinize.spec.grid import expand
 from koinize.tasks import Task, tasks
@@ -276,7 +277,11 @@ class Spec(Frozen):
                     "baselines: 'paper' is what a project without a trunk does anyway; remove it, "
                     "or set training.trunk"
                 )
+            if self.training.branch != BranchSpec():
+                raise ValueError("training.branch: without a trunk nothing is a branch; remove it")
             return self
+        if apart := [one for one in self.merge.settings if SPACES[one.composition().space].apart]:
+            raise ValueError(f"merge.candidates: {apart[0].describe()}: {NO_TRUNK}; {OTHER_SPACES}")
         if self.lora.overrides:
             raise ValueError(
                 "lora.overrides: a branch has the shape of the trunk that it starts from; remove "

@@ -1,0 +1,77 @@
+"""The systems of a task: who is scored, and which merges the release is chosen among."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from koinize.digest import digest
+from koinize.errors import InputError
+from koinize.ledger.address import System
+from koinize.merge.recipe import MergeSettings
+from koinize.spec import Spec
+
+BASE, INDV, COMB, COMB_CONTINUED, MEAN, PAPER, TRUNK = map(
+    System.named, ("BASE", "INDV", "COMB", "COMB-CONTINUED", "MEAN", "PAPER", "TRUNK")
+)
+
+
+def only(language: str) -> System:
+    """The system in which this language's adapter serves every language."""
+    return System.named(f"{language} only")
+
+
+def system_of(settings: MergeSettings) -> System:
+    """The system that a merge is: equal for settings that define the same merge, since at density 1
+    nothing is trimmed or drawn.
+    """
+    return System(digest(settings.identity()), settings.describe())
+
+
+def distinct(candidates: Iterable[MergeSettings]) -> dict[System, tuple[MergeSettings, ...]]:
+    """Each merge once, with all the settings that define it, the first of which name it."""
+    found: dict[System, tuple[MergeSettings, ...]] = {}
+    for one in candidates:
+        system = system_of(one)
+        found[system] = (*found.get(system, ()), one)
+    return found
+
+
+def similar(settings: MergeSettings) -> str:
+    """What a merge's time is learnt from: recipes, spaces and dialects differ a hundredfold."""
+    given = settings.given()
+    return " ".join(
+        [settings.recipe, *(given[one] for one in ("space", "dialect") if one in given)]
+    )
+
+
+def candidates(spec: Spec, branches: Collection[str] | None) -> list[MergeSettings]:
+    """The merges that the release is chosen among; relative to a trunk, those of its branches.
+
+    Raises InputError for one that gives every branch the weight 0.
+    """
+    if branches is None:
+        return list(spec.merge.settings)
+    found = [among(one, branches) for one in spec.merge.settings]
+    for stated, one in zip(spec.merge.settings, found, strict=True):
+        if branches and not any(one.weights.get(language, 1.0) for language in branches):
+            raise InputError(
+                f"'{stated.describe()}' gives every branch the weight 0: {', '.join(branches)}",
+                where="merge.candidates",
+                remedy="give one of them a weight",
+            )
+    return found
+
+
+def among(settings: MergeSettings, languages: Collection[str]) -> MergeSettings:
+    """The same merge of these languages alone: nothing in it names another one."""
+
+    def kept(weights: Mapping[str, float]) -> dict[str, float]:
+        return {one: weights[one] for one in weights if one in languages}
+
+    overrides = {}
+    for pattern, options in settings.overrides.items():
+        own = {**options, "weights": kept(options.get("weights", {}))}
+        if own := {name: value for name, value in own.items() if value != {}}:
+            overrides[pattern] = own
+    given = {**settings.given(), "weights": kept(settings.weights), "overrides": overrides}
+    return MergeSettings.model_validate(given)
