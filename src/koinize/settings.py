@@ -125,7 +125,10 @@ class BranchSpec(Frozen):
         "made and frozen with it",
     )
     epochs: int | None = Field(
-        default=None, ge=1, description="over its own rows and the anchors; as training by default"
+        default=None,
+        ge=1,
+        le=MOST,
+        description="over its own rows and the anchors; as training by default",
     )
     learning_rate: float | None = Field(
         default=None, gt=0, description="at its peak; half of training's by default"

@@ -11,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from koinize.errors import InputError
+from koinize.merge.recipe import MergeSettings
 from koinize.pipeline import Project
+from koinize.pipeline.alternative import _retraining
 from koinize.pipeline.generation import draw, read_anchors, write_anchors
 from koinize.pipeline.results import Results
 from koinize.pipeline.step import Step
-from koinize.pipeline.systems import system_of
+from koinize.pipeline.systems import candidates, system_of
 from koinize.pipeline.whatif import Question, inquire, merged_languages
+from koinize.release.candidate import candidate
 from koinize.spec import load
 from koinize.store import Artifact, Store
 from koinize.tasks import Example
@@ -112,13 +115,15 @@ def test_a_language_that_comes_is_a_branch_and_one_that_goes_changes_nothing(
         small.rows("ja", split, rows_of("ja", split, count))
     small.spec(JOINT.replace("[en, de]", "[en, de, ja]"))
     after = small.steps(store)
-    assert after[TRUNK].id == before[TRUNK].id
-    assert after[ANCHORS].id == before[ANCHORS].id
-    assert [name for name in after if name.startswith("branch/")] == ["branch/mood/ja"]
+    trained = {name for name in changed(before, after) if after[name].kind in ("train", "anchors")}
+    assert trained == {"branch/mood/ja"}  # nor is COMB trained again
+    assert after[COMB].stale == ("train rows ja",)
+    assert set(after[ANCHORS].rows) <= set(after[ANCHORS].inputs)  # a release lists them
     assert after["branch/mood/ja"].why == "ja was not in the trunk"
     small.spec(JOINT.replace("[en, de]", "[en]"))
     gone = small.steps(store)
     assert gone[TRUNK].id == before[TRUNK].id
+    assert gone[COMB].id == before[COMB].id
     assert gone[TRUNK].rows["train rows de"] == 4
     assert not [name for name in gone if name.startswith("branch/")]
 
@@ -235,12 +240,23 @@ def test_a_lost_trunk_whose_rows_changed_cannot_be_made_again(small: Small, stor
     assert again.why == "a new generation: the trunk is lost, and its rows changed since"
 
 
+def test_a_lost_trunk_whose_dev_rows_changed_cannot_be_made_again_either(small: Small) -> None:
+    """With an early stop dev had a say in it."""
+    small.spec(JOINT.replace("trunk: joint", "trunk: joint, patience: 1"))
+    store = make(small, Store(small.root / "made"))
+    trunk = small.steps(store)[TRUNK]
+    store.lose(trunk.id)
+    small.rows("de", "dev", ["another", "and one more"])
+    assert small.steps(store)[TRUNK].inputs["dev rows de"] != trunk.inputs["dev rows de"]
+
+
 def test_a_trunk_on_a_share_is_left_by_every_language(small: Small) -> None:
     small.spec(JOINT.replace("trunk: joint", "trunk: 0.5"))
     steps = small.steps()
     assert {GERMAN, ENGLISH} <= set(steps)
     assert steps[TRUNK].id != steps[COMB].id
     assert steps[TRUNK].units == round(0.5 * steps[COMB].units)
+    assert steps[TRUNK].rows == {"train rows de": 2, "train rows en": 2}  # of four each
 
 
 def test_without_anchors_a_branch_has_none(small: Small, store: Store) -> None:
@@ -258,6 +274,64 @@ def test_the_papers_way_stays_as_a_baseline(small: Small) -> None:
     assert len(steps["select/mood/paper"].uses.candidates) == 6
     on_test = {one.system.title for one in steps.values() if one.split == "test"}
     assert on_test == {"BASE", "COMB", "TRUNK", "INDV", "PAPER"}
+
+
+def test_a_baselines_merge_is_not_the_candidate_of_the_same_settings(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is relative to the trunk and the other is not: the release must be the former."""
+    alike = "merge: {candidates: [{recipe: ties, density: 0.5}, mean]}\n"
+    small.spec(f"{JOINT}{alike}baselines: [base, comb, paper, mean]\n")
+    released(small, monkeypatch)
+    small.rows("de", "train", rows_of("de", "train", 6))
+    project = released(small, monkeypatch)
+    addresses = [step.address for step in project.steps]
+    assert len(set(addresses)) == len(addresses)
+    assert len({str(one) for one in addresses}) == len(addresses)
+    results = Results(project, "mood")
+    for system, identity in results.choice().uses.candidates.items():
+        assert results.made(system).id == identity
+        assert results.made(system).uses.trunk
+        dev = results.of_split(system, "dev")
+        assert {one.uses.adapter for one in dev.values()} == {identity}
+    ties = next(one for one in results.choice("paper").uses.candidates if "0.5" in one.title)
+    assert not results.made(ties, "paper").uses.trunk
+    assert candidate(project, "mood").adapter.id == results.made(results.chosen()).id
+
+
+def test_a_release_of_a_language_that_came_lists_its_rows(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.spec(JOINT)
+    released(small, monkeypatch)
+    for split, count in (("train", 4), ("dev", 2), ("test", 3)):
+        small.rows("ja", split, rows_of("ja", split, count))
+    small.spec(JOINT.replace("[en, de]", "[en, de, ja]"))
+    ours = candidate(released(small, monkeypatch), "mood")
+    known = {label: one["rows"] for label, one in ours.data.items() if "train" in label}
+    assert known == {"train rows de": 4, "train rows en": 4, "train rows ja": 4}
+
+
+def test_retraining_costs_one_joint_training_also_without_comb(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.spec(JOINT)
+    units = small.steps()[COMB].units
+    small.spec(JOINT + "baselines: [base]\n")
+    released(small, monkeypatch)
+    small.rows("de", "train", [*rows_of("de", "train", 4)[::-1], "one more"])
+    project = small.project(monkeypatch)
+    (joint, *_) = _retraining(project.steps, project.store.ids())
+    assert str(joint.address) == COMB
+    assert units < joint.units < 1.5 * units
+
+
+def test_candidates_that_are_one_among_the_branches_are_one(small: Small, store: Store) -> None:
+    small.spec(JOINT + "merge: {candidates: [sum, {recipe: sum, weights: {en: 2}}]}\n")
+    small.rows("de", "train", rows_of("de", "train", 6))
+    merges = [one for one in small.steps(store).values() if one.kind == "merge"]
+    assert len(merges) == 1
+    assert candidates(load(small.root / "koinize.yaml"), ["de"]) == [MergeSettings(recipe="sum")]
 
 
 def test_the_default_without_a_trunk_is_as_it_was(small: Small) -> None:
@@ -290,6 +364,11 @@ def test_the_default_without_a_trunk_is_as_it_was(small: Small) -> None:
             "{adapter: FOLDER} or {release: vN}",
         ),
         (JOINT.replace("trunk: joint", "trunk: 1.5"), "1.5 is no trunk;"),
+        (
+            JOINT + "adapters: {mood: {de: mine}}\n",
+            "adapters: with a trunk nothing is made of them; remove them, or set training.trunk to "
+            "none or, to begin with one of them, to {adapter: FOLDER}",
+        ),
         (
             SPEC.replace("{epochs: 2}", "{epochs: 2, branch: {anchors: 0.2}}"),
             "training.branch: without a trunk nothing is a branch; remove it",
@@ -372,7 +451,7 @@ def adapter(folder: Path, rank: int = 16, base: str = "base") -> Path:
     ("rank", "base", "message"),
     [
         (8, "base", "module 'q' of the trunk has rank 8 and scale 2; expected rank 16 and scale 2"),
-        (16, "other", "was trained on 'other'; expected a trunk on 'base'"),
+        (16, "other", "was trained on 'other'; expected an adapter of 'base'"),
     ],
 )
 def test_a_trunk_of_another_shape_or_base_is_refused_in_the_plan(
@@ -453,6 +532,10 @@ def released(small: Small, monkeypatch: pytest.MonkeyPatch) -> Project:
         if step.id not in project.store.ids():
             with project.store.building(step.id, step.name, step.identity) as draft:
                 draft.facts["rows"] = dict(step.rows)
+                if step.kind == "evaluate":
+                    row = {"key": "1", "language": step.language, "gold": "good"}
+                    text = json.dumps({**row, "prediction": "good"}) + "\n"
+                    (draft.folder / "rows.jsonl").write_text(text)
                 if step.kind == "select":
                     chosen, adapter = next(iter(step.uses.candidates.items()))
                     draft.facts.update(chosen=chosen.title, adapter=adapter)

@@ -98,24 +98,36 @@ def remove(
     """
     from koinize.pipeline.editing import edit_spec, forget_trunks, still_held
     from koinize.pipeline.generation import require_own_trunk
+    from koinize.settings import TrunkFrom
     from koinize.spec.edit import remove_language
 
     file, project = spec_file(place, spec), open_project(place, spec)
     if exact:
         require_own_trunk(project.spec, "--exact")
     held = still_held(project, language)
-    done = edit_spec(file, lambda text: remove_language(text, language), write=not dry_run)
+    done = edit_spec(
+        file,
+        lambda text: remove_language(text, language),
+        write=not dry_run,
+        new_generation=exact,
+    )
     if exact and not dry_run:
         done = forget_trunks(done)
     _tell(done, dry_run=dry_run, as_json=as_json, trunk_rows=held)
     for task, rows in held.items() if not as_json else ():
-        if exact:
-            typer.echo(f"{task}: a new generation begins, without the {rows} rows of {language}")
-        else:
-            typer.echo(
-                f"{task}: the trunk was trained on {rows} rows of {language} and still holds them; "
-                f"`koinize run --new-generation` trains one that never saw them"
-            )
+        begins = ("would begin" if dry_run else "begins") if exact else ""
+        own = not isinstance(project.spec.training.trunk, TrunkFrom)
+        typer.echo(f"{task}: {_what_the_trunk_knows(language, rows, begins=begins, own=own)}")
+
+
+def _what_the_trunk_knows(language: str, rows: int, *, begins: str = "", own: bool = True) -> str:
+    """`begins` says whether a new generation does; `own` that the trunk is trained here."""
+    if begins:
+        return f"a new generation {begins}, without the {rows} rows of {language}"
+    said = f"the trunk was trained on {rows} rows of {language} and still holds them"
+    if not own:
+        return f"{said}; another trunk never saw them"
+    return f"{said}; `koinize run --new-generation` trains one that never saw them"
 
 
 def update(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from koinize.ledger.address import COMB_ROLES, Address
+from koinize.ledger.address import COMB_ROLES, TRUNK, Address
 from koinize.pipeline.estimate import Rates, Schedule, Work, schedule
 from koinize.pipeline.step import Step, Uses
 from koinize.pipeline.systems import COMB, COMB_CONTINUED
@@ -74,10 +74,13 @@ def _training(steps: Sequence[Step], adapters: Sequence[Step]) -> Step | None:
     for one in steps:
         if one.address.role == "comb":
             return replace(one, uses=Uses(), after=())
-    if any(one.kind == "import" or one.uses.parent for one in adapters):
+        if one.address.role == TRUNK and one.kind == "train" and "share" not in one.inputs:
+            return replace(one.at(role="comb"), uses=Uses(), after=())
+    adapters = [one for one in adapters if not one.address.role]  # each language's from the base
+    if not adapters or any(one.kind == "import" or one.uses.parent for one in adapters):
         return None  # trained elsewhere, or trained on: what all rows would take is not known
     units = sum(one.units for one in adapters)
-    task = adapters[0].task if adapters else ""
+    task = adapters[0].task
     return Step(Address("train", task, role="comb"), units=units, sort=task)
 
 

@@ -45,8 +45,14 @@ class Change:
     plan: Plan | None
 
 
-def edit_spec(file: Path, edit: Callable[[YamlText], Edit], *, write: bool) -> Change:
-    """Edit koinize.yaml.
+def edit_spec(
+    file: Path,
+    edit: Callable[[YamlText], Edit],
+    *,
+    write: bool,
+    new_generation: bool = False,
+) -> Change:
+    """Edit koinize.yaml. The plan after it may be that of a new generation.
 
     Raises InputError, and changes nothing, when the file is wrong before or after the edit, and
     when data are missing or bad after it.
@@ -59,7 +65,7 @@ def edit_spec(file: Path, edit: Callable[[YamlText], Edit], *, write: bool) -> C
         mark = BOM if before.startswith(BOM) else ""
         done = edit(YamlText(before.removeprefix(BOM), file.name))
         after = mark + done.file.text
-        project = Project(file, _loaded(after, file.name))
+        project = Project(file, _loaded(after, file.name), new_generation=new_generation)
         todo = project.plan()
         if write and after != before:
             _replace(file, after)

@@ -92,17 +92,11 @@ def trunk_folder(trunk: object, task: str, root: Path, home: Path) -> Path:
     return folder
 
 
-def elsewhere(folder: Path, lora: LoraSpec, base: str) -> Elsewhere:
-    """What is known of a trunk in this folder. Raises InputError for one of another base or shape
-    than the project's branches would have.
+def elsewhere(folder: Path, lora: LoraSpec) -> Elsewhere:
+    """What is known of a trunk in this folder. Raises InputError for one of another shape than the
+    project's branches would have.
     """
     header = read_header(folder)
-    if header.base_model != base:
-        raise InputError(
-            f"was trained on '{header.base_model}'",
-            where=str(folder),
-            expected=f"a trunk on '{base}', the project's base model",
-        )
     scale = lora.alpha / (math.sqrt(lora.r) if lora.rslora else lora.r)
     for name, module in header.modules.items():
         if module.rank != lora.r or not math.isclose(module.scale, scale, rel_tol=1e-6):
@@ -110,8 +104,8 @@ def elsewhere(folder: Path, lora: LoraSpec, base: str) -> Elsewhere:
                 f"module '{name}' of the trunk has rank {module.rank} and scale {module.scale:g}",
                 where=str(folder),
                 expected=f"rank {lora.r} and scale {scale:g} as in lora: branches have its shape",
-                remedy=f"set lora to {{r: {module.rank}, alpha: {module.scale * module.rank:g}}}, "
-                "or choose another trunk",
+                remedy=f"set lora to {{r: {module.rank}, alpha: {module.scale * module.rank:g}, "
+                "rslora: false}, or choose another trunk",
             )
     evidence = folder / EVIDENCE
     data = _data(evidence) if evidence.is_file() else {}
@@ -155,7 +149,7 @@ def frozen_trunk(history: History, fresh: Step, *, anew: bool) -> Step:
         return replace(fresh, why=f"a new generation: {' and '.join(changed)} changed")
     if kept.id != last.id:
         return replace(fresh, why="a new generation: koinize trains differently now")
-    if not history.there(kept) and rows_of(kept.inputs) != rows_of(fresh.inputs):
+    if not history.there(kept) and kept.inputs != fresh.inputs:
         return replace(fresh, why="a new generation: the trunk is lost, and its rows changed since")
     languages = tuple(sorted(rows_of(kept.inputs)))
     return replace(kept, languages=languages or fresh.languages)
@@ -168,7 +162,14 @@ def frozen_anchors(history: History, fresh: Step) -> Step:
         return fresh
     if last.inputs.get("anchors") != fresh.inputs["anchors"]:
         return replace(fresh, why="other anchors are asked for: drawn from the rows of today")
-    kept = replace(fresh, inputs={**_without_rows(fresh.inputs), **rows_of_labels(last.inputs)})
+    labels = rows_of_labels(last.inputs)
+    counts = last.facts.get("rows", {})
+    kept = replace(
+        fresh,
+        inputs={**_without_rows(fresh.inputs), **labels},
+        rows={label: counts[label] for label in labels if label in counts},
+        languages=tuple(sorted(rows_of(last.inputs))),
+    )
     if kept.id != last.id or not history.there(kept):
         return fresh
     return kept
@@ -202,7 +203,12 @@ def draw(examples: Iterable[Example], share: float, seed: int) -> list[Example]:
     that an added row moves few of the others.
     """
     order = sorted(examples, key=lambda one: digest([seed, one.language, one.digest]))
-    return order[: max(1, round(share * len(order)))] if share else []
+    return order[: drawn_of(len(order), share)] if share else []
+
+
+def drawn_of(count: int, share: float) -> int:
+    """How many of so many rows a share is."""
+    return max(1, round(share * count))
 
 
 def write_anchors(folder: Path, anchors: Iterable[Example]) -> None:

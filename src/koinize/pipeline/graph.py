@@ -19,6 +19,7 @@ from koinize.pipeline.generation import (
     Elsewhere,
     Generation,
     branched,
+    drawn_of,
     frozen_anchors,
     frozen_trunk,
     rows_of,
@@ -107,6 +108,8 @@ class _TaskGraph:
         after = [choice.id]
         for role, system, settings in self._chosen_baselines(generation):
             merges = {one.system: one for one in self._merges(settings, adapters)}
+            if generation:  # the same settings are another merge than one relative to the trunk
+                merges = {system: one.at(role=role) for system, one in merges.items()}
             yield from merges.values()
             own, steps = self._choose(role, merges)
             yield from steps
@@ -142,9 +145,12 @@ class _TaskGraph:
         share = self.spec.training.trunk
         if not isinstance(share, float):
             return step
-        seen = digest([share, self.spec.training.seed])
-        units = round(share * step.units)
-        return replace(step, inputs={**step.inputs, "share": seen}, units=units)
+        return replace(
+            step,
+            inputs={**step.inputs, "share": digest([share, self.spec.training.seed])},
+            rows={label: drawn_of(count, share) for label, count in step.rows.items()},
+            units=round(share * step.units),
+        )
 
     def _anchors(self, trunk: Step) -> Step | None:
         branch, seed = self.spec.training.branch, self.spec.training.seed
@@ -342,7 +348,9 @@ class _TaskGraph:
         """
         rivals = merges if len(merges) > 1 else {}
         evaluations = {
-            (system, language): self._evaluate(system, language, "dev", Uses(adapter=merge.id))
+            (system, language): self._evaluate(system, language, "dev", Uses(adapter=merge.id)).at(
+                role=merge.address.role
+            )
             for system, merge in rivals.items()
             for language in self.spec.languages
         }

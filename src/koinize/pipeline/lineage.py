@@ -111,15 +111,17 @@ def write_learnt(folder: Path, learnt: Rows) -> None:
     (folder / EXAMPLES).write_text(text, encoding="utf-8")
 
 
-def keep(fresh: Step, earlier: Mapping[str, str] | None) -> Step:
+def keep(fresh: Step, earlier: Mapping[str, str] | None, *, languages_may_change: bool) -> Step:
     """The COMB step: what is there already, when nothing but training rows changed since.
 
     Training on everything again whenever one language changes is the cost that merging saves, so
-    the reference is trained once and again only when asked (decision 005).
+    the reference is trained once and again only when asked (decision 005). Of a generation that
+    holds for a language that comes or goes, too.
     """
-    if earlier is None or earlier.keys() != fresh.inputs.keys():
+    if earlier is None or not (languages_may_change or earlier.keys() == fresh.inputs.keys()):
         return fresh
-    changed = tuple(label for label in fresh.inputs if earlier[label] != fresh.inputs[label])
+    labels = {**fresh.inputs, **earlier}
+    changed = tuple(one for one in labels if earlier.get(one) != fresh.inputs.get(one))
     if not all(label.startswith("train rows ") for label in changed):
         return fresh
     return replace(fresh, inputs=dict(earlier), stale=changed)
@@ -180,7 +182,8 @@ class History:
         if fresh.id in self._present:
             return fresh
         earlier = None if self.retrain_comb else self._current(fresh.name)
-        return keep(fresh, earlier.inputs if earlier else None)
+        has_trunk = self.spec.training.has_trunk
+        return keep(fresh, earlier.inputs if earlier else None, languages_may_change=has_trunk)
 
     def comb_continued(self, fresh: Step, comb: Step) -> Step | None:
         """COMB trained on with the rows that are new to it; None where it is COMB itself."""

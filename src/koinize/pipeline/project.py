@@ -213,7 +213,8 @@ class Project:
         trunk = self.spec.training.trunk
         for task in self.spec.tasks if isinstance(trunk, TrunkFrom) else ():
             folder = trunk_folder(trunk, task, self.root, self.home)
-            yield task, elsewhere(folder, self.spec.lora.of(""), self.spec.base.model)
+            self._check_base(folder)
+            yield task, elsewhere(folder, self.spec.lora.of(""))
 
     def _check_base(self, folder: Path) -> None:
         header = read_header(folder)

@@ -133,7 +133,7 @@ class _Gatherer:
             yield report.System(COMB_CONTINUED.title, "combined", same_as=same_as)
         for role, system in (("mean", MEAN), ("paper", PAPER)):
             if role in self.spec.baselines:
-                yield self._merged(system.title, "mean", self.results.chosen(role))
+                yield self._merged(system.title, "mean", self.results.chosen(role), role=role)
         yield from self._candidates()
         if "cross" in self.spec.baselines:
             for language in self.spec.languages:
@@ -153,10 +153,12 @@ class _Gatherer:
             yield self._merged(name, "candidate", system, chosen=system == chosen)
 
     def _merged(
-        self, name: str, kind: SystemKind, system: System, *, chosen: bool = False
+        self, name: str, kind: SystemKind, system: System, *, chosen: bool = False, role: str = ""
     ) -> report.System:
-        """`name` is another than the system's where other settings define the same merge."""
-        step = self.results.merges[system]
+        """`name` is another than the system's where other settings define the same merge; `role` is
+        that of the choice that a baseline is.
+        """
+        step = self.results.made(system, role)
         facts = self.results.open(step).facts
         settings = step.merge.model_dump(mode="json", exclude_defaults=True) if step.merge else {}
         again = kind == "candidate" and name != system.title

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from koinize.errors import InputError
-from koinize.ledger.address import BRANCH, TRUNK, System
+from koinize.ledger.address import BRANCH, System
 from koinize.merge.recipe import MergeSettings
 from koinize.metrics import Metric, ResultRow, metrics
 from koinize.pipeline.project import Project
@@ -63,32 +63,26 @@ class Results:
 
     @cached_property
     def merges(self) -> dict[System, Step]:
-        """The merges by system, candidates and MEAN's scales alike."""
-        return {step.system: step for step in self.steps if step.kind == "merge"}
+        """The merges that the release is chosen among, by system."""
+        found = {system: self.made(system) for system in self.choice().uses.candidates}
+        return {system: step for system, step in found.items() if step.kind == "merge"}
 
-    def made(self, system: System) -> Step:
-        """The step that makes what this candidate is: a merge, or the trunk."""
-        return self.merges.get(system) or self.trunk
+    def made(self, system: System, role: str = "") -> Step:
+        """The step that makes what can be chosen: a merge, or the trunk."""
+        return self._by_id[self.choice(role).uses.candidates[system]]
 
-    @property
-    def trunk(self) -> Step:
-        """What the branches of a generation started from."""
-        return next(step for step in self.steps if step.address.role == TRUNK)
+    @cached_property
+    def _by_id(self) -> dict[str, Step]:
+        """Steps of two names, such as a trunk that is COMB, by the first."""
+        return {step.id: step for step in reversed(self.steps)}
 
     def parts(self, made: Step) -> list[Step]:
-        """The steps that train what a merge is made of; of anything else, itself."""
-        by_id = {step.id: step for step in reversed(self.steps)}
-        uses = made.uses
+        """The steps that train what a merge is made of, a trunk and its anchors among them."""
+        by_id, uses = self._by_id, made.uses
         needed = [*([uses.trunk] if uses.trunk else []), *uses.adapters.values()]
         branches = [by_id[one] for one in needed]
         anchors = {one.uses.anchors for one in branches} - {""}
         return [*(by_id[one] for one in sorted(anchors)), *branches]
-
-    @cached_property
-    def trainings(self) -> dict[str, Step]:
-        """The languages' own adapters, those that were trained elsewhere among them."""
-        found = (one for one in self.steps if one.kind in ("train", "import") and one.language)
-        return {one.language: one for one in found}
 
     @cached_property
     def evaluations(self) -> dict[tuple[System, str, str], Step]:
@@ -96,7 +90,7 @@ class Results:
         return {
             (one.system, one.language, one.split): one
             for one in self.steps
-            if one.kind == "evaluate"
+            if one.kind == "evaluate" and not one.address.role  # none that only a baseline had
         }
 
     def of_split(self, system: System, split: str) -> dict[str, Step]:

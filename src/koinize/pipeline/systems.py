@@ -59,7 +59,7 @@ def candidates(spec: Spec, branches: Collection[str] | None) -> list[MergeSettin
                 where="merge.candidates",
                 remedy="give one of them a weight",
             )
-    return found
+    return list({one.model_dump_json(): one for one in found}.values())
 
 
 def among(settings: MergeSettings, languages: Collection[str]) -> MergeSettings:

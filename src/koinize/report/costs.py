@@ -298,7 +298,8 @@ def _merges(task: TaskInput) -> list[str]:
 
 def merging(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     """What making the candidates took, in their order."""
-    found = {step.system.title: one for step, one in accounts.of(task.name, "merge").items()}
+    merges = accounts.of(task.name, "merge").items()
+    found = {step.system.title: one for step, one in merges if not step.role}
     return [found.get(one) for one in _merges(task)]
 
 
@@ -307,7 +308,7 @@ def choosing(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     found = {
         (step.system.title, step.language): one
         for step, one in accounts.of(task.name, "evaluate").items()
-        if step.split == "dev"
+        if step.split == "dev" and not step.role
     }
     candidates = _candidates(task)
     scores = [

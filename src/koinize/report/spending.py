@@ -135,6 +135,7 @@ def _task_rows(task: TaskInput, accounts: Accounts) -> list[Phase]:
         )
         for language in task.branches or ()
     ]
+    means = [one.name for one in task.systems if one.kind == "mean"]
     shared, combined = accounts.find(trunk(task), combined_training(task))
     return [
         *(
@@ -146,7 +147,7 @@ def _task_rows(task: TaskInput, accounts: Accounts) -> list[Phase]:
         _row(name, "train COMB", "comb", [combined if combined is not shared else None]),
         _row(name, "merge the candidates", "merge", merges),
         _row(name, "choose on dev", "choose", chosen),
-        _row(name, "MEAN: merge and choose", "merge", rest),
+        _row(name, f"{' and '.join(means) or 'MEAN'}: merge and choose", "merge", rest),
         _row(name, "evaluate on test", "test", tests),
     ]
 

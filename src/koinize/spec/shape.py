@@ -287,6 +287,11 @@ class Spec(Frozen):
                 "lora.overrides: a branch has the shape of the trunk that it starts from; remove "
                 "them, or set training.trunk to none"
             )
+        if self.adapters and not FROM_THE_BASE.intersection(self.baselines):
+            raise ValueError(
+                "adapters: with a trunk nothing is made of them; remove them, or set "
+                "training.trunk to none or, to begin with one of them, to {adapter: FOLDER}"
+            )
         if self.training.update.mode == "continue":
             raise ValueError(
                 "training.update.mode: with a trunk a changed language is a branch of it; remove "
