@@ -9,7 +9,9 @@ import pytest
 
 from koinize.pipeline.run import locked
 from tests.cli.conftest import Call
+from koinize.store import Store
 from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.test_generation import JOINT, TRUNK, make
 
 
 @pytest.fixture
@@ -116,6 +118,46 @@ def test_json(call: Call, small: Small) -> None:
     assert told["plan"]["total"] == len(small.steps())
     told = json.loads(call("update", "en", "data/en.{split}.jsonl", "--dry-run", "--json")[1])
     assert (told["written"], told["changes"], told["diff"]) == (False, [], "")
+
+
+KEPT = "mood: the trunk was trained on 4 rows of de and still holds them; "
+
+
+def test_removing_says_what_the_trunk_keeps(call: Call, small: Small) -> None:
+    small.spec(JOINT)
+    assert "the trunk" not in call("remove", "de", "--dry-run")[1]  # nothing is trained yet
+    store = make(small, Store(small.root / ".koinize"))
+    trunk = store.names()[TRUNK]
+    code, out, err = call("remove", "de")
+    assert (code, err) == (0, "")
+    last = out.splitlines()[-1]
+    assert last == KEPT + "`koinize run --new-generation` trains one that never saw them"
+    assert spec(small) == JOINT.replace("[en, de]", "[en]")
+    assert store.names()[TRUNK] == trunk
+
+
+def test_removing_exactly_begins_a_generation(call: Call, small: Small) -> None:
+    small.spec(JOINT)
+    store = make(small, Store(small.root / ".koinize"))
+    trunk = store.names()[TRUNK]
+    code, out, _ = call("remove", "de", "--exact", "--dry-run")
+    assert code == 0
+    assert out.endswith("mood: a new generation would begin, without the 4 rows of de\n")
+    assert (spec(small), store.names()[TRUNK]) == (JOINT, trunk)
+    told = json.loads(call("remove", "de", "--exact", "--json")[1])
+    assert told["trunk_rows"] == {"mood": 4}
+    assert TRUNK in [one["step"] for one in told["plan"]["missing"]]
+    assert TRUNK not in store.names()
+    after = small.steps(store)[TRUNK]
+    assert "train rows de" not in after.rows
+    assert after.id != trunk
+
+
+def test_exactly_is_refused_without_a_trunk_of_its_own(call: Call, small: Small) -> None:
+    code, out, err = call("remove", "de", "--exact")
+    assert (code, out) == (2, "")
+    assert "--exact" in err
+    assert spec(small) == SPEC
 
 
 def test_nothing_changes_while_data_are_missing_or_bad(call: Call, small: Small) -> None:
