@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from koinize.pipeline.run import locked
-from tests.cli.conftest import Call
 from koinize.store import Store
+from tests.cli.conftest import Call
 from tests.pipeline.conftest import SPEC, Small
 from tests.pipeline.test_generation import JOINT, TRUNK, make
 
