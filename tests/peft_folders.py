@@ -29,6 +29,13 @@ def save(folder, seed, shapes=SHAPES, **config):
     return folder
 
 
+def configured(folder, **changes):
+    """The adapter with another configuration."""
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
 def deltas(folder):
     with open_adapter(folder) as adapter:
         read = {name: adapter.factors(name) for name in adapter.header.modules}

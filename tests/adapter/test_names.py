@@ -11,7 +11,7 @@ from koinize.adapter import open_adapter, read_header
 from koinize.adapter.names import named_as, quantized_copy
 from koinize.engine import merge_adapters
 from koinize.errors import InputError
-from tests.peft_folders import deltas, save
+from tests.peft_folders import configured, deltas, save
 
 LAYER = "layers.0.self_attn.q_proj"
 OLD, NEW = f"language_model.model.{LAYER}", f"model.language_model.{LAYER}"
@@ -134,12 +134,6 @@ def test_two_layers_of_one_adapter_are_two(tmp_path):
 def test_names_as_a_model_has_them(tmp_path, layers, named):
     header = read_header(adapter(tmp_path / "de", 1, OLD))
     assert list(named_as(header, layers).modules) == [named]
-
-
-def configured(folder, **changes):
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    return folder
 
 
 def test_a_revision_that_is_not_stated_is_no_other_revision(tmp_path):

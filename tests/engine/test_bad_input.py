@@ -20,6 +20,7 @@ from koinize.adapter import read_header
 from koinize.cli import merge as commands
 from koinize.errors import InputError, StepError
 from koinize.merge.decompose import UnsolvedError
+from tests.peft_folders import configured
 
 Q, V = "model.layers.0.q_proj", "model.layers.1.v_proj"
 SHAPES = {Q: (12, 10), V: (6, 14)}
@@ -70,11 +71,6 @@ def changed(folder, change):
 def rewritten(folder, change):
     """Its tensors as `change(tensors)`."""
     save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS)
-
-
-def configured(folder, **config):
-    path = folder / CONFIG
-    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
 
 
 def header_changed(folder, change):

@@ -95,7 +95,7 @@ def _peft(header: AdapterHeader, checked: list[str]) -> list[str]:
     refused = refused_by_peft(header)
     if refused is None:
         return []
-    checked.append(f"PEFT loads it on {header.base_model}")
+    checked.append(f"whether PEFT loads it on {header.base_model}")
     return [f"PEFT does not load it: {refused}"] if refused else []
 
 

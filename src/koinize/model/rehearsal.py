@@ -1,66 +1,99 @@
-"""Whether PEFT loads an adapter, tried on a model of its base's shapes without any memory."""
+"""Whether PEFT loads an adapter, tried on a model of its base's shapes without any memory.
+
+What a configuration says is a stranger's: its `target_modules` may be a regular expression that
+takes for ever. So a process of its own tries it, this module as a program, and is ended in time.
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from koinize.adapter import AdapterHeader
+from koinize.model.loading import BASE_CONFIG, refuse_size
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-CONFIG_FILE = "config.json"
+SECONDS = 300.0  # a sound adapter takes some ten, most of them to import PEFT
+FAULTS = 200  # characters of a library's message that are handed on
 
 
 def refused_by_peft(header: AdapterHeader) -> str | None:
     """Why PEFT does not load an adapter; empty if it does, None where its base is not known here.
 
     The base is known by its configuration alone: in the folder that the adapter names, or in the
-    local cache of the Hugging Face hub. Remote code never runs.
+    local cache of the Hugging Face hub. Remote code never runs. Raises InputError for a base of
+    more layers than anybody built.
     """
-    config = _configuration(header)
-    if config is None:
+    base = _configured_in(header)
+    if base is None:
         return None
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-
-    why = ""
-    for kind in (AutoModelForCausalLM, AutoModelForImageTextToText):
-        try:
-            with torch.device("meta"):
-                model = kind.from_config(config, trust_remote_code=False)
-        except (ValueError, KeyError, AttributeError, ImportError):
-            continue  # the base has no such class
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore")
-                # Tensors that find no module would leave zeros behind and a warning only.
-                warnings.filterwarnings("error", message=".*missing adapter keys.*")
-                PeftModel.from_pretrained(
-                    model, str(header.folder), low_cpu_mem_usage=True, local_files_only=True
-                )
-        except (OSError, ValueError, RuntimeError, KeyError, AttributeError, UserWarning) as error:
-            why = why or (str(error).splitlines() or [type(error).__name__])[0]
-            continue
-        return ""
-    return why or None
+    refuse_size(base)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", __name__, str(header.folder), str(base)],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it takes more than {SECONDS:g} s"
+    if child.returncode:
+        return f"it ended the process with code {child.returncode}"
+    found: str | None = json.loads(child.stdout.splitlines()[-1])
+    return found
 
 
-def _configuration(header: AdapterHeader) -> PretrainedConfig | None:
+def _configured_in(header: AdapterHeader) -> Path | None:
+    """The folder with the configuration of the adapter's base."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
-    from transformers import AutoConfig
 
     folder = Path(header.base_model)
     try:
-        found: object = folder / CONFIG_FILE
-        if not (folder / CONFIG_FILE).is_file():
-            found = try_to_load_from_cache(header.base_model, CONFIG_FILE, revision=header.revision)
-        if not isinstance(found, str | Path):
-            return None
-        return AutoConfig.from_pretrained(Path(found).parent, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, AttributeError, HFValidationError):
+        if (folder / BASE_CONFIG).is_file():
+            return folder
+        found = try_to_load_from_cache(header.base_model, BASE_CONFIG, revision=header.revision)
+    except (OSError, ValueError, HFValidationError):
         return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _tried(folder: str, base: str) -> str | None:
+    """Why PEFT does not load it, empty if it does, None for a base that nobody knows a class of."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(base, trust_remote_code=False)
+    except Exception:  # noqa: BLE001 - any file may stand there
+        return None
+    why = None
+    for kind in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        model = None
+        with suppress(Exception), torch.device("meta"):
+            model = kind.from_config(config, trust_remote_code=False)
+        if model is None:  # the base has no such class, or its shapes make none
+            continue
+        try:
+            # Tensors that find no module would leave zeros behind and a warning only.
+            warnings.filterwarnings("error", message=".*missing adapter keys.*")
+            PeftModel.from_pretrained(model, folder, low_cpu_mem_usage=True, local_files_only=True)
+        except Exception as error:  # noqa: BLE001 - whatever PEFT says of a stranger's file
+            why = why or (str(error).splitlines() or [""])[0][:FAULTS] or type(error).__name__
+            continue
+        return ""
+    return why
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    print(json.dumps(_tried(*sys.argv[1:])))  # noqa: T201 - to the process that asked
