@@ -1,6 +1,7 @@
 """Groups of languages that are merged first: as two merges by hand give it, in one."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from koinize.cli import application
 from koinize.engine import merge_adapters
 from koinize.engine.verify import verify_adapter
 from koinize.errors import InputError, ManyErrors
-from tests.peft_folders import deltas, save
+from tests.peft_folders import SHAPES, Q, V, deltas, save
 
 GROUPS = [["ja", "zh"], ["en", "de", "fr"]]
 RECIPES = ["mean", "sum", "knots-ties", "knots-dare-ties", "core-ties", "core-dare-ties", "tsv"]
@@ -124,3 +125,39 @@ def test_bad_groups(tmp_path, adapters, groups, options, message):
         )
     assert str(caught.value).splitlines() == message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_module_that_a_whole_group_lacks(tmp_path, recipe):
+    """The group takes part with rank 0, as its merge by hand would, which lacks the module too."""
+    lacking = {Q: SHAPES[Q]}
+    adapters = {
+        name: save(tmp_path / name, seed, shapes=lacking if name in ("ja", "zh") else SHAPES)
+        for seed, name in enumerate(("de", "en", "fr", "ja", "zh"))
+    }
+    options = {"recipe": recipe} | ({"density": 0.5} if recipe not in ("mean", "sum") else {})
+    found = merge_adapters(adapters, **options, groups=GROUPS, out=tmp_path / "found").out
+    first = {
+        name: merge_adapters(
+            {one: adapters[one] for one in name.split("+")}, **options, out=tmp_path / name
+        ).out
+        for name in ("de+en+fr", "ja+zh")
+    }
+    second = deltas(merge_adapters(first, **options, out=tmp_path / "second").out)
+    assert deltas(found).keys() == second.keys()
+    apart = np.abs(deltas(found)[V] - second[V])
+    assert (apart > 1e-4 * np.abs(second[V]).max()).mean() <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"ja": 0.0, "zh": 0.0}, "all weights of group ja+zh are 0; give at least one language of"),
+        ({"ja": 1.0, "zh": -1.0}, "the weights of group ja+zh sum to 0, and a mean divides by"),
+    ],
+)
+def test_weights_that_leave_nothing_of_a_group(tmp_path, adapters, weights, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        merge_adapters(
+            adapters, recipe="mean", groups=GROUPS, weights=weights, out=tmp_path / "out"
+        )

@@ -68,7 +68,7 @@ def plan_merge(
     errors += [
         *_group_errors(inputs.groups, languages, settings),
         *_unknown_languages(languages, settings, trunk is not None),
-        *filter(None, [_weight_error(languages, settings)]),
+        *_weight_errors(inputs.groups or (tuple(languages),), settings),
         *_override_errors(inputs, languages, settings),
         *_rank_errors(inputs.adapters, settings),
     ]
@@ -204,18 +204,24 @@ def _unknown_languages(
                 )
 
 
-def _weight_error(languages: list[str], settings: MergeSettings) -> InputError | None:
-    """Why a merge with these weights would be nothing, or nothing that a number can say."""
-    weights = [settings.weights.get(language, 1.0) for language in languages]
-    if not any(weights):
-        return InputError("all weights are 0", remedy="give at least one language a weight")
-    cancelled = abs(sum(weights)) < 1e-9 * max(map(abs, weights))
-    if COMBINES[settings.composition().combine].divides and cancelled:
-        return InputError(
-            "the weights sum to 0, and a mean divides by their sum",
-            remedy="use recipe 'sum' for differences",
-        )
-    return None
+def _weight_errors(
+    merged: Sequence[Sequence[str]], settings: MergeSettings
+) -> Iterator[InputError]:
+    """Why one of these merges would be nothing, or nothing that a number can say."""
+    divides = COMBINES[settings.composition().combine].divides
+    for languages in merged:
+        weights = [settings.weights.get(language, 1.0) for language in languages]
+        of = f" of group {'+'.join(languages)}" if len(merged) > 1 else ""
+        if not any(weights):
+            yield InputError(
+                f"all weights{of} are 0",
+                remedy=f"give at least one language{' of it' if of else ''} a weight",
+            )
+        elif divides and abs(sum(weights)) < 1e-9 * max(map(abs, weights)):
+            yield InputError(
+                f"the weights{of} sum to 0, and a mean divides by their sum",
+                remedy="use recipe 'sum' for differences",
+            )
 
 
 def _mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
@@ -311,8 +317,9 @@ def _override_errors(
         except InputError as error:
             yield error
             return  # one module says it; the others would only repeat it
-        wrong = _weight_error(languages, local) if local.weights != settings.weights else None
-        if wrong is not None:
+        if local.weights == settings.weights:
+            continue
+        for wrong in _weight_errors(inputs.groups or (tuple(languages),), local):
             yield InputError(f"module '{module}': {wrong.what}", remedy=wrong.remedy)
             return
 

@@ -81,7 +81,7 @@ class Sizes:
         }
         middle = statistics.median_high(norms.values()) if norms else 0.0
         for language, norm in norms.items():
-            if norm and not 1 / APART <= norm / middle <= APART:
+            if norm and middle and not 1 / APART <= norm / middle <= APART:
                 yield (
                     f"{language} is {norm / middle:.2g} times as large as the others (Frobenius "
                     "norm): look at its training, its alpha and its rank"

@@ -33,10 +33,12 @@ def merge_groups(
     """
     within = settings.model_copy(update={"scale": 1.0, "rank": "full"})
     across = settings.model_copy(update={"weights": {}})
-    merged = {
-        group_name(group): merge_module(
-            module, {one: updates[one] for one in group}, within, trunk=trunk, norm=False
-        ).factors
-        for group in groups
-    }
-    return merge_module(module, merged, across, trunk=trunk, norm=norm)
+
+    def merged(group: Sequence[str]) -> Factors:
+        theirs = {one: updates[one] for one in group}
+        if trunk is None and not any(update.rank for update in theirs.values()):
+            return theirs[group[0]]  # none of them adapts this module: there is nothing to merge
+        return merge_module(module, theirs, within, trunk=trunk, norm=False).factors
+
+    each = {group_name(group): merged(group) for group in groups}
+    return merge_module(module, each, across, trunk=trunk, norm=norm)
