@@ -9,8 +9,10 @@ import typer
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from koinize.adapter import Factors
 from koinize.cli import merge as commands
 from koinize.engine import merge_adapters
+from koinize.engine.sizes import Sizes
 from koinize.merge import decompose
 from tests.peft_folders import SHAPES, Q, deltas, save
 
@@ -97,6 +99,33 @@ def test_an_adapter_that_is_far_larger_or_smaller(tmp_path, times, said):
             f"fr is {said} times as large as the others (Frobenius norm): look at its training, "
             "its alpha and its rank"
         ]
+
+
+def test_sizes_are_looked_at_in_every_kind_of_module(tmp_path):
+    """28 layers of seven modules; an adapter is far larger in one of the seven kinds only."""
+    kinds = ("mlp.a", "mlp.b", "mlp.c", "self_attn.k", "self_attn.o", "self_attn.q", "self_attn.v")
+    names = [f"model.layers.{layer}.{kind}" for layer in range(28) for kind in kinds]
+    for kind in kinds:
+        sizes = Sizes(sorted(names))
+        for name in sorted(names):
+            update = Factors(B=torch.ones(4, 1), A=torch.ones(1, 4))
+            larger = Factors(B=update.B * 1000, A=update.A) if name.endswith(kind) else update
+            sizes.note(name, {"de": update, "en": update, "fr": larger})
+        (warning,) = sizes.warnings()
+        assert warning.startswith("fr is ")
+
+
+def test_an_adapter_that_is_zero_wherever_sizes_are_taken(tmp_path):
+    """Two of three are alive in one module only; there is no middle to compare with."""
+    names = [f"model.layers.{layer}.q" for layer in range(100)]
+    one, none = Factors(B=torch.ones(4, 1), A=torch.ones(1, 4)), torch.zeros(4, 1)
+    sizes = Sizes(sorted(names))
+    alive = next(name for name in sorted(names) if name not in sizes._sampled)
+    for name in names:
+        zero = Factors(B=none, A=one.A, bound=0.0)
+        some = one if name == alive else zero
+        sizes.note(name, {"de": some, "en": some, "fr": one})
+    assert list(sizes.warnings()) == []
 
 
 def test_one_adapter_under_two_names(tmp_path, adapters):

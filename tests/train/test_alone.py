@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
 from koinize.errors import InputError, StepError
@@ -122,6 +122,18 @@ def test_training_on_takes_one_more_step_of_the_naive_loop_from_there(tmp_path, 
         moved = after[name] - before[name]
         assert torch.allclose(moved[certain], expected[certain], atol=1e-4), name
     assert any(bool((g.abs() > 1e-5).any()) for g in gradients.values())
+
+
+def test_a_start_whose_tensors_carry_the_name_of_the_adapter(tmp_path):
+    """As a state dict saved without PEFT names them; every reader of adapters takes it."""
+    fit(tmp_path / "start")
+    plain = fit(tmp_path / "plain", start=tmp_path / "start")
+    named = {key.replace(".weight", ".default.weight"): one
+             for key, one in factors(tmp_path / "start").items()}  # fmt: skip
+    save_file(named, tmp_path / "start" / "adapter_model.safetensors")
+    report = fit(tmp_path / "named", start=tmp_path / "start")
+    assert report.losses == plain.losses
+    assert fingerprint(tmp_path / "named") == fingerprint(tmp_path / "plain")
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,16 @@ class Adapter:
             )
         return Factors(B=B.mul_(entry.scale), A=A, scale=entry.scale, bound=largest)
 
+    def stored(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B of one module as they stand in the file, in float32; alpha is not in them.
+
+        Raises InputError on NaN and infinity.
+        """
+        entry = self.header.modules[module]
+        A, _ = self._tensor(f"{module}.lora_A", entry.A)
+        B, _ = self._tensor(f"{module}.lora_B", entry.B)
+        return A, B
+
     def saved(self, name: str) -> Iterator[memoryview]:
         """The bytes of one tensor of a whole module, in pieces. Raises InputError on NaN."""
         import torch

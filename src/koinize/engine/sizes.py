@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from koinize.adapter import Factors
 
 SAMPLED = 16  # modules of which norms are taken, spread evenly: of all they would cost a tenth
+GOLDEN = (math.sqrt(5) - 1) / 2  # whose multiples, past the point, lie evenly at any number
 APART = 10.0  # how often larger or smaller than the others is worth a word
 
 
@@ -21,8 +22,9 @@ class Sizes:
 
     def __init__(self, modules: Sequence[str], of: str = "update") -> None:
         self._of = of
-        step = max(1, len(modules) // SAMPLED)
-        self._sampled = frozenset(modules[::step])
+        # Even steps would meet one kind of module only: layers have seven, or another few.
+        places = {int(index * GOLDEN % 1 * len(modules)) for index in range(SAMPLED)}
+        self._sampled = frozenset(modules[place] for place in places if modules)
         self._modules = len(modules)
         self._zero: dict[str, set[str]] = defaultdict(set)
         self._alive: dict[str, set[str]] = defaultdict(set)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from koinize.adapter import read_header
+from koinize.adapter import AdapterHeader, open_adapter, read_header
 from koinize.adapter.config import CONFIG_FILE
 from koinize.adapter.header import WEIGHTS_FILE
 from koinize.digest import digest
@@ -213,7 +213,7 @@ def first_factors(
             expected="the same modules, ranks and scales",
             remedy="train from the base instead",
         )
-    return _stored(shapes, header.weights)
+    return _stored(shapes, header)
 
 
 def _fresh(shapes: Mapping[str, tuple[int, int, int]], seed: int) -> Iterator[tuple[str, Pair]]:
@@ -228,13 +228,10 @@ def _fresh(shapes: Mapping[str, tuple[int, int, int]], seed: int) -> Iterator[tu
         yield name, (uniform / math.sqrt(inputs), torch.zeros(outputs, rank))
 
 
-def _stored(modules: Iterable[str], weights: Path) -> Iterator[tuple[str, Pair]]:
-    from safetensors.torch import load_file
-
-    tensors = load_file(weights)
-    for name in modules:
-        A, B = (tensors[_tensor_name(name, side)] for side in "AB")
-        yield name, (A, B)
+def _stored(modules: Iterable[str], header: AdapterHeader) -> Iterator[tuple[str, Pair]]:
+    with open_adapter(header) as adapter:
+        for name in modules:
+            yield name, adapter.stored(name)
 
 
 def layers_of(peft_model: PeftModel) -> dict[str, LoraLayer]:
