@@ -17,7 +17,11 @@ LONGEST_NAME = 200  # characters of a name within a sentence
 # the separators that some readers take for line breaks, and halves of characters.
 UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 BREAKS = re.compile(r"[\t\n]")
-MARKDOWN = re.compile(r"[\\`<>\[\]*]")
+# What acts within a line of Markdown: an underscore inside a word and an ampersand before
+# anything but the name of a character do not.
+MARKDOWN = re.compile(r"[\\`<>\[\]*]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|&(?=[#A-Za-z])")
+# What begins a block: a heading, an item, a fence, or an item with a number, by its last character.
+BLOCK = re.compile(r"\A(\d{0,9})([#+=~.)-])")
 FORMULA = re.compile(r"[=+\-@\t\r]")
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 LOGIN = re.compile(r"(?<=://)[^/\s@'\"]+(?=@)")
@@ -45,7 +49,7 @@ def line(text: str, longest: int = LONGEST_NAME) -> str:
 def markdown(text: str) -> str:
     """One line of Markdown that reads as the text: no tag, link, table, code, heading or list."""
     inert = MARKDOWN.sub(r"\\\g<0>", line(text, LONGEST_LINE)).replace("|", "&#124;")
-    return f"\\{inert}" if inert[:1] in ("#", "-", "+", "=", "~") else inert
+    return BLOCK.sub(r"\1\\\2", inert.strip(" "))
 
 
 def code(text: str) -> str:
