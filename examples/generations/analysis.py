@@ -1,9 +1,9 @@
 """Tables of a study: every arm against COMB trained again, by task and pooled, and what it cost.
 
-    python examples/generations/analysis.py OUT --into docs/results
+    python examples/generations/analysis.py OUT
 
-Reads what study.py wrote, needs no model and no GPU. Writes INTO/generations.txt (all tables) and
-INTO/generations.md (those that the README of this folder asks about, as Markdown).
+Reads what study.py wrote, needs no model and no GPU. Writes OUT/generations.txt (all tables) and
+OUT/generations.md (those that the README of this folder asks about, as Markdown).
 """
 
 from __future__ import annotations
@@ -348,7 +348,8 @@ means over languages; 95 % intervals of {resamples:,} resamples: rows within lan
 all systems, and seeds outermost. Three seeds show little of how trainings vary: their share of an
 interval is too narrow by about a fifth. Costs are tokens, a trained one counts as {backward:g} read
 ones, as shares of COMB's training with its test. "Below": languages whose interval lies wholly
-below 0, and below -3, not corrected for looking at many.
+below 0, and below -3, not corrected for looking at many. "Chosen by the metric" is by NLL where
+texts are written (summary).
 """
 
 
@@ -356,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tables; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("results", type=Path, help="folder that study.py wrote")
-    parser.add_argument("--into", type=Path, default=Path("docs") / "results")
+    parser.add_argument("--into", type=Path, help="folder for the tables, instead of RESULTS")
     parser.add_argument("--resamples", type=int, default=RESAMPLES)
     options = parser.parse_args(arguments)
     analysis = Analysis(Results(options.results, options.resamples))
@@ -365,11 +366,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     first, others = tables(analysis)
     head = HEAD.format(resamples=options.resamples, backward=BACKWARD)
-    options.into.mkdir(parents=True, exist_ok=True)
+    into = options.into or options.results
+    into.mkdir(parents=True, exist_ok=True)
     text = "\n".join([head, *(table.text() for table in (*first, *others))])
-    (options.into / "generations.txt").write_text(text, encoding="utf-8")
+    (into / "generations.txt").write_text(text, encoding="utf-8")
     markdown = "\n".join(["# Generations", "", head, *(table.markdown() for table in first)])
-    (options.into / "generations.md").write_text(markdown, encoding="utf-8")
+    (into / "generations.md").write_text(markdown, encoding="utf-8")
     print("\n".join(table.text() for table in first))
     return 0
 

@@ -1,12 +1,13 @@
 """Merges, trains and answers on the device of far.py and on the CPU; prints how far they are apart.
 
-python tests/device/program.py merging FOLDER
+python tests/device/program.py merges|models FOLDER
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import far
@@ -79,7 +80,7 @@ def written(folder: Path, seed: int) -> Path:
 def farthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
     """The relative distance of the update that differs most."""
     pairs = zip(updates(found), updates(expected), strict=True)
-    return max(float((one - other).norm() / other.norm()) for one, other in pairs)
+    return largest(float((one - other).norm() / other.norm()) for one, other in pairs)
 
 
 def updates(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -145,7 +146,12 @@ def answers(family: str, there: Loaded, here: Loaded, adapter: Path) -> dict[str
 
 def distance(found: list[float], expected: list[float]) -> float:
     """The largest relative difference."""
-    return max(abs(one / other - 1) for one, other in zip(found, expected, strict=True))
+    return largest(abs(one / other - 1) for one, other in zip(found, expected, strict=True))
+
+
+def largest(distances: Iterable[float]) -> float:
+    """The largest, which is NaN where one of them is: Python's own `max` may step over it."""
+    return float(torch.tensor(list(distances)).max())
 
 
 if __name__ == "__main__":

@@ -36,11 +36,11 @@ def test_every_recipe_merges_there(tmp_path):
     apart = distances("merges", tmp_path)
     assert len(apart) > 50
     iso = {name for name in apart if name.startswith("iso") and name != "iso whole"}
-    assert {name for name, one in apart.items() if one > math.sqrt(10 * FLOAT32)} <= iso
+    assert {name for name, one in apart.items() if not one <= math.sqrt(10 * FLOAT32)} <= iso
 
 
 def test_models_train_and_answer_there(tmp_path):
-    """Losses, scores and texts; twelve steps of Adam on the roundings of gradients."""
+    """Losses, scores and texts; six steps of Adam on the roundings of gradients."""
     apart = distances("models", tmp_path)
     assert len(apart) == 12
     bounds = {
@@ -49,7 +49,7 @@ def test_models_train_and_answer_there(tmp_path):
         "texts": 0.0,
         "update": 200 * FLOAT32,
     }
-    assert {n: one for n, one in apart.items() if one > bounds[n.split()[1]]} == {}
+    assert {n: one for n, one in apart.items() if not one <= bounds[n.split()[1]]} == {}
 
 
 def test_tensors_of_two_devices_do_not_mix():

@@ -96,6 +96,7 @@ def test_filling_up_changes_no_update(tmp_path, adapters):
         assert lost == pytest.approx(1 - kept[rank], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_verify_loads_it_the_way_peft_does(tmp_path, adapters):
     """On a model of the base's shapes, if its configuration is here; ranks that differ are seen."""
     base = tmp_path / "base"

@@ -31,6 +31,7 @@ def test_an_adapter_that_fits_and_one_whose_base_is_not_here(adapter):
     assert refused_by_peft(read_header(adapter)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -58,6 +59,7 @@ def test_a_base_of_endless_layers_is_not_made(adapter):
         refused_by_peft(read_header(adapter))
 
 
+@pytest.mark.slow
 def test_a_configuration_that_is_none_leaves_it_open(adapter):
     (adapter.parent / "base" / "config.json").write_text(
         '{"model_type": "llama", "vocab_size": []}'

@@ -1,7 +1,7 @@
 """A LoRA adapter as low-rank factors, and the PEFT folder that it is read from and written to.
 
-`read_header` looks at file headers only and never touches a tensor; `open_adapter` maps the file
-and yields the factors of one module at a time; `AdapterWriter` writes a folder that appears whole
+`read_header` looks at file headers only and never touches a tensor; `open_adapter` reads the
+factors of one module at a time; `AdapterWriter` writes a folder that appears whole
 or not at all. Importing this package imports no torch.
 """
 

@@ -66,7 +66,7 @@ def add(
 ) -> None:
     """Add a language.
 
-    DATA may be left out where the tasks' templates fit its files.
+    DATA may be left out where the tasks' templates fit its files; then name the project by --spec.
     """
     from koinize.pipeline.editing import edit_spec
     from koinize.spec.edit import add_language

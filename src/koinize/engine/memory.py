@@ -1,7 +1,6 @@
 """How much memory a merge takes, from file headers alone, and how many modules fit at once.
 
-What is counted are the tensors. The interpreter with torch (about 0.3 GB) and the pages of the
-mapped inputs, which the system may drop at any time, are not.
+What is counted are the tensors. The interpreter with torch (about 0.3 GB) is not.
 """
 
 from __future__ import annotations
