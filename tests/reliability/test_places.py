@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from koinize.pipeline.run import locked
-from koinize.release.garbage import folder_bytes
 from koinize.store import Store
+from koinize.store.folder import folder_bytes
 from tests.reliability.arena import Arena
 from tests.reliability.conditions import check_finished, digests, leftovers
 

@@ -27,9 +27,10 @@ from koinize.model import base
 from koinize.pipeline import Project, inputs
 from koinize.pipeline.run import locked
 from koinize.release.archive import CHANNELS, Releases
-from koinize.release.garbage import folder_bytes, tasks_released
+from koinize.release.garbage import tasks_released
 from koinize.spec import SPEC_FILE, load
 from koinize.store import Home, Store, sync, write_atomically
+from koinize.store.folder import folder_bytes
 from koinize.store.home import FOLDER
 from koinize.store.record import read_record
 

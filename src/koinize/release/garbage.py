@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +50,7 @@ def garbage(project: Project) -> list[Garbage]:
             name = artifact.name if artifact else "no manifest"
         except KoinizeError:
             name = "broken"
-        size = folder_bytes(project.files.artifacts / artifact_id)
-        found.append(Garbage(artifact_id, name, size))
+        found.append(Garbage(artifact_id, name, store.size(artifact_id)))
     return sorted(found, key=lambda one: (-one.bytes, one.id))
 
 
@@ -69,26 +67,10 @@ def collect(project: Project) -> list[Garbage]:
         return found
 
 
-def folder_bytes(folder: Path) -> int:
-    """The sizes of all files below, summed; 0 where there is no folder.
-
-    What disappears meanwhile, since a run may be going on, is not counted.
-    """
-    return sum(_bytes(path) for path in folder.rglob("*"))
-
-
 def tasks_released(home: Path) -> list[str]:
     """The tasks that have releases, whether or not the project still names them."""
     folder = Home(home).releases
     return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
-
-
-def _bytes(path: Path) -> int:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return 0
-    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _released(home: Path) -> set[str]:

@@ -2,18 +2,20 @@
 
 - `home`: which file lies where under `.koinize`;
 - `artifacts`: `Store`, where a step's result is committed last and verified when it is opened;
+- `place`: where artifacts are kept, as `Store` sees it, and `folder`, one on this machine;
+- `manifest`: what is recorded of an artifact;
 - `record`: a JSON object that carries its own digest, for what only saves time when it is there;
 - `typed`: what is read, checked field by field before anybody uses it;
 - `durable`: whole files or none, and folders that a dead process leaves for the next to sweep.
 
 Two paths through it. A step builds: `with store.building(id, ...) as draft`, files into
-`draft.folder`, and on a clean exit one rename makes it an artifact. A reader asks `store.open(id)`,
-which checks every byte against the manifest before it says where they lie.
+`draft.folder`, and on a clean exit it is committed, in a folder by one rename. A reader asks
+`store.open(id)`, which checks every byte against the manifest before it says where they lie.
 """
 
 from __future__ import annotations
 
-from koinize.store.artifacts import MANIFEST, Artifact, Draft, Manifest, Store
+from koinize.store.artifacts import Artifact, Draft, Store
 from koinize.store.durable import (
     NewFolder,
     put_in_place,
@@ -23,6 +25,7 @@ from koinize.store.durable import (
     write_atomically,
 )
 from koinize.store.home import Home
+from koinize.store.manifest import MANIFEST, Manifest
 from koinize.store.record import read_record, write_record
 
 __all__ = [
