@@ -132,6 +132,23 @@ def test_removing_touches_only_lines_that_speak_of_the_language(text: str, gone:
     assert len(new) <= 4  # the flow lines that held it among others
 
 
+@pytest.mark.parametrize(
+    ("groups", "left"),
+    [
+        ("[[de, en], [ja]]", "groups: [[de, en]]"),
+        ("[[de, ja], [en]]", "groups: [[de], [en]]"),
+        ("[[ja]]", "recipe: mean}"),
+        ("[[de, en]]", "groups: [[de, en]]"),
+    ],
+)
+def test_a_removed_language_leaves_its_group(groups: str, left: str) -> None:
+    text = HEAD + "languages: [de, en, ja]\ntasks: {mood: {kind: classify, labels: [a, b]}}\n"
+    text += f"merge: {{candidates: [sum, {{recipe: mean, groups: {groups}}}]}}\n"
+    done = remove_language(edited(text), "ja")
+    assert left in done.file.text
+    assert "ja" not in done.file.text
+
+
 def test_the_whole_of_a_removal(tmp_path: Path) -> None:
     text = HEAD + LANGUAGES[6] + "tasks:\n  mood:\n    kind: classify\n    labels: [good, ja]\n"
     text += PROMPT[2] + '    verbalizers: {good: "+", ja: "-"}\n' + REST[1]

@@ -126,6 +126,19 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
             "in merge.candidates[0].weights; choose one of: de, en"),
         ("merge: {candidates: [{recipe: ties, weights: [{de: 2}, {fr: 2}]}]}", "7:57 unknown "
             "language 'fr' in merge.candidates[0].weights[1]; choose one of: de, en"),
+        ("merge: {candidates: [mean, {recipe: mean, groups: [[de], [en, fr]]}]}", "7:63 unknown "
+            "language 'fr' in merge.candidates[1].groups[1]; choose one of: de, en"),
+        ("merge: {candidates: [{recipe: mean, groups: [[de, en], [de]]}]}", "7:37 "
+            "merge.candidates[0].groups: 'de' stands 2 times in the groups; expected each language "
+            "in one group, which may be its own"),
+        ("merge: {candidates: [{recipe: mean, groups: [[de, en], []]}]}", "7:37 "
+            "merge.candidates[0].groups: a group is empty; leave it out, or name its languages"),
+        ("merge: {candidates: [{recipe: mean, groups: [de]}]}", "7:46 "
+            "merge.candidates[0].groups[0]: expected a list, not 'de'; write [de]"),
+        ("merge: {candidates: [{recipe: ties, groups: [[de, en]]}]}", "7:22 "
+            "merge.candidates[0]: recipe 'ties' merges in space 'dense', where what a group "
+            "becomes has no exact factors of a low rank; merge groups in space 'knots' or 'core', "
+            "or by recipe 'mean' or 'sum'"),
         ("margins: {f1: 2}", f"7:11 margins.f1: unknown metric 'f1'; choose one of: {METRICS}"),
         ("margins: {macro-f2: 2}", "7:11 margins.macro-f2: unknown metric 'macro-f2'; did you "
             "mean 'macro-f1'?"),
@@ -269,7 +282,7 @@ price: {per_hour: "0.10", source: an assumption, date: 2026-11-31}
         "koinize.yaml:23:7 merge.candidates[1]: unknown recipe 'knot-ties'; "
         "did you mean 'knots-ties'?",
         "koinize.yaml:24:7 merge.candidates[2]: recipe 'mean' does not use 'density'; it uses "
-        "dialect, dtype, overrides, rank, scale, weights",
+        "dialect, dtype, groups, overrides, rank, scale, weights",
         "koinize.yaml:24:30 merge.candidates[2].density: expected a number up to 1, not 1.5",
         "koinize.yaml:24:61 unknown language 'fr' in merge.candidates[2].weights; "
         "choose one of: de, en, ja",

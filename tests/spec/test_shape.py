@@ -87,6 +87,10 @@ def test_it_is_frozen(loaded, good):
             "[{recipe: mean, weights: [{de: 2}, {en: 3}]}]",
             ["mean weights de=2", "mean weights en=3"],
         ),
+        (
+            "[{recipe: mean, groups: [[en, de]], scale: [1.0, 2.0]}]",
+            ["mean groups de+en", "mean groups de+en scale 2"],
+        ),
     ],
 )
 def test_candidates(loaded, good, candidates, described):

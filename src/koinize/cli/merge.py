@@ -61,10 +61,6 @@ def merge(
     out: Out,
     *,
     trunk: Trunk = None,
-    group: Annotated[
-        list[str] | None,
-        typer.Option(help="LANGUAGE,LANGUAGE: merged first; then what the groups became."),
-    ] = None,
     threads: Threads = 1,
     max_memory: Annotated[
         str | None, typer.Option(help="Of tensors in work, such as 1.5GB; changes no byte.")
@@ -87,7 +83,6 @@ def merge(
             settings,
             out=out,
             trunk=trunk,
-            groups=[languages.split(",") for languages in group or []],
             threads=threads,
             max_memory=max_memory,
             device=device,
@@ -232,7 +227,6 @@ def _record(report: MergeReport) -> dict[str, object]:
         "repeated_decompositions": dict(report.repeated),
         "inputs": dict(report.inputs),
         "trunk": report.trunk,
-        "groups": report.groups,
         "seconds": report.seconds,
         "vllm_flags": report.vllm_flags,
         "warnings": list(report.warnings),

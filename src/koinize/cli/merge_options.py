@@ -20,8 +20,13 @@ from koinize.merge.recipe import MergeSettings, merge_settings
 RECIPE = "knots-ties"  # if none is named
 WEIGHT_FORM = "LANGUAGE=NUMBER"
 SET_FORM = "PATTERN:OPTION=VALUE"
+GROUP_FORM = "LANGUAGE,LANGUAGE"
 # Of an option that has a name of its own here: that name, and the form of each of its entries.
-REPEATED = {"weights": ("--weight", WEIGHT_FORM), "overrides": ("--set", SET_FORM)}
+REPEATED = {
+    "weights": ("--weight", WEIGHT_FORM),
+    "groups": ("--group", GROUP_FORM),
+    "overrides": ("--set", SET_FORM),
+}
 
 
 def taking_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -50,6 +55,8 @@ def settings_of(options: Mapping[str, Any]) -> MergeSettings:
     if "weights" in given:
         pairs = key_values(given["weights"], WEIGHT_FORM)
         given["weights"] = {key: number_or_word(text) for key, text in pairs.items()}
+    if "groups" in given:
+        given["groups"] = [languages.split(",") for languages in given["groups"]]
     if "overrides" in given:
         given["overrides"] = _overrides(given["overrides"])
     if "rank" in given:

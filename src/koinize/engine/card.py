@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
-from koinize.merge.recipe import shortest_decimal
+from koinize.merge.option import shortest_decimal
 from koinize.shown import json_text, markdown
 
 # What `koinize verify` reads again: tables, by their first line.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -55,7 +55,6 @@ class MergeReport:
     card does not state them, because they depend on the processor. odd_adapters: sentences on those
     that do nothing, or are far larger or smaller than the others.
     trunk: the digest of the adapter that the differences were taken from, if there was one.
-    groups: the languages of each that was merged first.
     """
 
     out: Path
@@ -68,7 +67,6 @@ class MergeReport:
     repeated: Mapping[str, int] = field(default_factory=dict)
     odd_adapters: tuple[str, ...] = ()
     trunk: str | None = None
-    groups: tuple[tuple[str, ...], ...] = ()
 
     @property
     def error(self) -> float:
@@ -156,7 +154,6 @@ def merge_adapters(
     *,
     out: Path | str,
     trunk: Path | str | None = None,
-    groups: Sequence[Sequence[str]] = (),
     threads: int = 1,
     max_memory: int | str | None = None,
     device: str = "cpu",
@@ -168,8 +165,7 @@ def merge_adapters(
 
     Give either `settings` or its fields as keywords (`recipe="knots-ties", density=0.5`).
     trunk: an adapter that all of them were trained on from. The recipe then merges the differences
-    from it, and the result is the trunk, whole, plus scale times that merge. groups: languages that
-    are merged first; then the recipe merges what the groups became.
+    from it, and the result is the trunk, whole, plus scale times that merge.
     threads: modules merged at once. max_memory: bytes, or text such as "1.5GB", that the tensors
     in work may take; fewer modules are then in flight. Neither changes a byte. device: "cpu",
     "cuda", "cuda:N" or "auto"; CUDA gives the CPU's result within float32 rounding, and only the
@@ -184,7 +180,7 @@ def merge_adapters(
     chosen = settings if settings is not None else merge_settings(**options)
     refuse_existing(Path(out))
     place = merge_device(device)
-    given = plan_merge(adapters, chosen, trunk, groups)
+    given = plan_merge(adapters, chosen, trunk)
     limit = None if max_memory is None else byte_count(max_memory)
     ahead = modules_at_once(given, chosen, limit, max(1, threads), place.type == "cpu")
     with worker_pool(threads) as pool:
@@ -217,9 +213,7 @@ def _written(
     with merged, writer:
         inputs, trunk = _digests(merged, given)
         modules, notes = _write(merged, writer, progress), _notes(given, device)
-        report = MergeReport(
-            out, settings, dtype, modules, inputs, notes, trunk=trunk, groups=given.groups
-        )
+        report = MergeReport(out, settings, dtype, modules, inputs, notes, trunk=trunk)
         writer.finish(
             given.adapters.values(), card=lambda files: _card(report, given.adapters, card, files)
         )
@@ -272,8 +266,8 @@ def _structure(report: MergeReport) -> Iterator[str]:
     """What the adapters are to one another, where they are more than a list of languages."""
     if report.trunk:
         yield f"{TRUNK}`{report.trunk}`, the recipe merges differences from it."
-    if report.groups:
-        yield GROUPS + json.dumps(report.groups, ensure_ascii=False)
+    if groups := report.settings.groups:
+        yield GROUPS + json.dumps(groups, ensure_ascii=False)
 
 
 def _card(

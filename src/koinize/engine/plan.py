@@ -11,7 +11,8 @@ from koinize.adapter import AdapterHeader, ModuleHeader, read_header
 from koinize.adapter.config import CONFIG_FILE
 from koinize.adapter.names import one_naming, quantized_copy
 from koinize.errors import InputError, ManyErrors, did_you_mean
-from koinize.merge.recipe import MergeSettings, matches
+from koinize.merge.option import matches
+from koinize.merge.recipe import MergeSettings
 from koinize.merge.slots import COMBINES, NO_TRUNK, OTHER_SPACES, SPACES
 
 NAME = re.compile(r"[^|\s]([^|]*[^|\s])?")
@@ -59,14 +60,13 @@ def plan_merge(
     adapters: Mapping[str, Path | str],
     settings: MergeSettings,
     trunk: Path | str | None = None,
-    groups: Sequence[Sequence[str]] = (),
 ) -> Inputs:
     """The headers of all adapters and the trunk, after every check that needs no tensor."""
     inputs, errors = _read(adapters, trunk)
     languages = sorted(adapters)
-    inputs = replace(inputs, groups=tuple(sorted(tuple(sorted(group)) for group in groups)))
+    inputs = replace(inputs, groups=settings.groups)
     errors += [
-        *_group_errors(inputs.groups, languages, settings),
+        *_group_errors(settings.groups, languages),
         *_unknown_languages(languages, settings, trunk is not None),
         *_weight_errors(inputs.groups or (tuple(languages),), settings),
         *_override_errors(inputs, languages, settings),
@@ -150,9 +150,9 @@ def _raise(errors: list[InputError]) -> None:
 
 
 def _group_errors(
-    groups: tuple[tuple[str, ...], ...], languages: list[str], settings: MergeSettings
+    groups: tuple[tuple[str, ...], ...], languages: list[str]
 ) -> Iterator[InputError]:
-    """Groups that are no division of the languages, or whose merges would not be exact."""
+    """Groups that are no division of the languages."""
     if not groups:
         return
     placed = [language for group in groups for language in group]
@@ -162,23 +162,11 @@ def _group_errors(
                 f"a group names '{language}', which has no adapter",
                 remedy=did_you_mean(language, languages),
             )
-        elif placed.count(language) != 1:
+        elif language not in placed:
             yield InputError(
-                f"'{language}' is in {placed.count(language) or 'no'} groups",
+                f"'{language}' is in no group",
                 expected="each language in one group, which may be its own",
             )
-    recipe = settings.composition()
-    if SPACES[recipe.space].apart or (SPACES[recipe.space].full and not recipe.on_factors):
-        yield InputError(
-            f"recipe '{settings.recipe}' merges in space '{recipe.space}', where what a group "
-            "becomes has no exact factors of a low rank",
-            remedy="merge groups in space 'knots' or 'core', or by recipe 'mean' or 'sum'",
-        )
-    elif recipe.sparsify and settings.resolve("scope") == "adapter":
-        yield InputError(
-            "scope 'adapter' looks at whole adapters, and what a group becomes is none yet",
-            remedy="trim within each module",
-        )
 
 
 def _unknown_languages(

@@ -14,7 +14,6 @@ from koinize.digest import file_digest
 from koinize.engine.card import (
     ERRORS,
     FILES,
-    GROUPS,
     INPUTS,
     OUTCOMES,
     TRUNK,
@@ -141,13 +140,11 @@ def _repeated(
     progress: Callable[[int, int], None] | None,
 ) -> list[str]:
     settings = merge_settings(**_stated_settings(folder, card))
-    groups = _stated_groups(folder, card)
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".verify.") as work:
             again = merge_adapters(
-                adapters, settings, out=Path(work) / "again",
-                trunk=trunk, groups=groups, progress=progress,
-            )  # fmt: skip
+                adapters, settings, out=Path(work) / "again", trunk=trunk, progress=progress
+            )
             return [
                 f"{name} differs from what the settings in the card give"
                 for name in (CONFIG_FILE, WEIGHTS_FILE)
@@ -164,27 +161,12 @@ def _stated_settings(folder: Path, card: str) -> dict[str, object]:
     except ValueError:
         settings = None
     if not fence or not isinstance(settings, dict):
-        raise _no_settings(folder)
+        raise InputError(
+            "has no settings to merge again with",
+            where=str(folder / CARD_FILE),
+            expected="a card that koinize wrote",
+        )
     return settings
-
-
-def _stated_groups(folder: Path, card: str) -> list[list[str]]:
-    try:
-        groups = parse_json(stated_line(card, GROUPS) or "[]")
-    except ValueError:
-        groups = None
-    sound = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
-    if not sound or not all(isinstance(one, str) for group in groups for one in group):
-        raise _no_settings(folder)
-    return [list(group) for group in groups]
-
-
-def _no_settings(folder: Path) -> InputError:
-    return InputError(
-        "has no settings to merge again with",
-        where=str(folder / CARD_FILE),
-        expected="a card that koinize wrote",
-    )
 
 
 def _misstated(card: str, repeated: str) -> list[str]:

@@ -8,11 +8,11 @@ that a user may give them, with `option`, how one is declared, and `dialect`, ho
 what the papers leave open. `trunk` says what a merge relative to one is of. The slots, with an
 entry each in `slots`, one file each: `spaces/` gives the coordinates in which a merge happens,
 `sparsify/` says which entries take part, `combine/` makes one of many. `compose` puts them together
-for one module, and `groups` does so twice; `stack` holds the updates of all languages as row tiles
-that are computed when asked for. Below these the numerics: `approximation` (low rank), `linalg`
-(bases and Gram matrices), `decompose` (libraries' decompositions, each result checked), `select`
-and `scope` (exact thresholds, of a module and of a whole adapter), `masks` (random numbers by key),
-`place` (core or GPU).
+for one module, and `groups` does so twice, as `division` has it; `stack` holds the updates of all
+languages as row tiles that are computed when asked for. Below these the numerics: `approximation`
+(low rank), `linalg` (bases and Gram matrices), `decompose` (libraries' decompositions, each result
+checked), `select` and `scope` (exact thresholds, of a module and of a whole adapter), `masks`
+(random numbers by key), `place` (core or GPU).
 
 Two worked paths.
 

@@ -7,14 +7,8 @@ from collections.abc import Mapping, Sequence
 from koinize.adapter import Factors
 from koinize.merge.approximation import Approximation
 from koinize.merge.compose import merge_module
+from koinize.merge.division import Groups, group_name
 from koinize.merge.recipe import MergeSettings
-
-Groups = tuple[tuple[str, ...], ...]
-
-
-def group_name(group: Sequence[str]) -> str:
-    """What a group is called where a language would be, in the keys of random masks too."""
-    return "+".join(group)
 
 
 def merge_groups(

@@ -1,11 +1,12 @@
 """How an option of a merge is declared: once, with what every place that names it has to know.
 
-And how a wrong value of one is spoken of.
+And which modules it is for, how its value is shown, and a wrong one spoken of.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -40,6 +41,11 @@ def having(model: type[BaseModel], trait: Trait) -> frozenset[str]:
     return frozenset(name for name, field in fields if trait in field.metadata)
 
 
+def matches(pattern: str, module: str) -> bool:
+    """Whether a glob matches a module's dotted name or its end, at a dot."""
+    return fnmatchcase(module, pattern) or fnmatchcase(module, f"*.{pattern}")
+
+
 def in_a_sentence(detail: object) -> str:
     """pydantic's account of one mistake as one of our sentences."""
     assert isinstance(detail, dict)  # noqa: S101 - narrows the TypedDict of pydantic_core
@@ -56,3 +62,17 @@ def in_a_sentence(detail: object) -> str:
     if expected.startswith(("greater", "less")):
         expected = f"a number {expected}"
     return f"{place} is {detail['input']!r}; expected {expected}"
+
+
+def brief(value: object) -> str:
+    """The value of an option in a table's title: `2`, `ja=2,zh=0.5`, or of groups `de+en,ja`."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}={brief(item)}" for key, item in value.items())
+    if isinstance(value, tuple):
+        return ",".join("+".join(group) for group in value)
+    return shortest_decimal(value) if isinstance(value, float) else str(value)
+
+
+def shortest_decimal(number: float) -> str:
+    """The shortest decimal that is this number; whole ones without a point."""
+    return repr(float(number)).removesuffix(".0")

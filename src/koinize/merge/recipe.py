@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from pydantic import ValidationError, field_validator, model_validator
@@ -17,7 +16,18 @@ from koinize.catalog import Catalog
 from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.frozen import Frozen
 from koinize.merge.dialect import DIALECTS, EVERY_RECIPE
-from koinize.merge.option import COMMON, LOCAL, SPARSIFYING, having, in_a_sentence, option
+from koinize.merge.division import Groups, inexact
+from koinize.merge.option import (
+    COMMON,
+    LOCAL,
+    SPARSIFYING,
+    brief,
+    having,
+    in_a_sentence,
+    matches,
+    option,
+    shortest_decimal,
+)
 from koinize.merge.slots import COMBINES, SPACES, SPARSIFIERS
 
 
@@ -68,6 +78,10 @@ class MergeSettings(Frozen):
     weights: dict[str, float] = option(
         "language -> weight; 1 for those that are not named", COMMON, LOCAL, default={}
     )
+    groups: Groups = option(
+        "languages that are merged first, with the same recipe; then what the groups became",
+        COMMON, default=(),
+    )  # fmt: skip
     scale: float = option(
         "factor on the result; with a trunk, on what is added to it", COMMON, LOCAL, default=1.0
     )
@@ -185,6 +199,14 @@ class MergeSettings(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _groups_are_exact(self) -> MergeSettings:
+        one = self.composition()
+        whole = bool(one.sparsify) and self.resolve("scope") == "adapter"
+        if self.groups and (why := inexact(one.space, linear=one.on_factors, whole=whole)):
+            raise ValueError(f"recipe '{self.recipe}' {why}")
+        return self
+
+    @model_validator(mode="after")
     def _epsilon_fits(self) -> MergeSettings:
         reads = "epsilon" in RECIPES.get(self.recipe).options
         if reads and self.density < 1.0 and not self.epsilon < min(self.density, 1 - self.density):
@@ -289,6 +311,7 @@ class MergeSettings(Frozen):
             "sparsify": list(sparsify),
             "combine": recipe.combine,
             **self._differences(default, names),
+            **({"groups": self.groups} if self.groups else {}),
         }
         if not anywhere and SPACES[recipe.space].full and self._cuts():
             found["rank limit"] = "module"  # before, it was the sum of the ranks
@@ -361,29 +384,12 @@ class MergeSettings(Frozen):
             parts.append(f"density {shortest_decimal(self.density)}")
         for name, value in self.given().items():
             if name not in {"recipe", "density"}:
-                parts.append(f"{name} {_brief(value)}")
+                parts.append(f"{name} {brief(value)}")
         return " ".join(parts)
 
 
 COMMON_OPTIONS, LOCAL_OPTIONS = having(MergeSettings, COMMON), having(MergeSettings, LOCAL)
-# "extra" is a dialect's convention.
-OF_SPARSIFYING = having(MergeSettings, SPARSIFYING) | {"extra"}
-
-
-def matches(pattern: str, module: str) -> bool:
-    """Whether a glob matches a module's dotted name or its end, at a dot."""
-    return fnmatchcase(module, pattern) or fnmatchcase(module, f"*.{pattern}")
-
-
-def _brief(value: object) -> str:
-    if isinstance(value, dict):
-        return ",".join(f"{key}={_brief(item)}" for key, item in value.items())
-    return shortest_decimal(value) if isinstance(value, float) else str(value)
-
-
-def shortest_decimal(number: float) -> str:
-    """The shortest decimal that is this number; whole ones without a point."""
-    return repr(float(number)).removesuffix(".0")
+OF_SPARSIFYING = having(MergeSettings, SPARSIFYING) | {"extra"}  # a dialect's convention
 
 
 def merge_settings(**options: object) -> MergeSettings:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from koinize.digest import digest
 from koinize.errors import InputError
 from koinize.ledger.address import System
+from koinize.merge.division import divided
 from koinize.merge.recipe import MergeSettings
 from koinize.spec import Spec
 
@@ -47,23 +48,31 @@ def similar(settings: MergeSettings) -> str:
 def candidates(spec: Spec, branches: Collection[str] | None) -> list[MergeSettings]:
     """The merges that the release is chosen among; relative to a trunk, those of its branches.
 
-    Raises InputError for one that gives every branch the weight 0.
+    Raises InputError for one that gives all that it merges, or a group of that, the weight 0.
     """
-    if branches is None:
-        return list(spec.merge.settings)
-    found = [among(one, branches) for one in spec.merge.settings]
+    merged = spec.languages if branches is None else tuple(branches)
+    found = [
+        among(one, merged) if one.groups or branches is not None else one
+        for one in spec.merge.settings
+    ]
     for stated, one in zip(spec.merge.settings, found, strict=True):
-        if branches and not any(one.weights.get(language, 1.0) for language in branches):
-            raise InputError(
-                f"'{stated.describe()}' gives every branch the weight 0: {', '.join(branches)}",
-                where="merge.candidates",
-                remedy="give one of them a weight",
-            )
+        for together in one.groups or (merged,):
+            if together and not any(one.weights.get(language, 1.0) for language in together):
+                every = "branch" if branches is not None else "language"
+                of = " of a group" if one.groups else ""
+                raise InputError(
+                    f"'{stated.describe()}' gives every {every}{of} the weight 0: "
+                    + ", ".join(together),
+                    where="merge.candidates",
+                    remedy="give one of them a weight",
+                )
     return list({one.model_dump_json(): one for one in found}.values())
 
 
 def among(settings: MergeSettings, languages: Collection[str]) -> MergeSettings:
-    """The same merge of these languages alone: nothing in it names another one."""
+    """The same merge of these languages alone: nothing in it names another one, and of groups each
+    of them is in one.
+    """
 
     def kept(weights: Mapping[str, float]) -> dict[str, float]:
         return {one: weights[one] for one in weights if one in languages}
@@ -73,5 +82,10 @@ def among(settings: MergeSettings, languages: Collection[str]) -> MergeSettings:
         own = {**options, "weights": kept(options.get("weights", {}))}
         if own := {name: value for name, value in own.items() if value != {}}:
             overrides[pattern] = own
-    given = {**settings.given(), "weights": kept(settings.weights), "overrides": overrides}
+    given = {
+        **settings.given(),
+        "weights": kept(settings.weights),
+        "overrides": overrides,
+        "groups": divided(settings.groups, languages),
+    }
     return MergeSettings.model_validate(given)

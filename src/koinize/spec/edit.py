@@ -178,6 +178,21 @@ def _places(values: Mapping[str, Any], language: str) -> Iterator[Loc]:
         is_label = path[-1] == "verbalizers" and not isinstance(held.get(language), dict)
         if language in held and not is_label:
             yield (*path, language)
+    yield from _places_in_groups(values, language)
+
+
+def _places_in_groups(values: Mapping[str, Any], language: str) -> Iterator[Loc]:
+    """Where it is in a group of languages that are merged first: itself, or all that would be left
+    empty.
+    """
+    for index, entry in enumerate(values.get("merge", {}).get("candidates", [])):
+        groups = entry.get("groups", []) if isinstance(entry, dict) else []
+        path: Loc = ("merge", "candidates", index, "groups")
+        for number, group in enumerate(groups):
+            if language in group and len(group) > 1:
+                yield (*path, number, group.index(language))
+            elif language in group:
+                yield (*path, number) if len(groups) > 1 else path
 
 
 def _mappings_of_languages(values: Mapping[str, Any]) -> Iterator[Loc]:

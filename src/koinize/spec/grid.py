@@ -17,7 +17,8 @@ def expand(entry: object) -> tuple[object, ...]:
     """One entry of `merge.candidates` as the settings it stands for.
 
     `paper` -> the paper's eight; a recipe's name -> that recipe with its defaults; a mapping -> the
-    product over those of its values that are lists. Anything else is left for validation to refuse.
+    product over those of its values that are lists, but for `groups`. Anything else is left for
+    validation to refuse.
     """
     if entry == "paper":
         return PAPERS_EIGHT
@@ -32,6 +33,7 @@ def expand(entry: object) -> tuple[object, ...]:
 
 def _product(entry: Mapping[str, object]) -> Iterator[dict[str, object]]:
     grid = {key: value for key, value in entry.items() if isinstance(value, list)}
+    grid.pop("groups", None)  # which are a list of lists themselves
     if empty := [key for key, value in grid.items() if not value]:
         raise ValueError(f"the list under '{empty[0]}' is empty, so there is nothing to try")
     for values in product(*grid.values()):

@@ -29,6 +29,7 @@ def disagreements(document: Document) -> Found:
     if languages:  # otherwise that is the mistake
         for path in _places_of_languages(document):
             yield from _unknown(document, "language", path, languages)
+        yield from _unknown_in_groups(document, languages)
     for name, block in blocks.items():
         if _mapping(block).get("kind") in tasks.names():
             yield from _metrics(document, ("tasks", name), block)
@@ -60,6 +61,18 @@ def _unknown(document: Document, noun: str, path: Loc, known: Iterable[str]) -> 
             what = f"unknown {noun} '{key}' in {dotted(path)}"
             where = document.where((*path, key))
             yield (*path, key), InputError(what, where=where, remedy=did_you_mean(key, known))
+
+
+def _unknown_in_groups(document: Document, languages: Iterable[str]) -> Found:
+    """Groups of a merge that name what is no language."""
+    for path in document.places:
+        match path:
+            case ("merge", "candidates", _, "groups", int(), int()):
+                name = _at(document, path)
+                if isinstance(name, str) and name not in languages:
+                    what = f"unknown language '{name}' in {dotted(path[:-1])}"
+                    where, remedy = document.where(path), did_you_mean(name, languages)
+                    yield path, InputError(what, where=where, remedy=remedy)
 
 
 def _metrics(document: Document, path: Loc, block: Mapping[str, Any]) -> Found:

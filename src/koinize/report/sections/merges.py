@@ -62,6 +62,8 @@ def _table(task: Task) -> Table:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     shown = {key: value for key, value in settings.items() if value not in ({}, None)}
+    if groups := shown.get("groups"):
+        shown["groups"] = " | ".join(" + ".join(group) for group in groups)
     return ", ".join(f"{key} {value}" for key, value in shown.items()) or DASH
 
 
