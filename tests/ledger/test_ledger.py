@@ -397,6 +397,23 @@ def test_work_that_was_kept_is_done_and_so_is_the_loading_before_it(path, writte
     assert Ledger(path).verify().records == 6
 
 
+def test_what_was_done_at_once_shares_the_time_until_the_kill(path):
+    """Of 12 s of half the machine: 3 s were de's, 4 s en's, which was kept; the rest is shared."""
+    ledger = Ledger(path)
+    for name in ("de", "en", "fr", "ja"):
+        start(ledger, name, group="g", at=Decimal(1))
+    ledger.end("de", status="done", seconds=3, at=Decimal(4))
+    kept = {"en": {"seconds": 4}}
+    beat = Heartbeat(0.0, "r1", Decimal(13))
+    Ledger(path).close_abandoned(beat, lambda one: kept.get(one.id))
+    de, en, fr, ja, rest = Ledger(path).intervals()
+    assert [one.status for one in (en, fr, ja)] == ["done", "interrupted", "interrupted"]
+    assert [one.seconds for one in (de, en, fr, ja)] == [3, 4, Decimal("2.5"), Decimal("2.5")]
+    assert [en.begin, fr.begin, ja.begin] == [de.end, en.end, fr.end]
+    assert {one.group for one in (de, en, fr, ja)} == {"g"}
+    assert round(rest.machine_seconds, 6) == 13 - 6
+
+
 def test_a_heartbeat_of_another_run_tells_no_more_than_its_time(path):
     start(Ledger(path), "de")
     began = Ledger(path).intervals()[0].started.timestamp()

@@ -350,7 +350,7 @@ def test_the_longest_training_starts_first(small: Small) -> None:
         home,
         Recorder(),
         None,  # type: ignore[arg-type]
-        Ledger(home / "ledger.jsonl"),
+        None,  # type: ignore[arg-type]
     )
     assert run._ready()[0].step.name == "train/mood/comb"
 

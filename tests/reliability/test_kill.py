@@ -73,6 +73,16 @@ def test_a_few_kills_around_steps_of_no_weight(fake: Arena, new: Path) -> None:
     kill_again_and_again(fake, new, 10, SEED)
 
 
+def test_a_few_kills_around_steps_that_are_done_at_once(fake: Arena, new: Path) -> None:
+    spec = new / "koinize.yaml"
+    spec.write_text(
+        spec.read_text().replace("{executor: inline}", "{executor: inline, together: 4}")
+    )
+    kill_again_and_again(fake, new, 10, SEED)
+    ledger = Ledger(new.with_name("undisturbed") / ".koinize" / "ledger.jsonl")
+    assert {one.kind for one in ledger.intervals() if one.group} == {"train", "evaluate"}
+
+
 @pytest.mark.slow
 def test_a_hundred_kills_around_steps_of_no_weight(fake: Arena, new: Path) -> None:
     kill_again_and_again(fake, new, KILLS, SEED + 1)

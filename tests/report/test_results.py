@@ -612,3 +612,16 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "signature",
     ]
     assert list(found["costs"]) == ["breakdown", "around", "energy", "runs", "timeline"]
+
+
+def test_a_note_says_of_seconds_that_they_are_shares():
+    said = (
+        "Steps that a worker did at once with others: 2. The seconds of each are a share of the "
+        "worker's, of a training by tokens, of an evaluation an equal one."
+    )
+    joined = [
+        replace(one, group="g") if one.step in ("train/t/de", "train/t/en") else one
+        for one in LEDGER
+    ]
+    assert said in results(source(intervals=joined))["notes"]
+    assert said not in results(source())["notes"]

@@ -21,8 +21,8 @@ from koinize.model.loaded import Loaded, adopt
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train import Training, TrainingReport, together, train, train_together
+from koinize.train.passes import grouped
 from koinize.train.schedule import Row
-from koinize.train.together import grouped
 
 CPU = torch.device("cpu")
 # Sums of hundreds of float32 products in another order, over some 20 steps of AdamW.

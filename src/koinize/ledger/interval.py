@@ -28,7 +28,9 @@ class Interval:
     `tokens` the tokens that went through the model. `status` is done, failed, interrupted or open.
     `energy` has `joules` and `source` where energy could be read, and is empty elsewhere. `why` is
     the reason for the work, as `plan` gave it. `fields` are those of the step's address, and `sort`
-    says which work it is like: both empty in the lines of an older koinize.
+    says which work it is like: both empty in the lines of an older koinize. `group` is the same for
+    all that one worker did at once, and empty for what it did alone: within a group `seconds` are
+    a share of the worker's, and the intervals lie one after the other.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Interval:
     why: str = ""
     fields: Mapping[str, str] = field(default_factory=dict)
     sort: str = ""
+    group: str = ""
 
     @cached_property
     def address(self) -> Address:
@@ -156,3 +159,12 @@ def by_run(intervals: Iterable[Interval]) -> dict[str, list[Interval]]:
     for one in intervals:
         runs.setdefault(one.run, []).append(one)
     return runs
+
+
+def left_of(one: Interval, intervals: Iterable[Interval]) -> tuple[Decimal, int]:
+    """From when on (in Unix seconds) the time of an open interval is not accounted for yet, and
+    among how many intervals, this one among them, it is to be shared out.
+    """
+    group = [other for other in intervals if one.group and other.group == one.group] or [one]
+    begin = max(one.begin, *(other.end for other in group))
+    return begin, max(1, sum(other.status == "open" for other in group))

@@ -81,6 +81,7 @@ class Start(TypedDict):
     price: Price
     address: NotRequired[Fields]
     sort: NotRequired[str]
+    group: NotRequired[str]
 
 
 class End(TypedDict):

@@ -15,14 +15,7 @@ from typing import Any
 from koinize.ledger.address import Address
 from koinize.ledger.chain import Chain, Head, Setback
 from koinize.ledger.heartbeat import Heartbeat
-from koinize.ledger.interval import (
-    IDLE,
-    LOAD,
-    Interval,
-    moment,
-    total,
-    unix,
-)
+from koinize.ledger.interval import IDLE, LOAD, Interval, left_of, moment, total, unix
 from koinize.ledger.lines import checked
 
 MILLISECOND = Decimal("0.001")
@@ -76,11 +69,13 @@ class Ledger:
         why: str = "",
         address: Address | None = None,
         sort: str = "",
+        group: str = "",
     ) -> None:
         """Open an interval. `share` is a decimal; `price` is empty where none is known.
 
         `why` is the reason for the work, in the plan's words; `address` that of the step that it
-        does, and `sort` the work that it is like.
+        does, and `sort` the work that it is like. `group` is the same for all that a worker does
+        at once: they lie one after the other in its time, each with its part of the seconds.
         `at` is for what is recorded afterwards: when it began, in seconds since its run did.
         """
         self._chain.append(
@@ -98,6 +93,7 @@ class Ledger:
                 "price": price,
                 "address": address.record() if address else {},
                 "sort": sort,
+                **({"group": group} if group else {}),
             }
         )
 
@@ -264,8 +260,9 @@ class Ledger:
         last = Heartbeat(heartbeat) if isinstance(heartbeat, float | int) else heartbeat
         history = self._history()
         closed = [one for one in history.intervals if one.status == "open"]
-        for interval in closed:
-            if (facts := kept(interval)) is None:
+        made = {one.id: kept(one) for one in closed}
+        for interval in sorted(closed, key=lambda one: made[one.id] is None):
+            if (facts := made[interval.id]) is None:
                 self._abandon(interval, last, history.origins.get(interval.run))
             else:
                 self._complete(interval, facts, history)
@@ -279,11 +276,12 @@ class Ledger:
 
     def _abandon(self, one: Interval, last: Heartbeat | None, origin: Decimal | None) -> None:
         """Close one interval; by the run's own clock if possible, else by the wall clock."""
+        begin, parts = left_of(one, self.intervals())
         if last and origin is not None and last.run == one.run and last.at is not None:
-            begin = one.begin - origin
-            seconds, at = last.at - begin, max(begin, last.at)
+            seconds = (last.at - (begin - origin)) / parts
+            at = begin - origin + max(Decimal(0), seconds)
         else:
-            seconds, at = (Decimal(last.unix) - one.begin if last else Decimal(0)), None
+            seconds, at = (Decimal(last.unix) - begin if last else Decimal(0)) / parts, None
         said = KILLED if seconds >= 0 else f"{KILLED}, which is no later than its start"
         seconds = max(Decimal(0), seconds)
         self.end(one.id, status="interrupted", seconds=seconds, error=said, at=at)
@@ -293,7 +291,7 @@ class Ledger:
         seconds = Decimal(str(facts["seconds"]))
         load = Decimal(str(facts.get("load_seconds", 0)))
         origin = history.origins.get(one.run)
-        began = None if origin is None else one.begin - origin
+        began = None if origin is None else left_of(one, self.intervals())[0] - origin
         recorded = any(other.id == _load_of(one.id) for other in history.intervals)
         if load and began is not None and not recorded:
             self.loaded(
@@ -391,4 +389,5 @@ def _interval(start: Mapping[str, Any], end: Mapping[str, Any], origin: Decimal 
         why=start.get("why", ""),
         fields=start.get("address", {}),
         sort=start.get("sort", ""),
+        group=start.get("group", ""),
     )

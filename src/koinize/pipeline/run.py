@@ -6,12 +6,10 @@ import json
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from decimal import ROUND_DOWN, Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,22 +17,22 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from koinize import machine
-from koinize.digest import short
 from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.executors import Executor, executors
 from koinize.files import parse_json, read_bytes
-from koinize.ledger import GATE, LOAD, MILLISECOND, PROVISION, Heartbeat, Interval, Ledger
-from koinize.ledger.energy import Meter, metering
+from koinize.ledger import GATE, LOAD, Heartbeat, Interval, Ledger
+from koinize.ledger.energy import metering
+from koinize.pipeline.account import Account, Hand
+from koinize.pipeline.joining import joined
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
-from koinize.pipeline.work import Job, perform
+from koinize.pipeline.work import Failure, Job, perform, perform_together
 from koinize.spec import Spec
 from koinize.store import Home, Store
 from koinize.store.durable import own_folder, write_briefly
 from koinize.store.typed import typed
 
 POLL_SECONDS = 0.25
-MILLIONTH = Decimal("0.000001")
 
 
 class Watcher(Protocol):
@@ -63,15 +61,6 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Running:
-    step: Step
-    why: str
-    interval: str
-    began: Decimal  # seconds since the run began, by its monotonic clock
-    job: Job
 
 
 @contextmanager
@@ -117,10 +106,13 @@ def run(
     ledger.close_abandoned(Heartbeat.read(Home(home).heartbeat), partial(_kept, store))
     if not missing:
         return Outcome()
+    shutil.rmtree(Home(home).progress, ignore_errors=True)  # of a run that was killed
     workers, threads = machine.workers_and_threads(spec.machine.workers, spec.machine.threads)
     executor = executors.get(spec.machine.executor)(workers, threads)
     with metering() as meter:
-        work = _Run(missing, spec, root, home, watcher, executor, ledger, meter)
+        price = spec.price.record() if spec.price else {}
+        account = Account(Home(home), ledger, meter, price)
+        work = _Run(missing, spec, root, home, watcher, executor, account)
         try:
             with executor:
                 work.go()
@@ -129,7 +121,7 @@ def run(
             work.stop("stopped by the user" if isinstance(problem, KeyboardInterrupt) else problem)
             raise
         finally:
-            work.close_run()
+            account.close()
             shutil.rmtree(Home(home).progress, ignore_errors=True)
             store.sweep()
     return work.outcome
@@ -159,177 +151,130 @@ class _Run:
         home: Path,
         watcher: Watcher,
         executor: Executor,
-        ledger: Ledger,
-        meter: Meter | None = None,
+        account: Account,
     ) -> None:
         self.waiting = {one.step.id: one for one in missing}
         self.spec, self.root, self.home = spec, root, home
-        self.watcher, self.executor, self.ledger = watcher, executor, ledger
-        self.meter = meter
-        self.price = spec.price.record() if spec.price else {}
-        self.running: dict[Future[dict[str, Any]], _Running] = {}
-        self.open: dict[str, _Running] = {}  # intervals that the ledger has no end of yet
+        self.watcher, self.executor, self.account = watcher, executor, account
+        self.running: dict[Future[dict[str, Any]], Hand] = {}
         self.outcome = Outcome()
-        self.name = uuid.uuid4().hex[:8]
 
     def go(self) -> None:
-        self._beat()
-        self._provision()
+        self.account.beat()
+        self.account.provision(self.executor)
         while self.waiting or self.running:
             machine.stop_if_asked()
             self._fill()
             finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
-            self._beat()
+            self.account.beat()
             for future in finished:
                 self._finish(future, self.running.pop(future))
-            for one in self.running.values():
-                self._show(one)
+            for hand in self.running.values():
+                self._look(hand)
             if not self.running and not self._ready():
                 self.outcome.skipped = [one.step.name for one in self.waiting.values()]
                 break
 
     def stop(self, why: object) -> None:
         """End the intervals in hand: of what was kept as done, of the rest as interrupted."""
-        for one in list(self.open.values()):
-            facts = self._facts(one)
+        for hand, job in self.account.open():
+            facts = self._facts(job)
             if facts is None:
-                self._close(one, "interrupted", {}, str(why))
+                self._close(hand, job, "interrupted", {}, str(why))
             else:
-                self._close(one, "done", facts, "")
-
-    def _beat(self) -> None:
-        """Leave a sign of life, and read the meter before one of its counters wraps."""
-        now = self.ledger.at(self.name)
-        Heartbeat(time.time(), self.name, now).write(Home(self.home).heartbeat)
-        if self.meter:
-            self.meter.sample()
-
-    def _provision(self) -> None:
-        device, run = machine.device(), self.name
-        kind = PROVISION
-        with self.ledger.recording(kind, kind=kind, device=device, price=self.price, run=run) as it:
-            self._hold(PROVISION, Decimal(1))
-            self.executor.ready()
-            it.energy = self._energy(self._release(PROVISION))
-
-    def close_run(self) -> None:
-        """Account for the machine time in which a worker had nothing to do."""
-        if self.meter:
-            self.meter.sample()
-        self.ledger.close_run(
-            self.name,
-            self.ledger.at(self.name),
-            device=machine.device(),
-            price=self.price,
-            energy=self._energy(self.meter.idle if self.meter else None),
-        )
+                self._close(hand, job, "done", facts, "")
 
     def _ready(self) -> list[Missing]:
         """What could start now, the longest training first so that no worker waits for it."""
-        blocked = self.waiting.keys() | {one.step.id for one in self.running.values()}
+        in_hand = {job.step.id for hand in self.running.values() for job in hand.jobs}
+        blocked = self.waiting.keys() | in_hand
         ready = [one for one in self.waiting.values() if not blocked.intersection(one.step.needs)]
         failed = set(self.outcome.failed)
         ready = [one for one in ready if one.step.name not in failed]
         return sorted(ready, key=lambda one: -one.seconds if one.step.kind == "train" else 0.0)
 
     def _fill(self) -> None:
-        while len(self.running) < self.executor.workers and (ready := self._ready()):
-            self._start(self.waiting.pop(ready[0].step.id))
+        while (free := self.executor.workers - len(self.running)) > 0 and (ready := self._ready()):
+            some = joined(ready, free, self.spec)
+            self._start([self.waiting.pop(one.step.id) for one in some])
 
-    def _start(self, missing: Missing) -> None:
-        step = missing.step
-        interval = f"{self.name}-{short(step.id)}"
-        job = Job(step, self.spec, self.root, self.home, self.executor.threads)
-        one = _Running(step, missing.why, interval, self.ledger.at(self.name), job)
-        self.ledger.start(
-            interval,
-            step=step.name,
-            kind=step.kind,
-            why=one.why,
-            address=step.address,
-            sort=step.sort,
-            **self._place(one),
-        )
-        self._hold(interval, self._share)
-        self.watcher.started(step)
-        self.open[interval] = one
-        self.running[self.executor.submit(perform, job)] = one
+    def _start(self, some: Sequence[Missing]) -> None:
+        threads = self.executor.threads
+        jobs = [Job(one.step, self.spec, self.root, self.home, threads) for one in some]
+        hand = self.account.begin(some, jobs)
+        for job in jobs:
+            self.watcher.started(job.step)
+        if hand.together:
+            future = self.executor.submit(perform_together, jobs)
+        else:
+            future = self.executor.submit(perform, jobs[0])
+        self.running[future] = hand
 
-    @property
-    def _share(self) -> Decimal:
-        """What one worker holds of the machine; all of them together hold no more than all."""
-        return (1 / Decimal(self.executor.workers)).quantize(MILLIONTH, ROUND_DOWN)
-
-    def _place(self, one: _Running) -> dict[str, Any]:
-        """What the intervals of a step and of loading its model have in common."""
-        return {
-            "run": self.name,
-            "artifact": one.step.id,
-            "device": machine.device(),
-            "share": f"{self._share.normalize():f}",
-            "price": self.price,
-            "at": one.began,
-        }
-
-    def _hold(self, name: str, share: Decimal) -> None:
-        if self.meter:
-            self.meter.hold(name, share)
-
-    def _release(self, name: str) -> Decimal | None:
-        return self.meter.release(name) if self.meter else None
-
-    def _energy(self, joules: Decimal | None) -> dict[str, str]:
-        return {} if joules is None or self.meter is None else self.meter.record(joules)
-
-    def _finish(self, future: Future[dict[str, Any]], one: _Running) -> None:
+    def _finish(self, future: Future[dict[str, Any]], hand: Hand) -> None:
         error = future.exception()
-        # A worker may be killed after it kept what it made, and before it could say so.
-        facts = self._facts(one) if error else future.result()
-        if error is None or facts is not None:
-            Store(self.home).point({one.step.name: one.step.id})
-            self._close(one, "done", facts or {}, "")
-            self.outcome.done.append(one.step.name)
-            return
-        known = isinstance(error, KoinizeError)
-        message = str(error) if known else f"{one.step.name} ended with its worker process: {error}"
-        self._close(one, "failed", {}, message)
-        self.outcome.failed[one.step.name] = message
-        # Its dependents stay in `waiting` with a need that never comes.
-        self.waiting[one.step.id] = Missing(one.step, "failed", 0.0)
+        told = future.result() if hand.together and not error else {}
+        for job in list(hand.jobs):
+            # A worker may be killed after it kept what it made, and before it could say so.
+            facts = self._facts(job) if error or hand.together else future.result()
+            if facts is not None:
+                self._done(hand, job, facts)
+            else:
+                self._failed(hand, job, told.get(job.step.id) or _ended_by(error, job))
 
-    def _facts(self, one: _Running) -> Mapping[str, Any] | None:
+    def _done(self, hand: Hand, job: Job, facts: Mapping[str, Any]) -> None:
+        Store(self.home).point({job.step.name: job.step.id})
+        self._close(hand, job, "done", facts, "")
+        self.outcome.done.append(job.step.name)
+
+    def _failed(self, hand: Hand, job: Job, failure: Failure) -> None:
+        share = {"seconds": failure["seconds"]} if "seconds" in failure else {}
+        self._close(hand, job, "failed", share, failure["error"])
+        self.outcome.failed[job.step.name] = failure["error"]
+        # Its dependents stay in `waiting` with a need that never comes.
+        self.waiting[job.step.id] = Missing(job.step, "failed", 0.0)
+
+    def _close(
+        self, hand: Hand, job: Job, status: str, facts: Mapping[str, Any], error: str
+    ) -> None:
+        seconds = self.account.end(hand, job, status, facts, error)
+        self.watcher.ended(job.step, float(seconds), error)
+
+    def _facts(self, job: Job) -> Mapping[str, Any] | None:
         """What is recorded of the artifact that this step was to make; None if it did not."""
-        artifact = Store(self.home).manifest(one.step.id)
+        artifact = Store(self.home).manifest(job.step.id)
         return artifact.facts if artifact else None
 
-    def _close(self, one: _Running, status: str, facts: Mapping[str, Any], error: str) -> None:
-        """End a step's interval; what its worker took to load the model has one of its own.
-
-        The energy of both together was read; between them it is divided by time.
+    def _look(self, hand: Hand) -> None:
+        """Show how far it is. Of several steps that are done at once, end those that are over, but
+        for the last, which ends with its worker's work.
         """
-        now = self.ledger.at(self.name)
-        whole, joules = now - one.began, self._release(one.interval)
-        load = min(whole, Decimal(str(facts.get("load_seconds", 0))).quantize(MILLISECOND))
-        loading = None if joules is None else joules * load / whole if whole else Decimal(0)
-        del self.open[one.interval]
-        if load:  # before the end of the step, without which nobody would miss it
-            energy = self._energy(loading)
-            self.ledger.loaded(one.interval, load, energy=energy, **self._place(one))
-        self.ledger.end(
-            one.interval,
-            status=status,
-            seconds=whole - load,
-            tokens=facts.get("tokens", 0),
-            units=facts.get("units", 0),
-            energy=self._energy(None if joules is None else joules - (loading or 0)),
-            error=error,
-            at=now,
-        )
-        self.watcher.ended(one.step, float(whole - load), error)
+        for job in list(hand.jobs):
+            several = len(hand.jobs) > 1
+            if several and (facts := self._facts(job)) is not None:
+                self._done(hand, job, facts)
+            elif several and (failure := _told(job)):
+                self._failed(hand, job, failure)
+            else:
+                self._show(job)
 
-    def _show(self, one: _Running) -> None:
+    def _show(self, job: Job) -> None:
         try:
-            done, total = map(int, read_bytes(one.job.progress_file).split())
+            done, total = map(int, read_bytes(job.progress_file).split())
         except (OSError, ValueError):
             return
-        self.watcher.moved(one.step, done, total)
+        self.watcher.moved(job.step, done, total)
+
+
+def _ended_by(error: BaseException | None, job: Job) -> Failure:
+    """The failure of a step whose worker ended, or could do none of its steps."""
+    if isinstance(error, KoinizeError):
+        return Failure(error=str(error))
+    return Failure(error=f"{job.step.name} ended with its worker process: {error}")
+
+
+def _told(job: Job) -> Failure | None:
+    """What a worker said of a step that failed while others went on."""
+    try:
+        return typed(Failure, parse_json(read_bytes(job.failure_file)))
+    except (OSError, ValueError, KoinizeError):
+        return None

@@ -7,14 +7,15 @@ A worker keeps the base model between steps; torch is imported only by the steps
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
 import time
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +31,7 @@ from koinize.pipeline.inputs import examples_of
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.step import Step
 from koinize.spec import Spec
-from koinize.store import Artifact, Home, Store
+from koinize.store import Artifact, Draft, Home, Store, temporary_folder
 from koinize.store.durable import own_folder, write_briefly
 from koinize.store.typed import typed_lines
 from koinize.tasks import Example
@@ -58,9 +59,28 @@ class Job:
         return Home(self.home).progress / self.step.id
 
     @property
+    def failure_file(self) -> Path:
+        """Where it says that the step failed, while others that it does at once go on."""
+        return self.progress_file.with_suffix(".failed")
+
+    @property
     def log_file(self) -> Path:
         """Where the traceback of an unexpected failure goes."""
         return Home(self.home).log(self.step.name)
+
+
+class Failure(TypedDict):
+    """What is told of a step that failed while others, done at once with it, went on."""
+
+    error: str
+    seconds: NotRequired[float]  # its share
+
+
+Fill = Callable[[Draft], Mapping[str, Any]]
+"""Fills a step's artifact and returns its facts."""
+
+Over = Callable[[Job, Fill | Exception, float], None]
+"""Called when one of several steps is over, with what it made or what ended it, and its seconds."""
 
 
 def perform(job: Job) -> dict[str, Any]:
@@ -70,18 +90,13 @@ def perform(job: Job) -> dict[str, Any]:
     """
     store = Store(job.home)
     started = time.perf_counter()
-    step = job.step
+    kind = KINDS[job.step.kind]
     try:
-        with store.building(step.id, step.name, step.identity) as draft:
-            draft.facts.update(rows=dict(step.rows), units=step.units, tokens=0)
-            draft.facts["settings"] = dict(step.settings)
-            loading = _load_first(job) if KINDS[step.kind].needs_model else 0.0
-            draft.facts.update(KINDS[step.kind].perform(job, store, draft))
-            if KINDS[step.kind].needs_model:
-                _base_of(job)  # of files that were read meanwhile, if not before
+        with _drafting(job, store) as draft:
+            loading = _load_first(job) if kind.needs_model else 0.0
+            draft.facts.update(kind.perform(job, store, draft))
             draft.facts["load_seconds"] = round(loading, 3)
             draft.facts["seconds"] = round(time.perf_counter() - started - loading, 3)
-            draft.facts["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return dict(draft.facts)
     except KoinizeError:
         raise
@@ -90,6 +105,59 @@ def perform(job: Job) -> dict[str, Any]:
     finally:
         with suppress(OSError):
             job.progress_file.unlink()
+
+
+def perform_together(jobs: Sequence[Job]) -> dict[str, Failure]:
+    """Do several steps of one kind at once, and commit the artifact of each as soon as it is there.
+
+    Returns what failed, by the step's id, and says it in the step's failure_file besides, since the
+    others may go on for hours. Raises KoinizeError for what ends all of them.
+    """
+    store, failures = Store(jobs[0].home), dict[str, Failure]()
+    try:
+        loading = [_load_first(jobs[0])]  # told with the first artifact
+
+        def over(job: Job, outcome: Fill | Exception, seconds: float) -> None:
+            try:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                with _drafting(job, store) as draft:
+                    draft.facts.update(outcome(draft))
+                    draft.facts["load_seconds"] = round(sum(loading), 3)
+                    draft.facts["seconds"] = round(seconds, 3)
+                loading.clear()
+            except Exception as error:  # noqa: BLE001 - it ends this step and none of the others
+                failures[job.step.id] = _told(job, error, seconds)
+
+        with temporary_folder(Home(jobs[0].home).temporary) as scratch:
+            KINDS[jobs[0].step.kind].perform_together(jobs, store, scratch, over)
+    except KoinizeError:
+        raise
+    except Exception as error:
+        raise _failure(jobs[0], error) from error
+    return failures
+
+
+@contextmanager
+def _drafting(job: Job, store: Store) -> Iterator[Draft]:
+    """A step's artifact, with what is recorded of every one."""
+    step = job.step
+    with store.building(step.id, step.name, step.identity) as draft:
+        draft.facts.update(rows=dict(step.rows), units=step.units, tokens=0)
+        draft.facts["settings"] = dict(step.settings)
+        yield draft
+        if KINDS[step.kind].needs_model:
+            _base_of(job)  # of files that were read meanwhile, if not before
+        draft.facts["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _told(job: Job, error: Exception, seconds: float) -> Failure:
+    """What failed, at once for whoever looks into its file."""
+    known = error if isinstance(error, KoinizeError) else _failure(job, error)
+    failure = Failure(error=str(known), seconds=seconds)
+    with suppress(OSError):  # on a full disk it is told in the end
+        write_briefly(job.failure_file, json.dumps(failure))
+    return failure
 
 
 def _failure(job: Job, error: Exception) -> StepError:
@@ -214,16 +282,19 @@ def quiet() -> None:
     logging.set_verbosity_error()
 
 
-def reporter(job: Job) -> Callable[..., None]:
-    """A callback that writes how far the step is, at most twice a second."""
+def reporter(*jobs: Job) -> Callable[..., None]:
+    """A callback that writes how far the step is, at most twice a second; of several that are done
+    at once, how far they are together.
+    """
     last = [0.0]
-    own_folder(job.progress_file.parent)
+    own_folder(jobs[0].progress_file.parent)
 
     def report(done: int, total: int, *_: object) -> None:
         now = time.monotonic()
         if now - last[0] >= PROGRESS_SECONDS:
             last[0] = now
             with suppress(OSError):  # on a full disk nobody sees how far it is, and work goes on
-                write_briefly(job.progress_file, f"{done} {total}")
+                for job in jobs:
+                    write_briefly(job.progress_file, f"{done} {total}")
 
     return report

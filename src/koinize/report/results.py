@@ -40,6 +40,7 @@ def results(source: ReportInput) -> Results:
         "notes": [
             *source.notes,
             *_price_notes(source, accounts),
+            *_share_notes(accounts),
             *_task_notes(tasks),
             *(
                 note
@@ -80,6 +81,15 @@ def _price_notes(source: ReportInput, accounts: Accounts) -> list[str]:
     if source.price and any(not one.price for one in source.intervals):
         notes.append("Work that was recorded without a price is counted at the project's price.")
     return notes
+
+
+def _share_notes(accounts: Accounts) -> list[str]:
+    if count := sum(bool(one.group) for one in accounts.standing.values()):
+        return [
+            f"Steps that a worker did at once with others: {count}. The seconds of each are a share "
+            "of the worker's, of a training by tokens, of an evaluation an equal one."
+        ]
+    return []
 
 
 def _task_notes(tasks: Sequence[Task]) -> list[str]:

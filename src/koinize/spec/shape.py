@@ -207,6 +207,10 @@ class MachineSection(Frozen):
     threads: Count | Literal["auto"] = Field(
         default="auto", description="of each worker; auto: the cores divided among the workers"
     )
+    together: Count = Field(
+        default=1,
+        description="trainings, or evaluations of the same rows, that a worker does at once",
+    )
 
 
 def _with_comb(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:

@@ -48,7 +48,8 @@ class Learner:
     epoch: int = 0  # epochs that are done
     kept_epoch: int = 0
     best: Tensor | None = None  # its row of the buffer after the kept epoch; None for the last
-    seen: int = 0  # tokens, padding left out
+    passed: int = 0  # tokens of it, padding left out, since time was last shared out
+    seconds: float = 0.0  # its share of the time
     outcome: TrainingReport | KoinizeError | None = None
 
     def __post_init__(self) -> None:
@@ -81,7 +82,7 @@ class Learner:
         """Begins an optimizer step: its rows."""
         batch = next(self._batches)
         self._taken.append(batch)
-        self.seen += sum(row.tokens.longest for row in batch)
+        self.passed += sum(row.tokens.longest for row in batch)
         return batch
 
     def _in_order(self) -> Iterator[list[Row]]:

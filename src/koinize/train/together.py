@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -32,19 +32,24 @@ from koinize.train.adamw import RowwiseAdamW
 from koinize.train.alone import train
 from koinize.train.learner import Learner, Training
 from koinize.train.lora import Frame, first_factors, frame_of, save
+from koinize.train.passes import Share, grouped, largest, length
 from koinize.train.report import Progress, TrainingReport
 from koinize.train.schedule import Row, encode_rows, target_tokens
 
 # Steps whose losses may lie unread on an accelerator; one that is no number is found when read.
 READ_EVERY = 50
 
-Share = tuple[int, list[Row]]
-"""The place of an adapter among those that learn, and rows of it for one forward pass."""
+Outcome = TrainingReport | KoinizeError
+Ended = Callable[[int, Outcome, float], None]
+"""Called with (place of the training, its outcome, its seconds) as soon as it is over."""
 
 
 def train_together(
-    loaded: Loaded, trainings: Sequence[Training], progress: Progress | None = None
-) -> list[TrainingReport | KoinizeError]:
+    loaded: Loaded,
+    trainings: Sequence[Training],
+    progress: Progress | None = None,
+    ended: Ended | None = None,
+) -> list[Outcome]:
     """Trains many adapters at once, each as `train` would; the base is left as it was.
 
     The adapters may differ in everything. One that fails (InputError, StepError) leaves its error
@@ -53,25 +58,34 @@ def train_together(
     layers that do not see a batch sequence by sequence (the output layer, experts).
     On an accelerator a pass holds as many padded tokens as all their `batch_tokens` together.
     `progress` gets (steps done, steps planned, mean loss) of all adapters together. A report's
-    `seconds` are the adapter's share of the time, by tokens; `peak_bytes` are those of all.
+    `seconds` are the adapter's share of the time: that of each step is shared out by the tokens
+    that passed the model in it. `peak_bytes` are those of all until then. `ended` may keep an
+    adapter before the others end; a time that it takes is shared by those that go on.
     """
-    started = time.perf_counter()
+    began = time.perf_counter()
     reset_peak(loaded.device)
     frames = _Frames(loaded)
-    outcomes: dict[int, TrainingReport | KoinizeError] = {}
+    outcomes: dict[int, Outcome] = {}
+
+    def over(index: int, outcome: Outcome, seconds: float) -> None:
+        outcomes[index] = outcome
+        if ended:
+            ended(index, outcome, seconds)
+
     learners: dict[int, Learner] = {}
     for index, training in enumerate(trainings):
         try:
             if (frame := frames.of(training)) is not None:
                 learners[index] = _prepare(loaded, training, frame)
         except KoinizeError as error:
-            outcomes[index] = error
+            over(index, error, 0.0)
     if learners:
-        _Loop(loaded, list(learners.values()), progress).run()
-        outcomes |= _outcomes(loaded, learners, time.perf_counter() - started)
+        _Loop(loaded, learners, progress, over, began).run()
     for index in range(len(trainings)):
         if index not in outcomes:
-            outcomes[index] = _alone(loaded, trainings[index], progress)
+            began = time.perf_counter()
+            outcome = _alone(loaded, trainings[index], progress)
+            over(index, outcome, time.perf_counter() - began)
     return [outcomes[index] for index in range(len(trainings))]
 
 
@@ -102,27 +116,12 @@ def _prepare(loaded: Loaded, training: Training, frame: Frame) -> Learner:
     return Learner(training, frame, first, rows, dev_rows)
 
 
-def _alone(
-    loaded: Loaded, one: Training, progress: Progress | None
-) -> TrainingReport | KoinizeError:
+def _alone(loaded: Loaded, one: Training, progress: Progress | None) -> Outcome:
     examples = one.train_examples, one.dev_examples
     try:
         return train(loaded, *examples, one.lora, one.settings, one.out, progress, start=one.start)
     except KoinizeError as error:
         return error
-
-
-def _outcomes(
-    loaded: Loaded, learners: Mapping[int, Learner], seconds: float
-) -> Iterator[tuple[int, TrainingReport | KoinizeError]]:
-    seen = sum(one.seen for one in learners.values())
-    peak = peak_bytes(loaded.device)
-    for index, one in learners.items():
-        if isinstance(one.outcome, TrainingReport):
-            share = seconds * one.seen / seen
-            yield index, replace(one.outcome, seconds=share, peak_bytes=peak)
-        elif one.outcome is not None:
-            yield index, one.outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +141,19 @@ class _Batch:
 class _Loop:
     """The factors of all adapters that still learn, a row each, and what is done to them."""
 
-    def __init__(self, loaded: Loaded, learners: list[Learner], progress: Progress | None) -> None:
-        self.loaded, self.progress = loaded, progress
+    def __init__(
+        self,
+        loaded: Loaded,
+        places: Mapping[int, Learner],
+        progress: Progress | None,
+        over: Ended,
+        began: float,
+    ) -> None:
+        self.loaded, self.progress, self.over = loaded, progress, over
+        self.places = {learner: place for place, learner in places.items()}
+        learners = list(places.values())
         self.learners, self.live = learners, list(learners)
+        self.shared_until = began
         self.layout = Layout([one.frame.shapes for one in learners])
         self.slots = Slots(loaded.model, self.layout.shapes)
         self.optimizer = RowwiseAdamW(self._first())
@@ -176,6 +185,7 @@ class _Loop:
                 if ended or not self.accelerated or len(self.unread) == READ_EVERY:
                     self._read()
                 self._end_epoch([one for one in ended if one.outcome is None])
+                self._share_out_time()
                 self._drop()
 
     def _step(self) -> None:
@@ -202,14 +212,14 @@ class _Loop:
             for place in rows
         }
         cut = [
-            [(place, part) for part in buckets(some, _length, min(self.budget, own[place]))]
+            [(place, part) for part in buckets(some, length, min(self.budget, own[place]))]
             for place, some in rows.items()
         ]
         for parts in zip_longest(*cut):
             shares = [part for part in parts if part is not None]
             # An adapter's rows come longest first; neighbours in length share a pass.
-            shares.sort(key=lambda share: _length(share[1][0]))
-            yield from grouped(shares, self.budget if self.accelerated else _largest(shares))
+            shares.sort(key=lambda share: length(share[1][0]))
+            yield from grouped(shares, self.budget if self.accelerated else largest(shares))
 
     def _learn(self, shares: list[Share], weights: list[float], losses: Tensor) -> None:
         """Adds one pass's share to the gradients, and to the losses (adapters that learn,)."""
@@ -309,6 +319,7 @@ class _Loop:
         if measured := [one for one in ended if one.dev_rows]:
             for one, loss in zip(measured, self._dev_losses(measured), strict=True):
                 one.dev_losses.append(loss)
+                one.passed += sum(length(row) for row in one.dev_rows)
         for one in ended:
             values = self.optimizer.values[self.live.index(one)]
             if one.ends(values):
@@ -336,11 +347,27 @@ class _Loop:
         save(self.loaded, one.frame.config, factors, one.training.out)
         one.outcome, one.best = one.report(), None
 
+    def _share_out_time(self) -> None:
+        """Gives each adapter its part of the seconds since the last time, by tokens."""
+        now = time.perf_counter()
+        tokens = sum(one.passed for one in self.live)
+        for one in self.live:
+            one.seconds += (now - self.shared_until) * one.passed / tokens
+            one.passed = 0
+        self.shared_until = now
+
     def _drop(self) -> None:
-        """Takes out of the buffers what has finished or failed."""
+        """Hands over what has finished or failed, and takes it out of the buffers."""
         kept = [place for place, one in enumerate(self.live) if one.outcome is None]
         if len(kept) == len(self.live):
             return
+        for one in self.live:
+            outcome = one.outcome
+            if isinstance(outcome, TrainingReport):
+                peak = peak_bytes(self.loaded.device)
+                outcome = replace(outcome, seconds=one.seconds, peak_bytes=peak)
+            if outcome is not None:
+                self.over(self.places[one], outcome, one.seconds)
         rows = send(torch.tensor(kept, dtype=torch.long), self.loaded.device)
         self.live = [self.live[place] for place in kept]
         self.optimizer.keep(rows)
@@ -352,34 +379,3 @@ class _Loop:
 def on_accelerator(device: torch.device) -> bool:
     """Whether the device works while the host goes on, and gains by larger passes."""
     return device.type != "cpu"
-
-
-def _length(row: Row) -> int:
-    return row.tokens.longest
-
-
-def grouped(shares: Sequence[Share], budget: int) -> Iterator[list[Share]]:
-    """Joins neighbours while their rows, padded to one height and width, fit into the budget of
-    tokens; a single share may exceed it.
-    """
-    group: list[Share] = []
-    for share in shares:
-        joined = [*group, share]
-        if group and _padded(joined) > budget:
-            yield group
-            joined = [share]
-        group = joined
-    if group:
-        yield group
-
-
-def _largest(shares: Sequence[Share]) -> int:
-    """Tokens of the largest pass that one adapter would need."""
-    return max(_padded([share]) for share in shares)
-
-
-def _padded(shares: Sequence[Share]) -> int:
-    """Tokens of a pass over these, padded to one height and width."""
-    height = max(len(rows) for _, rows in shares)
-    width = max(_length(row) for _, rows in shares for row in rows)
-    return len(shares) * height * width

@@ -53,6 +53,13 @@ class Kind:
         function: Perform = import_module(f"{__name__}.{self.file or self.name}").perform
         return function
 
+    @property
+    def perform_together(self) -> Callable[..., None]:
+        """The function (jobs, store, scratch folder, over) that does several such steps at once."""
+        file = import_module(f"{__name__}.{self.file or self.name}")
+        function: Callable[..., None] = file.perform_together
+        return function
+
 
 KINDS: dict[str, Kind] = {
     one.name: one

@@ -1,15 +1,18 @@
-"""Let one system answer one language's split."""
+"""Let one system answer one language's split; or several at once the same rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from koinize.errors import KoinizeError
 from koinize.pipeline import work
 from koinize.pipeline.step import Uses
-from koinize.pipeline.work import ROWS, Job
+from koinize.pipeline.work import ROWS, Job, Over
 from koinize.store import Draft, Store
 
 
@@ -23,6 +26,36 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     settings = task.evaluation(job.spec.evaluation)
     with with_adapter(work.loaded(job), _adapter(job.step.uses, store)) as model:
         rows = evaluate(model, asked, task.mode, settings, progress=work.reporter(job))
+    return _write(rows, draft)
+
+
+def perform_together(jobs: Sequence[Job], store: Store, _scratch: Path, over: Over) -> None:
+    """The same for several systems and the same rows; of the seconds each gets an equal part."""
+    from koinize.evaluate.together import evaluate_together
+
+    began, first = time.perf_counter(), jobs[0]
+    task = first.spec.tasks[first.step.task]
+    asked = work.examples(first, first.step.language, first.step.split)
+    settings = task.evaluation(first.spec.evaluation)
+    ready = list(_ready(jobs, store, over))
+    model, progress = work.loaded(first), work.reporter(*jobs)
+    folders = [folder for _, folder in ready]
+    found = evaluate_together(model, folders, asked, task.mode, settings, progress)
+    seconds = time.perf_counter() - began
+    for (job, _), rows in zip(ready, found, strict=True):
+        over(job, partial(_write, rows), seconds / len(ready))
+
+
+def _ready(jobs: Sequence[Job], store: Store, over: Over) -> Iterator[tuple[Job, Path | None]]:
+    """Those whose adapters are whole, and where these lie."""
+    for job in jobs:
+        try:
+            yield job, _adapter(job.step.uses, store)
+        except KoinizeError as error:
+            over(job, error, 0.0)
+
+
+def _write(rows: Sequence[Mapping[str, object]], draft: Draft) -> Mapping[str, Any]:
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (draft.folder / ROWS).write_text(text, encoding="utf-8")
     return {}

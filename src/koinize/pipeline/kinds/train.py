@@ -1,26 +1,111 @@
-"""Train one adapter: from the base, or on from one that is there."""
+"""Train adapters: from the base, or on from one that is there; one alone, or several at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from koinize.errors import KoinizeError
 from koinize.ledger.address import TRUNK
 from koinize.pipeline import work
 from koinize.pipeline.generation import draw, read_anchors
 from koinize.pipeline.lineage import read_learnt, select, together, write_learnt
-from koinize.pipeline.work import Job
+from koinize.pipeline.work import Job, Over
 from koinize.store import Draft, Store
+from koinize.tasks import Example
+
+if TYPE_CHECKING:
+    from koinize.settings import TrainingSpec
+    from koinize.train import Training, TrainingReport
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a step trains: on which rows, from where and how; and what is kept beside the adapter.
+
+    `learnt` are the digests of the rows that it knows afterwards, `facts` what else is recorded.
+    """
+
+    rows: Sequence[Example]
+    dev: Sequence[Example]
+    settings: TrainingSpec
+    start: Path | None
+    learnt: Mapping[str, Sequence[str]]
+    facts: Mapping[str, Any]
+
+    def training(self, job: Job, out: Path) -> Training:
+        """The same for the trainer."""
+        from koinize.train import Training
+
+        lora = job.spec.lora.of("" if job.step.uses.trunk else job.step.language)
+        name = job.step.name
+        return Training(name, self.rows, self.dev, lora, self.settings, out, self.start)
+
+    def keep(self, report: TrainingReport, folder: Path) -> Mapping[str, Any]:
+        """Writes the rows beside the adapter; the facts."""
+        write_learnt(folder, self.learnt)
+        return {**asdict(report), **self.facts}
+
+    def move(self, report: TrainingReport, out: Path, draft: Draft) -> Mapping[str, Any]:
+        """The same for an adapter that lies elsewhere."""
+        for path in out.iterdir():
+            path.rename(draft.folder / path.name)
+        return self.keep(report, draft.folder)
 
 
 def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     """A PEFT folder, the rows that it was trained on, and what `TrainingReport` says."""
     from koinize.train import train
 
+    asked = _asked(job, store)
+    one = asked.training(job, draft.folder)
+    report = train(
+        work.loaded(job),
+        one.train_examples,
+        one.dev_examples,
+        one.lora,
+        one.settings,
+        one.out,
+        progress=work.reporter(job),
+        start=one.start,
+    )
+    return asked.keep(report, draft.folder)
+
+
+def perform_together(jobs: Sequence[Job], store: Store, scratch: Path, over: Over) -> None:
+    """The same for several, whose rows share the forward passes: each over as soon as it ends."""
+    from koinize.train import train_together
+
+    ready = list(_ready(jobs, store, over))
+    trainings = [asked.training(job, scratch / job.step.id) for job, asked in ready]
+
+    def ended(place: int, outcome: TrainingReport | KoinizeError, seconds: float) -> None:
+        job, asked = ready[place]
+        if isinstance(outcome, KoinizeError):
+            over(job, outcome, seconds)
+        else:
+            over(job, partial(asked.move, outcome, trainings[place].out), seconds)
+
+    report = work.reporter(*jobs)
+    train_together(work.loaded(jobs[0]), trainings, progress=report, ended=ended)
+
+
+def _ready(jobs: Sequence[Job], store: Store, over: Over) -> Iterator[tuple[Job, _Asked]]:
+    """Those whose rows are what the plan saw."""
+    for job in jobs:
+        try:
+            yield job, _asked(job, store)
+        except (KoinizeError, OSError) as error:
+            over(job, error, 0.0)
+
+
+def _asked(job: Job, store: Store) -> _Asked:
     step, training = job.step, job.spec.training
     if step.uses.trunk:
-        return _branch(job, store, draft)
+        return _branch(job, store)
     rows = {one: work.examples(job, one, "train") for one in step.languages}
     if step.address.role == TRUNK and isinstance(training.trunk, float):
         rows = {one: draw(some, training.trunk, training.seed) for one, some in rows.items()}
@@ -31,37 +116,26 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
         replay = training.update.replay
         selection = select(today, learnt, parent.id, training.seed, replay)
         rows = {one: selection.pick(one, some) for one, some in rows.items()}
-    report = train(
-        work.loaded(job),
-        [example for some in rows.values() for example in some],
-        [example for one in step.languages for example in work.examples(job, one, "dev")],
-        job.spec.lora.of(step.language),
-        training.continued if parent else training,
-        draft.folder,
-        progress=work.reporter(job),
+    return _Asked(
+        rows=[example for some in rows.values() for example in some],
+        dev=[example for one in step.languages for example in work.examples(job, one, "dev")],
+        settings=training.continued if parent else training,
         start=parent.folder if parent else None,
+        learnt=together(today, learnt),
+        facts={"updates": parent.facts.get("updates", 0) + 1 if parent else 0},
     )
-    write_learnt(draft.folder, together(today, learnt))
-    updates = parent.facts.get("updates", 0) + 1 if parent else 0
-    return {**asdict(report), "updates": updates}
 
 
-def _branch(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
+def _branch(job: Job, store: Store) -> _Asked:
     """Trained on from the trunk: on the language's own rows, and the anchors of the others."""
-    from koinize.train import train
-
-    step, training = job.step, job.spec.training
+    step = job.step
     own = work.examples(job, step.language, "train")
     others = step.uses.anchors and read_anchors(store.open(step.uses.anchors), step.language)
-    report = train(
-        work.loaded(job),
-        [*own, *(others or [])],
-        work.examples(job, step.language, "dev"),
-        job.spec.lora.of(""),
-        training.branched,
-        draft.folder,
-        progress=work.reporter(job),
+    return _Asked(
+        rows=[*own, *(others or [])],
+        dev=work.examples(job, step.language, "dev"),
+        settings=job.spec.training.branched,
         start=store.open(step.uses.trunk).folder,
+        learnt={step.language: [row.digest for row in own]},
+        facts={"anchors": len(others or [])},
     )
-    write_learnt(draft.folder, {step.language: [row.digest for row in own]})
-    return {**asdict(report), "anchors": len(others or [])}

@@ -1,0 +1,184 @@
+"""A run's account: every second of every worker in one interval of the ledger, and its energy.
+
+Where a worker does several steps at once, its time is shared out among them (decision 012).
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_DOWN, Decimal
+from typing import Any
+
+from koinize import machine
+from koinize.digest import short
+from koinize.executors import Executor
+from koinize.ledger import MILLISECOND, PROVISION, Heartbeat, Ledger
+from koinize.ledger.energy import Meter
+from koinize.pipeline.plan import Missing
+from koinize.pipeline.step import Step
+from koinize.pipeline.work import Job
+from koinize.store import Home
+
+MILLIONTH = Decimal("0.000001")
+
+
+@dataclass(eq=False)
+class Hand:
+    """What one worker has in hand: the job of one step, or of several that it does at once.
+
+    `jobs` are those that are not over. Of the worker's time, what lies before `upto` (seconds since
+    the run began, by its monotonic clock) is in the ledger; `joules` are those of the time since,
+    as far as they were read.
+    """
+
+    jobs: list[Job]
+    together: bool
+    name: str
+    upto: Decimal
+    joules: Decimal = Decimal(0)
+
+
+class Account:
+    """Time and energy of one run."""
+
+    def __init__(
+        self, home: Home, ledger: Ledger, meter: Meter | None, price: Mapping[str, str]
+    ) -> None:
+        self.home, self.ledger, self.meter, self.price = home, ledger, meter, price
+        self.run = uuid.uuid4().hex[:8]
+        self.share = Decimal(1)
+        self.hands: list[Hand] = []
+
+    def beat(self) -> None:
+        """Leave a sign of life, and read the meter before one of its counters wraps."""
+        Heartbeat(time.time(), self.run, self._now).write(self.home.heartbeat)
+        if self.meter:
+            self.meter.sample()
+
+    def provision(self, executor: Executor) -> None:
+        """Start the workers: that holds the whole machine, and afterwards each a part of it."""
+        device, run, kind = machine.device(), self.run, PROVISION
+        with self.ledger.recording(kind, kind=kind, device=device, price=self.price, run=run) as it:
+            if self.meter:
+                self.meter.hold(PROVISION, Decimal(1))
+            executor.ready()
+            if self.meter:
+                it.energy = self.meter.record(self.meter.release(PROVISION))
+        # All workers together hold no more than the machine.
+        self.share = (1 / Decimal(executor.workers)).quantize(MILLIONTH, ROUND_DOWN)
+
+    def begin(self, some: Sequence[Missing], jobs: Sequence[Job]) -> Hand:
+        """Open the intervals of what one worker takes in hand."""
+        name = self._interval(jobs[0].step)
+        group = f"{name}-group" if len(jobs) > 1 else ""
+        hand = Hand(list(jobs), len(jobs) > 1, group or name, self._now)
+        for missing, job in zip(some, jobs, strict=True):
+            self.ledger.start(
+                self._interval(job.step),
+                step=job.step.name,
+                kind=job.step.kind,
+                why=missing.why,
+                address=job.step.address,
+                sort=job.step.sort,
+                group=group,
+                **self._place(job.step, hand.upto),
+            )
+        if self.meter:
+            self.meter.hold(hand.name, self.share)
+        self.hands.append(hand)
+        return hand
+
+    def end(
+        self, hand: Hand, job: Job, status: str, facts: Mapping[str, Any], error: str
+    ) -> Decimal:
+        """End a step's interval and return its seconds; what its worker took to load the model has
+        an interval of its own.
+
+        Of several that are done at once, each gets the seconds that its facts say, or an equal part
+        where they say nothing, and the last one what is left. The energy of all together was read;
+        between them it is divided by time.
+        """
+        hand.jobs.remove(job)
+        left = self._now - hand.upto
+        load = min(left, _milliseconds(facts.get("load_seconds", 0)))
+        seconds = left - load
+        if hand.jobs:
+            equal = seconds / (1 + len(hand.jobs))
+            seconds = min(seconds, _milliseconds(facts.get("seconds", equal)))
+        energy = self._energy(hand, left, load, seconds)
+        name = self._interval(job.step)
+        if load:  # before the end of the step, without which nobody would miss it
+            place = self._place(job.step, hand.upto)
+            self.ledger.loaded(name, load, energy=energy[0], **place)
+        hand.upto += load + seconds
+        self.ledger.end(
+            name,
+            status=status,
+            seconds=seconds,
+            tokens=facts.get("tokens", 0),
+            units=facts.get("units", 0),
+            energy=energy[1],
+            error=error,
+            at=hand.upto,
+        )
+        if not hand.jobs:
+            self.hands.remove(hand)
+        return seconds
+
+    def open(self) -> list[tuple[Hand, Job]]:
+        """What is in hand: intervals that have no end yet."""
+        return [(hand, job) for hand in self.hands for job in hand.jobs]
+
+    def close(self) -> None:
+        """Account for the machine time in which a worker had nothing to do."""
+        if self.meter:
+            self.meter.sample()
+        self.ledger.close_run(
+            self.run,
+            self._now,
+            device=machine.device(),
+            price=self.price,
+            energy=self.meter.record(self.meter.idle) if self.meter else {},
+        )
+
+    def _energy(
+        self, hand: Hand, left: Decimal, load: Decimal, seconds: Decimal
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Of loading and of the step, out of what was read in the time that is left of the hand's;
+        whoever still goes on gets the rest.
+        """
+        if self.meter is None:
+            return {}, {}
+        joules = hand.joules + self.meter.release(hand.name)
+        loading = joules * load / left if left else Decimal(0)
+        own = joules - loading
+        if hand.jobs:
+            own = joules * seconds / left if left else Decimal(0)
+            hand.joules = joules - loading - own
+            self.meter.hold(hand.name, self.share)
+        return self.meter.record(loading), self.meter.record(own)
+
+    @property
+    def _now(self) -> Decimal:
+        return self.ledger.at(self.run)
+
+    def _interval(self, step: Step) -> str:
+        return f"{self.run}-{short(step.id)}"
+
+    def _place(self, step: Step, at: Decimal) -> dict[str, Any]:
+        """What the intervals of a step and of loading its model have in common."""
+        return {
+            "run": self.run,
+            "artifact": step.id,
+            "device": machine.device(),
+            "share": f"{self.share.normalize():f}",
+            "price": self.price,
+            "at": at,
+        }
+
+
+def _milliseconds(seconds: float | Decimal) -> Decimal:
+    return Decimal(str(seconds)).quantize(MILLISECOND)
