@@ -86,8 +86,8 @@ def _price_notes(source: ReportInput, accounts: Accounts) -> list[str]:
 def _share_notes(accounts: Accounts) -> list[str]:
     if count := sum(bool(one.group) for one in accounts.standing.values()):
         return [
-            f"Steps that a worker did at once with others: {count}. The seconds of each are a share "
-            "of the worker's, of a training by tokens, of an evaluation an equal one."
+            f"Steps that a worker did at once with others: {count}. The seconds of each are a "
+            "share of the worker's, of a training by tokens, of an evaluation an equal one."
         ]
     return []
 
