@@ -523,9 +523,13 @@ def test_the_documentation_has_every_field(path):
     page = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
     three(path)
     first, second = (list(json.loads(line)) for line in path.read_text().splitlines()[:2])
+    other = path.with_name("of steps done at once")
+    start(Ledger(other), "de", group="g")
+    with_group = list(json.loads(other.read_text()))
+    assert set(with_group) - set(first) == {"group"}
     tables = page.split("| field of ")[1:]
     assert [re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE) for table in tables] == [
-        first,
+        with_group,
         second,
     ]
     lines = page.partition("```json records\n")[2].partition("```")[0].splitlines()
