@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/gate_simulation.py [times [table ...]]
 
 The truth is known here: rows are drawn from a population in which a language loses exactly the
-margin, or nothing. Five tables: single releases at the margin, power at the number of rows that
-`rows_needed` states, sequences of attempts on the same test rows, long streams of releases under
-three rules, and drift with and without an anchor. They are named margin, power, sequences, streams
-and drift; `times` scales them all (by default 1,000 releases).
+margin, or nothing. Six tables: single releases at the margin, the mean over languages at it, power
+at the number of rows that `rows_needed` states, sequences of attempts on the same test rows, long
+streams of releases under three rules, and drift with and without an anchor. They are named margin,
+mean, power, sequences, streams and drift; `times` scales them all (by default 1,000 releases).
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from koinize.gate import POWER, Verdict, compare_pairs, level_of, rows_needed
+from koinize.gate import (
+    POWER,
+    Verdict,
+    compare_mean_pairs,
+    compare_pairs,
+    level_of,
+    rows_needed,
+)
 from koinize.metrics import Metric, metrics
 
 Floats = NDArray[np.float64]
@@ -179,6 +186,25 @@ def releases_at_the_margin(kind: Kind, rows: int, times: int) -> float:
     generator = np.random.default_rng(1)
     truths = [-kind.margin, *[GAIN] * (LANGUAGES - 1)]
     passed = sum(_all_pass(kind, generator, rows, truths, seed) for seed in range(times))
+    return passed / times
+
+
+def means_at_the_margin(kind: Kind, rows: int, times: int, *, translated: bool) -> float:
+    """The share of verdicts on the mean that say "not worse" although it loses the margin: every
+    language loses it, on rows of its own or on translations of the same ones.
+    """
+    generator = np.random.default_rng(3)
+    passed = 0
+    for seed in range(times):
+        pairs = [kind.draw(generator, rows, -kind.margin) for _ in range(LANGUAGES)]
+        drawn = [pairs[0]] * LANGUAGES if translated else pairs
+        first = [0 if translated else n * rows for n in range(LANGUAGES)]
+        keys = {str(n): range(first[n], first[n] + rows) for n in range(LANGUAGES)}
+        ours, theirs = ({str(n): pair[side] for n, pair in enumerate(drawn)} for side in (0, 1))
+        found = compare_mean_pairs(
+            ours, theirs, keys, kind.metric, kind.margin, resamples=RESAMPLES, seed=seed
+        )
+        passed += found.passes
     return passed / times
 
 
@@ -395,6 +421,27 @@ def margin_table(times: int) -> Iterator[str]:
     )
 
 
+def mean_table(times: int) -> Iterator[str]:
+    """How often the verdict on the mean errs."""
+    yield f"The mean of five languages at the margin, {times:,} each: all of them lose exactly the"
+    yield "margin; level 2.5 %.\n"
+    yield from _table(
+        ("data", "rows per language", "not worse, own rows", "not worse, translations"),
+        (
+            (
+                kind.name,
+                f"{rows:,}",
+                *(
+                    _percent(means_at_the_margin(kind, rows, times, translated=translated))
+                    for translated in (False, True)
+                ),
+            )
+            for kind in KINDS
+            for rows in (42, 200)
+        ),
+    )
+
+
 def power_table(times: int) -> Iterator[str]:
     """How often it lets equals pass."""
     yield f"Power: five languages, truth equal, rows by `rows_needed`, {times // 5:,} each.\n"
@@ -441,6 +488,7 @@ def drift_table(times: int) -> Iterator[str]:
 
 TABLES = {
     "margin": margin_table,
+    "mean": mean_table,
     "power": power_table,
     "sequences": sequence_table,
     "streams": stream_table,

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -16,11 +17,13 @@ from koinize.gate import (
     better_somewhere,
     budget_after,
     compare,
+    fewest_rows,
     holm,
     in_every_language,
     level_of,
     outcome,
     rows_needed,
+    smallest_margin,
 )
 from koinize.metrics import Paired, metrics
 
@@ -177,7 +180,7 @@ def tail(n: int, lost: int, won: int) -> float:
     shares = np.array([lost + 1.0, n - lost - won, won + 1.0]) / (n + 2)
     points = np.array([-100.0, 0.0, 100.0])
     observed = 100.0 * (won - lost) / n
-    return Paired(n, observed, np.array([np.inf]), points, shares).p_value(-2.0)
+    return Paired(n, observed, np.array([np.inf]), points, shares, np.zeros(n)).p_value(-2.0)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,14 @@ def test_where_few_rows_differ_the_tail_alone_keeps_every_level(
 def test_the_error_of_a_tilted_population_on_paper() -> None:
     # One loss, one win and 98 rows alike, tilted to a mean of -2 points: with losses at rate a and
     # wins at rate b, a - b = .02 and a b = q^2 / 98^2 where q = 1 - a - b is the rest.
-    found = Paired(100, 0.0, np.zeros(1), np.array([-100.0, 0, 100]), np.array([0.01, 0.98, 0.01]))
+    found = Paired(
+        100,
+        0.0,
+        np.zeros(1),
+        np.array([-100.0, 0, 100]),
+        np.array([0.01, 0.98, 0.01]),
+        np.zeros(100),
+    )
     a = next(a for a in np.arange(0.02, 0.03, 1e-8) if a * (a - 0.02) >= ((1.02 - 2 * a) / 98) ** 2)
     assert found.error_at(-2.0) == pytest.approx(
         math.sqrt(((2 * a - 0.02) * 1e4 - 4) / 100), rel=1e-5
@@ -367,3 +377,29 @@ def test_two_truths_for_one_row_are_refused() -> None:
         "row '0003' has two different values of 'gold'; expected the same example on both sides; "
         "evaluate both on the same version of the data"
     )
+
+
+def test_what_rows_can_show_at_all() -> None:
+    """Fewer rows than that decide nothing, whatever they answer; as many do when all are equal."""
+    fewest = fewest_rows(2.0)
+    assert judge(fewest, 0, 0).verdict == "not worse"
+    assert judge(fewest - 1, 0, 0).verdict == "inconclusive"
+    margin = smallest_margin(42)
+    assert judge(42, 0, 0, margin).verdict == "not worse"
+    assert judge(42, 0, 0, margin - 0.1).verdict == "inconclusive"
+    assert smallest_margin(1) > 100
+
+
+def test_worse_somewhere_has_to_survive_the_search_over_languages() -> None:
+    """One language of ten that looks worse at 2 % is what chance brings; one at .01 % is not."""
+    equal = {str(n): judge(400, 0, 0) for n in range(9)}
+    doubtful = replace(judge(360, 40, 0), p_worse=0.02)
+    certain = replace(doubtful, p_worse=1e-4)
+    assert doubtful.verdict == "worse"
+    assert in_every_language({"de": doubtful}).worse == ("de",)
+    joint = in_every_language({**equal, "de": doubtful})
+    assert (joint.verdict, joint.worse, joint.inconclusive) == ("inconclusive", (), ("de",))
+    joint = in_every_language({**equal, "de": certain})
+    assert (joint.verdict, joint.worse, joint.inconclusive) == ("worse", ("de",), ())
+    former = replace(doubtful, p_worse=None)  # of a release that an older koinize judged
+    assert in_every_language({**equal, "de": former}).worse == ("de",)

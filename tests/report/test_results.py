@@ -596,6 +596,8 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "scores",
         "selection",
         "verdicts",
+        "pooled",
+        "power",
         "joint",
         "signatures",
         "costs",

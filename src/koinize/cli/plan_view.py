@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.text import Text
 from koinize.pipeline import Missing, Plan, Project
 from koinize.pipeline.estimate import Estimate, Schedule
 from koinize.pipeline.plan import GONE, NEVER, NEWER
+from koinize.pipeline.power import too_few_rows
 from koinize.shown import message
 
 ROWS_BEFORE_GROUPING = 24
@@ -37,6 +39,8 @@ def show_plan(todo: Plan, project: Project) -> None:
     console.print(f"{len(todo.missing)} of {todo.total} steps are missing{_guessed(todo)}")
     for line in (*estimate_lines(todo), *saving_lines(todo), *outlook_lines(todo)):
         console.print(line, markup=False, highlight=False)
+    for few in too_few_rows(project):
+        console.print(message(f"note: {few}"), markup=False, highlight=False)
 
 
 def plan_json(todo: Plan, project: Project) -> dict[str, object]:
@@ -70,6 +74,7 @@ def plan_json(todo: Plan, project: Project) -> dict[str, object]:
             for one in todo.outlook
         ],
         "findings": list(project.inputs.findings),
+        "too_few_rows": [asdict(one) for one in too_few_rows(project)],
     }
 
 

@@ -16,7 +16,8 @@ from koinize.metrics._bootstrap import (
     score,
 )
 from koinize.metrics._metric import Metric, ResultRow
-from koinize.metrics._paired import Paired, paired, paired_differences
+from koinize.metrics._paired import Compared, Paired, equal, paired, paired_differences
+from koinize.metrics._pooled import Pooled, pooled
 
 metrics = Catalog[Metric]("koinize.metrics", "metric")
 
@@ -24,13 +25,17 @@ __all__ = [
     "LEVEL",
     "RESAMPLES",
     "SEED",
+    "Compared",
     "Metric",
     "Paired",
+    "Pooled",
     "ResultRow",
     "Score",
+    "equal",
     "interval",
     "metrics",
     "paired",
     "paired_differences",
+    "pooled",
     "score",
 ]

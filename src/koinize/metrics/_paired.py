@@ -10,7 +10,8 @@ of 100 points, and the interval becomes the rule of three: +-300/n.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -27,18 +28,18 @@ WHOLE = 100.0  # points: the most that one row can be lost or won by
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Candidate minus reference in points: as observed on `n` rows, and in each resample.
-
-    `influences` (k,) are what each distinct row of the guarded population adds to the difference,
-    in points; their mean, weighted with `shares` (k,), is the difference itself.
-    """
+class Compared(ABC):
+    """Candidate minus reference in points: as observed on `n` rows, and in each resample."""
 
     n: int
     observed: float
     resampled: Floats
-    influences: Floats
-    shares: Floats
+
+    @abstractmethod
+    def error_at(self, difference: float) -> float:
+        """Standard error of the difference, were `difference` the true one; infinite where no
+        population that is near the sample has it.
+        """
 
     def p_value(self, bound: float) -> float:
         """One-sided p-value of H0: difference <= bound; the larger one of two.
@@ -54,6 +55,28 @@ class Paired:
         distance = (self.observed - bound) / self.error_at(bound)
         return max(share, NormalDist().cdf(-distance))
 
+    @property
+    def p_worse(self) -> float:
+        """That of H0: difference >= 0, by the bootstrap alone: the interval lies below 0 where this
+        is at most 2.5 %.
+        """
+        above = int((self.resampled >= 0).sum())
+        return (above + 1) / (len(self.resampled) + 1) if above else 1 / len(self.resampled)
+
+
+@dataclass(frozen=True)
+class Paired(Compared):
+    """One set of rows.
+
+    `influences` (k,) are what each distinct row of the guarded population adds to the difference,
+    in points; their mean, weighted with `shares` (k,), is the difference itself. `by_row` (n,) has
+    them in the order of the rows.
+    """
+
+    influences: Floats
+    shares: Floats
+    by_row: Floats
+
     def error_at(self, difference: float) -> float:
         """Standard error of the difference, were `difference` the true one.
 
@@ -68,25 +91,33 @@ class Paired:
         if not low < difference < high:
             if abs(difference) >= WHOLE:
                 return math.inf
-            points, counts = _rule_of_three(self.n)
-            return replace(self, influences=points, shares=counts / counts.sum()).error_at(
-                difference
-            )
-        weights = self._tilted(difference, max(-low, high))
+            return self.as_if_equal().error_at(difference)
+        scaled, target = self.influences / max(-low, high), difference / max(-low, high)
+        tilt = bisect(lambda tilt: float(tilted(self.shares, tilt * scaled) @ scaled), target)
+        weights = tilted(self.shares, tilt * scaled)
         spread = weights @ (self.influences - difference) ** 2
         return math.sqrt(float(spread) / self.n)
 
-    def _tilted(self, mean: float, largest: float) -> Floats:
-        """The shares, tilted so that the influences have this mean; found by bisection."""
-        scaled, target = self.influences / largest, mean / largest
-        low, high = -STEEPEST, STEEPEST
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            exponents = middle * scaled
-            weights: Floats = self.shares * np.exp(exponents - exponents.max())
-            weights /= weights.sum()
-            low, high = (middle, high) if weights @ scaled < target else (low, middle)
-        return weights
+    def as_if_equal(self) -> Paired:
+        """The same rows, had none of them differed."""
+        points, counts = _rule_of_three(self.n)
+        return replace(self, influences=points, shares=counts / counts.sum())
+
+
+def tilted(shares: Floats, exponents: Floats) -> Floats:
+    """Shares (k,) weighted by the exponential of what is given for each, summing to 1."""
+    weights: Floats = shares * np.exp(exponents - exponents.max())
+    weights /= weights.sum()
+    return weights
+
+
+def bisect(rising: Callable[[float], float], target: float) -> float:
+    """The tilt at which a function of it that rises has this value."""
+    low, high = -STEEPEST, STEEPEST
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < target else (low, middle)
+    return (low + high) / 2
 
 
 def paired(
@@ -107,17 +138,24 @@ def paired(
     pairs = np.hstack([ours, theirs])
     guard = _guard(pairs, difference(pairs))
     if guard is None:
-        points, counts = _rule_of_three(n)
-        drawn = resample(points[:, None], counts, n, resamples, seed)[:, 0]
-        return Paired(n, 0.0, drawn / n, points, counts / counts.sum())
-    population, counts = np.unique(np.vstack([pairs, guard]), axis=0, return_counts=True)
+        return equal(n, resamples=resamples, seed=seed)
+    population, place, counts = np.unique(
+        np.vstack([pairs, guard]), axis=0, return_inverse=True, return_counts=True
+    )
     observed = float(difference(pairs[np.lexsort(pairs.T)].sum(axis=0)))
     shares = counts / counts.sum()
     mean = shares @ population
     centre = difference(mean)
     influences = centre + (difference((1 - STEP) * mean + STEP * population) - centre) / STEP
     drawn = difference(resample(population, counts, n, resamples, seed))
-    return Paired(n, observed, drawn, influences, shares)
+    return Paired(n, observed, drawn, influences, shares, influences[place.ravel()[:n]])
+
+
+def equal(n: int, *, resamples: int, seed: int = SEED) -> Paired:
+    """What n rows say of two systems that answer all of them alike."""
+    points, counts = _rule_of_three(n)
+    drawn = resample(points[:, None], counts, n, resamples, seed)[:, 0]
+    return Paired(n, 0.0, drawn / n, points, counts / counts.sum(), np.zeros(n))
 
 
 def paired_differences(

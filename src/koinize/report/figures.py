@@ -49,21 +49,46 @@ class ScoreRow(Estimate):
     signature: str
 
 
-class VerdictRow(Difference):
-    """The gate's verdict on one system against another in one language; see `gate.Verdict`."""
+class PooledRow(Difference):
+    """The gate's verdict on one system against another in the mean over languages; see
+    `gate.Verdict`.
+    """
 
     system: str
     reference: str
     metric: str
-    language: str
     verdict: Outcome
     margin: float
     p_value: float
     p_better: float
+    p_worse: float | None
     rows_needed: int | None
     signature: str
     level: float
     error: float
+
+
+class VerdictRow(PooledRow):
+    """The same in one language."""
+
+    language: str
+
+
+class PowerRow(TypedDict):
+    """The smallest margin that a language's n test rows can show, were all answers equal."""
+
+    language: str
+    n: int
+    smallest_margin: float
+
+
+class Power(TypedDict):
+    """What the test rows can show at all by the first metric; `fewest_rows` for its margin."""
+
+    metric: str
+    margin: float
+    fewest_rows: int
+    languages: Sequence[PowerRow]
 
 
 class JointRow(TypedDict):
@@ -212,7 +237,9 @@ class TaskQuality(TypedDict):
     scores: Sequence[ScoreRow]
     selection: Sequence[CandidateRow]
     verdicts: Sequence[VerdictRow]
+    pooled: Sequence[PooledRow]
     joint: Sequence[JointRow]
+    power: Power | None
     signatures: Sequence[SignatureRow]
 
 

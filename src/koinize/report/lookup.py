@@ -8,6 +8,7 @@ from koinize.report.figures import (
     Difference,
     Estimate,
     JointRow,
+    PooledRow,
     ScoreRow,
     SystemRow,
     Task,
@@ -60,6 +61,15 @@ def joint(task: Task, metric: str, system: str | None, reference: str) -> JointR
     """The verdict over all languages."""
     wanted = metric, system, reference
     for row in task["joint"]:
+        if (row["metric"], row["system"], row["reference"]) == wanted:
+            return row
+    return None
+
+
+def pooled(task: Task, metric: str, system: str | None, reference: str) -> PooledRow | None:
+    """The verdict on the mean over languages."""
+    wanted = metric, system, reference
+    for row in task["pooled"]:
         if (row["metric"], row["system"], row["reference"]) == wanted:
             return row
     return None

@@ -6,12 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
 from typing import Any
 
-from koinize.gate import Verdict, better_somewhere, compare, in_every_language
+from koinize.gate import (
+    Verdict,
+    better_somewhere,
+    compare,
+    compare_mean,
+    fewest_rows,
+    in_every_language,
+    smallest_margin,
+)
 from koinize.metrics import Metric, Score, metrics, score
 from koinize.report.figures import (
     CandidateRow,
     Estimate,
     JointRow,
+    PooledRow,
+    Power,
     ScoreRow,
     SignatureRow,
     SystemRow,
@@ -54,6 +64,8 @@ class Judged:
             "scores": scores,
             "selection": _selection(self.task, scores),
             "verdicts": [row for row, _ in verdicts],
+            "pooled": list(self._pooled()),
+            "power": self._power(),
             "joint": list(_joint(self.task, verdicts)),
             "signatures": _signatures(self.task),
         }
@@ -90,7 +102,45 @@ class Judged:
                 theirs = self.evaluation(reference, language, "test")
                 if ours and theirs and margin > 0:
                     verdict = compare(ours.rows, theirs.rows, self.metrics[name], margin)
-                    yield _verdict_row(system, reference, name, language, verdict), verdict
+                    row = _verdict_row(system, reference, name, verdict)
+                    yield {**row, "language": language}, verdict
+
+    def _pooled(self) -> Iterator[PooledRow]:
+        """Each comparison in the mean over several languages, all of which both answered."""
+        several = len(self.task.languages) > 1
+        for system, reference, name in self._comparisons():
+            margin = self.task.margins.get(name, 0.0)
+            ours, theirs = self._test_rows(system), self._test_rows(reference)
+            if several and margin > 0 and ours and theirs:
+                verdict = compare_mean(ours, theirs, self.metrics[name], margin)
+                yield _verdict_row(system, reference, name, verdict)
+
+    def _test_rows(self, system: str) -> dict[str, Rows]:
+        """By language; empty where one is missing."""
+        found = {one: self.evaluation(system, one, "test") for one in self.task.languages}
+        rows = {language: one.rows for language, one in found.items() if one}
+        return rows if len(rows) == len(found) else {}
+
+    def _power(self) -> Power | None:
+        """What the chosen merge's test rows can show; None without a margin or without rows."""
+        name = self.task.metrics[0]
+        margin = self.task.margins.get(name, 0.0)
+        rows = self._test_rows(self.chosen.name) if self.chosen else {}
+        if not rows or not margin > 0:
+            return None
+        return {
+            "metric": name,
+            "margin": margin,
+            "fewest_rows": fewest_rows(margin),
+            "languages": [
+                {
+                    "language": one,
+                    "n": len(rows[one]),
+                    "smallest_margin": smallest_margin(len(rows[one])),
+                }
+                for one in self.task.languages
+            ],
+        }
 
     def _comparisons(self) -> Iterator[tuple[str, str, str]]:
         """The chosen merge on every metric against the reference and against each language's own
@@ -124,14 +174,11 @@ def system_row(one: System) -> SystemRow:
     }
 
 
-def _verdict_row(
-    system: str, reference: str, metric: str, language: str, one: Verdict
-) -> VerdictRow:
+def _verdict_row(system: str, reference: str, metric: str, one: Verdict) -> PooledRow:
     return {
         "system": system,
         "reference": reference,
         "metric": metric,
-        "language": language,
         "verdict": one.verdict,
         "difference": one.difference,
         "low": one.low,
@@ -140,6 +187,7 @@ def _verdict_row(
         "margin": one.margin,
         "p_value": one.p_value,
         "p_better": one.p_better,
+        "p_worse": one.p_worse,
         "rows_needed": one.rows_needed,
         "signature": one.signature,
         "level": one.level,

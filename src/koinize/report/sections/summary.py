@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from koinize.report.answer import the_answer
 from koinize.report.blocks import Block, Cell, Facts, Heading, Paragraph, Table, verdict_cell
 from koinize.report.figures import Amount, Results, Task, VerdictRow
 from koinize.report.formats import DASH, count, duration, listing, points, saving
@@ -32,7 +33,9 @@ class Summary(Section):
         for task in results["tasks"]:
             if heading := named(results["tasks"], task):
                 blocks.append(Heading(heading))
-            blocks.append(Paragraph(_choice(task), "strong"))
+            if answer := the_answer(task):
+                blocks.append(Paragraph(answer, "strong"))
+            blocks.append(Paragraph(_choice(task), "" if answer else "strong"))
             if task["chosen"]:
                 blocks += [Paragraph(text) for text in _comparisons(task)]
                 blocks += [Facts(_facts(task)), _table(task)]

@@ -15,7 +15,7 @@ from koinize.report.blocks import (
     plain,
     verdict_cell,
 )
-from koinize.report.figures import JointRow, Results, Task, VerdictRow
+from koinize.report.figures import JointRow, PooledRow, Results, Task, VerdictRow
 from koinize.report.formats import DASH, count, difference, interval, listing
 from koinize.report.lookup import (
     chosen_verdicts,
@@ -23,6 +23,7 @@ from koinize.report.lookup import (
     individual,
     joint,
     named,
+    pooled,
     verdict,
 )
 from koinize.report.section import Section
@@ -30,10 +31,11 @@ from koinize.report.svg import Mark, Shape, dots, scale_over
 
 RULE = (
     "Parity has to be shown: the interval of the paired difference must stay above minus the "
-    "margin, which was fixed beforehand. Better: all of it is above 0. Not worse: all of it is "
-    "above minus the margin. Worse: all of it is below 0, and a loss of the whole margin is not "
-    "excluded. Inconclusive: the rows do not decide."
+    "margin, which koinize.yaml states, or else the metric. Better: all of it is above 0. Not "
+    "worse: all of it is above minus the margin. Worse: all of it is below 0, and a loss of the "
+    "whole margin is not excluded. Inconclusive: the rows do not decide."
 )
+MEAN = "mean"
 SHAPES: dict[str, Shape] = {
     "better": "up",
     "not worse": "dot",
@@ -71,8 +73,8 @@ def _references(task: Task) -> list[str]:
 
 def _figure(task: Task) -> list[Block]:
     metric = task["metrics"][0]
-    panels = [(one, chosen_verdicts(task, one)) for one in _references(task)]
-    ends = [end for _, rows in panels for row in rows for end in (row["low"], row["high"])]
+    panels = [(one, _named_rows(task, one)) for one in _references(task)]
+    ends = [end for _, rows in panels for _, row in rows for end in (row["low"], row["high"])]
     if not ends:
         return []
     margin = task["margins"][metric]
@@ -81,7 +83,7 @@ def _figure(task: Task) -> list[Block]:
         (
             f"{task['chosen']} − {reference}",
             dots(
-                [_mark(row) for row in rows],
+                [_mark(name, row) for name, row in rows],
                 scale,
                 f"Differences in {metric} between {task['chosen']} and {reference} by language",
                 tolerated=margin,
@@ -97,15 +99,22 @@ def _figure(task: Task) -> list[Block]:
     return [Figure(caption, drawn, LEGEND)]
 
 
-def _mark(row: VerdictRow) -> Mark:
+def _named_rows(task: Task, reference: str) -> list[tuple[str, PooledRow]]:
+    """The chosen merge by the selecting metric: the mean first, then every language."""
+    mean = pooled(task, task["metrics"][0], task["chosen"], reference)
+    rows: list[tuple[str, PooledRow]] = [(MEAN, mean)] if mean else []
+    return rows + [(row["language"], row) for row in chosen_verdicts(task, reference)]
+
+
+def _mark(name: str, row: PooledRow) -> Mark:
     text, ends = difference_with_interval(row)
     return Mark(
-        name=f"{row['language']}: {row['verdict']}",
+        name=f"{name}: {row['verdict']}",
         value=row["difference"],
         low=row["low"],
         high=row["high"],
         figures=f"{text} {ends}",
-        tooltip=f"{row['language']}: {text} {ends}, {row['n']} rows, {row['verdict']}",
+        tooltip=f"{name}: {text} {ends}, {row['n']} rows, {row['verdict']}",
         tone=row["verdict"].replace(" ", "-"),
         shape=SHAPES[row["verdict"]],
     )
@@ -130,7 +139,7 @@ def _selecting(task: Task, reference: str) -> Table:
     metric, found = task["metrics"][0], chosen_verdicts(task, reference)
     rows: list[tuple[Cell, ...]] = [
         (
-            plain(row["language"]),
+            plain(name),
             plain(difference(row["difference"])),
             plain(interval(row["low"], row["high"], signed=True)),
             plain(f"{row['margin']:g}"),
@@ -138,7 +147,7 @@ def _selecting(task: Task, reference: str) -> Table:
             verdict_cell(row["verdict"]),
             plain(DASH if row["rows_needed"] is None else f"{row['rows_needed']:,}"),
         )
-        for row in found
+        for name, row in _named_rows(task, reference)
     ]
     together = joint(task, metric, task["chosen"], reference)
     if together and len(found) > 1:

@@ -1,0 +1,65 @@
+"""The answer in a sentence or two, for whoever reads nothing else and knows no statistics: better
+or worse than training on everything, by how much, how certain, and what the rows cannot show.
+"""
+
+from __future__ import annotations
+
+from koinize.report.figures import PooledRow, Power, Task
+from koinize.report.formats import count, listing
+from koinize.report.lookup import pooled
+
+
+def the_answer(task: Task) -> str:
+    """Of the chosen merge against the task's reference; empty where nothing was compared in every
+    one of several languages.
+    """
+    metric, reference = task["metrics"][0], task["reference"]
+    row = pooled(task, metric, task["chosen"], reference)
+    if row is None:
+        return ""
+    mean = f"{task['chosen']}, in the mean of {count(len(task['languages']), 'language')},"
+    since = listing(task["changed_since"])
+    outdated = f" {reference} was trained before {since} changed." if since else ""
+    return f"{mean} {_said(row)}{outdated}{_limits(task['power'])}"
+
+
+def _said(row: PooledRow) -> str:
+    """The verdict in words, in points of the metric."""
+    metric, rows, margin = row["metric"], count(row["n"], "row"), f"{row['margin']:g}"
+    who = row["reference"]
+    nearer, farther = sorted((abs(row["low"]), abs(row["high"])))
+    size = f"about {abs(row['difference']):.1f} points of {metric}"
+    between = f"({nearer:.1f} to {farther:.1f}, on {rows})"
+    span = f"{row['difference']:+.1f} points, from {row['low']:+.1f} to {row['high']:+.1f}"
+    match row["verdict"]:
+        case "better":
+            return f"is {size} above {who} {between}: this is shown."
+        case "worse":
+            return f"is {size} below {who} {between}: a loss is shown."
+        case "not worse":
+            return (
+                f"loses less than {margin} points of {metric} to {who}: this is shown (the "
+                f"difference is {span}, on {rows})."
+            )
+    more = ""
+    if row["rows_needed"] is not None:
+        more = f"; about {row['rows_needed']:,} rows would decide, were this the true difference"
+    return (
+        f"may be better or worse than {who}: the difference in {metric} is {span}, on {rows}, and "
+        f"a loss of {margin} points is neither shown nor excluded{more}."
+    )
+
+
+def _limits(power: Power | None) -> str:
+    """Which languages have too few rows to show the margin, were even all answers equal."""
+    if power is None:
+        return ""
+    few = [one for one in power["languages"] if one["smallest_margin"] > power["margin"]]
+    if not few:
+        return ""
+    where = listing([one["language"] for one in few])
+    fewest = min(one["n"] for one in few)
+    return (
+        f" In {where} alone, {fewest} rows cannot show a margin of {power['margin']:g} points, "
+        f"whatever the answers: that takes {power['fewest_rows']} at least."
+    )
