@@ -134,10 +134,13 @@ def test_a_base_that_is_not_here_yet_comes_first(
         return Outcome(done=[one.step.name for one in missing])
 
     monkeypatch.setattr(projects, "run", run)
+    tried: list[object] = []
+    monkeypatch.setattr(projects, "refuse_unfit", lambda *arguments: tried.append(arguments[4]))
     _, outcome = Project.at(small.root / "koinize.yaml").run(Quiet(), lambda _: None)
 
     today = [step.id for step in Project.at(small.root / "koinize.yaml").steps]
     assert asked == [today[:1], today]
+    assert tried == [Project.at(small.root / "koinize.yaml")._base_here]  # once it is here
     assert outcome.done[:2] == ["base", "base"]
     assert "encoding" in Project.at(small.root / "koinize.yaml").steps[1].inputs
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from koinize.model.loading import SAFELY, in_words, refuse_size
+from koinize.model.loading import without_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,20 +27,10 @@ def weight_names(base: Path, tensors: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _classes(base: Path) -> Iterable[PreTrainedModel]:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-
-    refuse_size(base)
-    for kind in (AutoModelForCausalLM, AutoModelForImageTextToText):
-        try:
-            # Read anew for each: a class may keep its own part of a configuration only.
-            with in_words(), torch.device("meta"):
-                config = AutoConfig.from_pretrained(base, **SAFELY)
-                model = kind.from_config(config, trust_remote_code=False)
-        except (OSError, ValueError):
-            continue  # the base has no such class, or not in this library
-        yield model
+def _classes(base: Path) -> Iterator[PreTrainedModel]:
+    for seeing in (False, True):
+        with suppress(OSError, ValueError):  # the base has no such class, or not in this library
+            yield without_weights(base, seeing=seeing)
 
 
 def _renamed(model: PreTrainedModel, stored: Iterable[str]) -> dict[str, str]:

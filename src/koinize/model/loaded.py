@@ -204,7 +204,7 @@ def adopt(
             "trained is what comes before it; see base.template",
             encoder.chat.unsaid,
         )
-    writes = _cache(decoder_of(model), torch.arange(1, 5, device=device)[None]) is not None
+    writes = first_cache(decoder_of(model), torch.arange(1, 5, device=device)[None]) is not None
     shares = _shares_cache(model, device)
     return Loaded(model, head, encoder, device, name, revision, shares_cache=shares, writes=writes)
 
@@ -213,7 +213,7 @@ def adopt(
 def _shares_cache(model: PreTrainedModel, device: torch.device) -> bool:
     """Tried: two rows go on from the cache of one, and are compared with a pass without a cache."""
     decoder, ids = decoder_of(model), torch.arange(1, 6, device=device)[None]
-    cache = _cache(decoder, ids[:, :4])
+    cache = first_cache(decoder, ids[:, :4])
     if cache is None:
         return False
     try:
@@ -230,7 +230,7 @@ def _shares_cache(model: PreTrainedModel, device: torch.device) -> bool:
 
 
 @torch.inference_mode()
-def _cache(decoder: PreTrainedModel, ids: Tensor) -> Cache | None:
+def first_cache(decoder: PreTrainedModel, ids: Tensor) -> Cache | None:
     """The cache after these tokens; None from a model that hands none on."""
     found: Cache | None = getattr(decoder(input_ids=ids, use_cache=True), "past_key_values", None)
     return found

@@ -123,6 +123,28 @@ def _load(place: str, dtype: str | torch.dtype, **more: Any) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def without_weights(
+    folder: Path | str, dtype: str = "auto", *, seeing: bool = False
+) -> PreTrainedModel:
+    """The model of a folder's configuration on the device meta, where its weights take no memory.
+
+    seeing: the class that takes images beside texts, and not the causal language model. Raises
+    InputError as `refuse_size` does, OSError or ValueError where there is no such class.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    refuse_size(Path(folder))
+    kind = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+    with in_words(), torch.device("meta"):
+        # Read anew for each class: one may keep its own part of a configuration only.
+        config = AutoConfig.from_pretrained(str(folder), **SAFELY)
+        chosen = getattr(config, "dtype", None) if dtype == "auto" else dtype
+        model = kind.from_config(config, dtype=chosen, trust_remote_code=False)
+    found: PreTrainedModel = model.eval()
+    return found
+
+
 @contextmanager
 def in_words() -> Iterator[None]:
     """Let whatever transformers raises for files that mean nothing be an OSError or ValueError."""

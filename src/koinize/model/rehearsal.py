@@ -10,15 +10,10 @@ import json
 import subprocess
 import sys
 import warnings
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from koinize.adapter import AdapterHeader
-from koinize.model.loading import BASE_CONFIG, refuse_size
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from koinize.model.loading import BASE_CONFIG, refuse_size, without_weights
 
 SECONDS = 300.0  # a sound adapter takes some ten, most of them to import PEFT
 FAULTS = 200  # characters of a library's message that are handed on
@@ -37,7 +32,7 @@ def refused_by_peft(header: AdapterHeader) -> str | None:
     refuse_size(base)
     try:
         child = subprocess.run(
-            [sys.executable, "-m", __name__, str(header.folder), str(base)],
+            [sys.executable, "-P", "-m", __name__, str(header.folder), str(base)],
             capture_output=True,
             check=False,
             text=True,
@@ -68,20 +63,13 @@ def _configured_in(header: AdapterHeader) -> Path | None:
 
 def _tried(folder: str, base: str) -> str | None:
     """Why PEFT does not load it, empty if it does, None for a base that nobody knows a class of."""
-    import torch
     from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(base, trust_remote_code=False)
-    except Exception:  # noqa: BLE001 - any file may stand there
-        return None
     why = None
-    for kind in (AutoModelForCausalLM, AutoModelForImageTextToText):
-        model = None
-        with suppress(Exception), torch.device("meta"):
-            model = kind.from_config(config, trust_remote_code=False)
-        if model is None:  # the base has no such class, or its shapes make none
+    for seeing in (False, True):
+        try:
+            model = without_weights(base, seeing=seeing)
+        except (OSError, ValueError):  # the base has no such class, or its shapes make none
             continue
         try:
             # Tensors that find no module would leave zeros behind and a warning only.

@@ -20,6 +20,7 @@ from koinize.adapter import files_digest, read_header
 from koinize.digest import digest
 from koinize.errors import InputError, KoinizeError
 from koinize.files import parse_json, read_bytes
+from koinize.ledger.address import TRUNK
 from koinize.model.manner import ENCODING
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import Step
@@ -90,6 +91,13 @@ def trunk_folder(trunk: object, task: str, root: Path, home: Path) -> Path:
             remedy="`koinize history` shows which there are",
         )
     return folder
+
+
+def folder_of(step: Step, spec: Spec, root: Path, home: Path) -> Path:
+    """Where the adapter that a step takes over lies: named in koinize.yaml, or a release here."""
+    if step.address.role == TRUNK:
+        return trunk_folder(spec.training.trunk, step.task, root, home)
+    return root / spec.adapters[step.task][step.language]
 
 
 def elsewhere(folder: Path, lora: LoraSpec) -> Elsewhere:

@@ -16,6 +16,7 @@ from koinize.ledger import Interval, Ledger
 from koinize.model import base
 from koinize.model.families import refuse_family
 from koinize.model.manner import PLAIN, Manner, check_folder, manner
+from koinize.pipeline.dry_run import refuse_unfit
 from koinize.pipeline.experience import Experience, recall
 from koinize.pipeline.generation import Elsewhere, elsewhere, require_own_trunk, trunk_folder
 from koinize.pipeline.graph import graph
@@ -121,13 +122,18 @@ class Project:
         """What is missing, why, and what it will cost: of the project's steps, or of those `asked`.
 
         `broken` maps the ids of artifacts that were just removed to what was wrong with them.
+        Raises InputError where something is to be trained that could not be merged or scored.
         """
         workers, _ = machine.workers_and_threads(
             self.spec.machine.workers, self.spec.machine.threads
         )
         price = self.spec.price.record() if self.spec.price else {}
         steps = self.steps if asked is None else asked
-        return plan(steps, self.store, self.experience(), workers, price, broken)
+        todo = plan(steps, self.store, self.experience(), workers, price, broken)
+        if self._base_here and any(one.step.kind == "train" for one in todo.missing):
+            cache = base.user_cache()
+            refuse_unfit(self.spec, steps, self.root, self.home, self._base_here, cache)
+        return todo
 
     def run(
         self,

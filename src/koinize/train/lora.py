@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,23 @@ if TYPE_CHECKING:
 # Families whose fused kernels bypass the layer out_proj, so that PEFT refuses to adapt it.
 MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 
+
+class Base(Protocol):
+    """What of a base model decides how its adapters look; it needs no weights."""
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model, which may lie on the device meta."""
+
+    @property
+    def name(self) -> str:
+        """What its adapters call it."""
+
+    @property
+    def revision(self) -> str | None:
+        """And its revision."""
+
+
 Pair = tuple[Tensor, Tensor]
 """The factors A (rank, inputs) and B (outputs, rank) of one layer, as they are stored."""
 
@@ -41,12 +58,7 @@ def injected(
     """The base with LoRA layers, fresh or as in `start`, and without them again afterwards."""
     from peft.helpers import disable_input_dtype_casting
 
-    if training.adapter_dtype == "bfloat16" and loaded.dtype == torch.float32:
-        raise InputError(
-            "bfloat16 factors do not go with a float32 base",
-            where="training.adapter_dtype",
-            remedy="use float32, or a base in bfloat16",
-        )
+    refuse_dtype(training.adapter_dtype, loaded.dtype)
     with _empty(loaded, lora) as peft_model:
         layers = layers_of(peft_model)
         scales = {name: one.scaling["default"] for name, one in layers.items()}
@@ -67,12 +79,22 @@ def injected(
             yield peft_model
 
 
+def refuse_dtype(of_factors: str, of_base: torch.dtype) -> None:
+    """Raise InputError for factors of fewer bits than the base."""
+    if of_factors == "bfloat16" and of_base == torch.float32:
+        raise InputError(
+            "bfloat16 factors do not go with a float32 base",
+            where="training.adapter_dtype",
+            remedy="use float32, or a base in bfloat16",
+        )
+
+
 @contextmanager
-def _empty(loaded: Loaded, lora: LoraSpec) -> Iterator[PeftModel]:
+def _empty(base: Base, lora: LoraSpec) -> Iterator[PeftModel]:
     """The base with LoRA layers as PEFT makes them, and without them again afterwards."""
     from peft import LoraConfig, get_peft_model
 
-    targets = linear_targets(loaded.model, lora)
+    targets = linear_targets(base.model, lora)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -80,13 +102,13 @@ def _empty(loaded: Loaded, lora: LoraSpec) -> Iterator[PeftModel]:
         lora_dropout=lora.dropout,
         target_modules=targets,
         task_type="CAUSAL_LM",
-        revision=loaded.revision,
+        revision=base.revision,
     )
     try:
-        peft_model = get_peft_model(loaded.model, config)
+        peft_model = get_peft_model(base.model, config)
     except ValueError as error:
         raise InputError(
-            f"no LoRA layers fit base model '{loaded.name}': {error}",
+            f"no LoRA layers fit base model '{base.name}': {error}",
             where="lora.targets",
             remedy="use 'all-linear', or names of the model's linear layers",
         ) from error
@@ -168,14 +190,14 @@ class Frame:
     linear: bool
 
 
-def frame_of(loaded: Loaded, lora: LoraSpec) -> Frame:
+def frame_of(base: Base, lora: LoraSpec) -> Frame:
     """Raises InputError for targets that the base does not have; the base is left as it was."""
     from transformers.pytorch_utils import Conv1D
 
-    with _empty(loaded, lora) as peft_model:
+    with _empty(base, lora) as peft_model:
         layers = layers_of(peft_model)
         kinds = {type(one.get_base_layer()) for one in layers.values()}
-        output = loaded.model.get_output_embeddings()
+        output = base.model.get_output_embeddings()
         return Frame(
             config=copy.deepcopy(peft_model.peft_config["default"]),
             shapes={name: _shape(one) for name, one in layers.items()},
@@ -242,7 +264,8 @@ def layers_of(peft_model: PeftModel) -> dict[str, LoraLayer]:
     return {name: module for name, module in named if isinstance(module, LoraLayer)}
 
 
-def _tensor_name(module: str, side: str) -> str:
+def tensor_name(module: str, side: str) -> str:
+    """What PEFT calls a factor in an adapter's file."""
     return f"base_model.model.{module}.lora_{side}.weight"
 
 
@@ -252,15 +275,20 @@ def save(loaded: Loaded, config: LoraConfig, factors: Mapping[str, Pair], out: P
     """
     from safetensors.torch import save_file
 
-    config = copy.deepcopy(config)
-    config.base_model_name_or_path, config.inference_mode = loaded.name, True
-    config.save_pretrained(str(out))
+    save_config(loaded.name, config, out)
     tensors = {
-        _tensor_name(name, side): factor.detach().cpu().contiguous()
+        tensor_name(name, side): factor.detach().cpu().contiguous()
         for name, pair in factors.items()
         for side, factor in zip("AB", pair, strict=True)
     }
     save_file(tensors, out / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def save_config(base: str, config: LoraConfig, out: Path) -> None:
+    """Writes adapter_config.json for a base of this name."""
+    config = copy.deepcopy(config)
+    config.base_model_name_or_path, config.inference_mode = base, True
+    config.save_pretrained(str(out))
     path = out / CONFIG_FILE
     settings = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(settings["target_modules"], list):  # from a set: its order changes between runs

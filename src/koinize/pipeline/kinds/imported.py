@@ -9,15 +9,15 @@ from typing import Any
 
 from koinize.adapter import ADAPTER_FILES, files_digest, open_adapter
 from koinize.errors import StepError
-from koinize.ledger.address import RELEASE, TRUNK
-from koinize.pipeline.generation import trunk_folder
+from koinize.ledger.address import RELEASE
+from koinize.pipeline.generation import folder_of
 from koinize.pipeline.work import Job
 from koinize.store import Draft, Store
 
 
 def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa: ARG001
     """Copies the two files of a PEFT folder; raises StepError where they changed meanwhile."""
-    folder = _folder(job)
+    folder = folder_of(job.step, job.spec, job.root, job.home)
     for name in ADAPTER_FILES:
         shutil.copyfile(folder / name, draft.folder / name)
     found = files_digest(draft.folder)
@@ -32,10 +32,3 @@ def oddities(folder: Path) -> Iterator[str]:
     with open_adapter(folder) as adapter:
         if not any(adapter.factors(module).bound for module in adapter.header.modules):
             yield "changes nothing: every update is zero, so it was never trained"
-
-
-def _folder(job: Job) -> Path:
-    """Where it lies: named in koinize.yaml, or a release of this project."""
-    if job.step.address.role == TRUNK:
-        return trunk_folder(job.spec.training.trunk, job.step.task, job.root, job.home)
-    return job.root / job.spec.adapters[job.step.task][job.step.language]
