@@ -150,3 +150,28 @@ def test_an_adapter_of_another_base_is_refused(project: Path) -> None:
         "'base', the project's base model; name that base in koinize.yaml, or train the adapter "
         "again\n"
     )
+
+
+def test_scales_are_searched_on_dev_and_what_was_found_is_released(tmp_path: Path) -> None:
+    koinize("init", "--example", "tiny", "project", cwd=tmp_path)
+    project = tmp_path / "project"
+    spec = project / "koinize.yaml"
+    text = spec.read_text()
+    merge = text[text.index("merge:") : text.index("price:")]
+    searched = "merge: {candidates: [ties], scale: search}\nbaselines: [comb]\n"
+    spec.write_text(text.replace(merge, searched))
+    assert "a search goes on" in koinize("plan", cwd=project)
+    assert json.loads(koinize("plan", "--json", cwd=project))["search_goes_on"]
+    koinize("run", cwd=project)
+    assert "nothing is missing" in koinize("plan", cwd=project)
+    made = artifacts(project)
+    [found] = [one["facts"] for one in made.values() if one["facts"].get("found")]
+    results = json.loads(koinize("report", "--json", cwd=project))
+    [note] = [one for one in results["notes"] if "macro-f1 on dev at scales" in one]
+    assert f"scale {found['found']:g}" in note
+    [candidate] = [one for one in results["tasks"][0]["systems"] if one["chosen"]]
+    assert candidate["settings"].get("scale", 1.0) == found["found"]
+    costs = results["tasks"][0]["costs"]
+    looked = len(found["seen"])  # scales in three languages, all but the stated one a multiple
+    again = 0 if found["found"] in {one["scale"] for one in found["seen"]} else 1
+    assert costs["choosing"]["steps"] >= (looked - 1) + 3 * looked + again

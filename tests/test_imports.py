@@ -19,7 +19,7 @@ LAYERS = (
     {"errors", "digest", "catalog", "files", "frozen", "shown"},
     {"adapter", "data", "ledger", "machine", "settings", "store"},
     {"executors", "merge", "metrics", "model", "tasks"},
-    {"encoding", "engine", "evaluate", "examples", "gate", "report", "spec", "train"},
+    {"encoding", "engine", "evaluate", "examples", "gate", "report", "search", "spec", "train"},
     {"pipeline", "release"},
     {"cli"},
 )

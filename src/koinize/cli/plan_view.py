@@ -37,6 +37,8 @@ def show_plan(todo: Plan, project: Project) -> None:
         )  # a setting may hold `[/INST]`
     console.print(table)
     console.print(f"{len(todo.missing)} of {todo.total} steps are missing{_guessed(todo)}")
+    if todo.search_goes_on:
+        console.print("a search goes on: its scores decide whether more steps follow")
     for line in (*estimate_lines(todo), *saving_lines(todo), *outlook_lines(todo)):
         console.print(line, markup=False, highlight=False)
     for few in too_few_rows(project):
@@ -61,6 +63,7 @@ def plan_json(todo: Plan, project: Project) -> dict[str, object]:
         "currency": todo.price.get("currency", ""),
         "price": dict(todo.price),
         "estimated_from": _source(todo),
+        "search_goes_on": todo.search_goes_on,
         "first_guesses": list(todo.guessed),
         "saving": _saving_json(todo),
         "new_generation": [

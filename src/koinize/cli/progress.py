@@ -68,10 +68,11 @@ class Lines(Silent):
         self.began = time.monotonic()
 
     def planned(self, todo: Plan) -> None:
-        """Remember the estimates."""
-        self.left = {one.step.id: one.seconds for one in todo.missing}
-        self.total = len(todo.missing)
-        self.expected = sum(self.left.values())
+        """Remember the estimates; more steps may be planned while a run goes on."""
+        left = {one.step.id: one.seconds for one in todo.missing}
+        self.total += len(left) - len(self.left)
+        self.expected += sum(left.values()) - sum(self.left.values())
+        self.left = left
 
     def ended(self, step: Step, seconds: float, error: str) -> None:
         """One line."""
@@ -118,7 +119,7 @@ class Live(Lines):
     def planned(self, todo: Plan) -> None:
         """Set the whole bar's length."""
         super().planned(todo)
-        self.bars.update(self.whole, total=len(todo.missing))
+        self.bars.update(self.whole, total=self.total)
 
     def started(self, step: Step) -> None:
         """A new bar."""

@@ -14,6 +14,8 @@ WHATIF, TRUNK, BRANCH, RELEASE = "whatif", "trunk", "branch", "release"
 """Roles that the text of an address has before or in place of its kind, or leaves to it."""
 
 COMB_ROLES = ("comb", "comb-continued")
+SEARCH = "search"
+"""The role of a merge, and of its scores, that a search looks at."""
 
 
 @dataclass(frozen=True, order=True)

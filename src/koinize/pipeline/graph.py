@@ -26,6 +26,7 @@ from koinize.pipeline.generation import (
 )
 from koinize.pipeline.inputs import Inputs, SplitFacts
 from koinize.pipeline.lineage import History
+from koinize.pipeline.searching import Search
 from koinize.pipeline.step import Step, Uses
 from koinize.pipeline.systems import (
     BASE,
@@ -87,6 +88,7 @@ class _TaskGraph:
         self.former_evaluation = digest(differing(evaluation, ()))
         self.former_training = digest(differing(spec.training, NOT_OF_A_TRAINING - MEMORY_ONLY))
         self.imported, self.history = imported, history
+        self.search = Search(spec, name, history, self._evaluate)
 
     def steps(self) -> Iterator[Step]:
         """All of them."""
@@ -102,11 +104,13 @@ class _TaskGraph:
             systems[BASE] = Uses()
         yield from self._combined(systems, generation)
         chosen_among = self._candidates(adapters, generation)
+        yield from self.search.take()
         yield from (one for one in chosen_among.values() if one.kind == "merge")
         choice, steps = self._choose("", chosen_among)
         yield from steps
         after = [choice.id]
-        for role, system, settings in self._chosen_baselines(generation):
+        for role, system, settings in self._chosen_baselines(adapters, generation):
+            yield from self.search.take()
             merges = {one.system: one for one in self._merges(settings, adapters)}
             if generation:  # the same settings are another merge than one relative to the trunk
                 merges = {system: one.at(role=role) for system, one in merges.items()}
@@ -238,19 +242,18 @@ class _TaskGraph:
         """What the release is chosen among: merges; or the trunk, while nothing left it."""
         if generation and not generation.branches:
             return {TRUNK: generation.trunk}
-        settings = candidates(self.spec, generation.branches if generation else None)
-        if generation:
-            merges = self._merges(settings, generation.branches, generation.trunk)
-        else:
-            merges = self._merges(settings, adapters)
-        return {merge.system: merge for merge in merges}
+        stated = candidates(self.spec, generation.branches if generation else None)
+        parts = (generation.branches, generation.trunk) if generation else (adapters,)
+        found = self.search.scales(stated, lambda some: self._merges(some, *parts))
+        return {merge.system: merge for merge in self._merges(found, *parts)}
 
     def _chosen_baselines(
-        self, generation: Generation | None
+        self, adapters: Mapping[str, Step], generation: Generation | None
     ) -> Iterator[tuple[str, System, Iterable[MergeSettings]]]:
         """Baselines that are the best of several merges: the role of their choice, and which."""
         if "mean" in self.spec.baselines:
-            yield "mean", MEAN, self._means()
+            found = self.search.means(lambda some: self._merges(some, adapters))
+            yield "mean", MEAN, found
         if generation and "paper" in self.spec.baselines:
             yield "paper", PAPER, [MergeSettings.model_validate(one) for one in PAPERS_EIGHT]
 
@@ -268,9 +271,6 @@ class _TaskGraph:
                     yield self._evaluate(INDV, language, "test", uses, after)
                 elif owner != language and "cross" in self.spec.baselines:
                     yield self._evaluate(only(owner), language, "test", uses, after)
-
-    def _means(self) -> list[MergeSettings]:
-        return [MergeSettings(recipe="mean", scale=scale) for scale in self.spec.merge.mean_scales]
 
     def _encoded(self) -> dict[str, str]:
         """How the base model is given texts; nothing where that is as plain text."""
@@ -364,6 +364,7 @@ class _TaskGraph:
             units=1,
             sort=self.name,
             languages=self.spec.languages,
+            waits=self.search.goes_on,
         )
         return choice, [*evaluations.values(), choice]
 

@@ -52,6 +52,11 @@ class Plan:
     comparison: Comparison | None
     outlook: tuple[Outlook, ...] = ()
 
+    @property
+    def search_goes_on(self) -> bool:
+        """Whether more steps may follow from the scores of those that are missing."""
+        return any(one.step.waits for one in self.missing)
+
     def cost(self, wall: Estimate) -> Estimate | None:
         """What the whole machine costs for so long, idle time included; None without a price."""
         return wall * (float(self.price["per_hour"]) / 3600) if self.price else None

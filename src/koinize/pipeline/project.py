@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from koinize import machine
@@ -23,7 +23,7 @@ from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lineage import History
 from koinize.pipeline.overrides import refuse_contradictions
-from koinize.pipeline.plan import Plan, plan
+from koinize.pipeline.plan import Missing, Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
 from koinize.pipeline.step import Step
 from koinize.settings import TrunkFrom
@@ -183,9 +183,17 @@ class Project:
             for found in ("_base_here", "manner", "inputs", "steps"):
                 self.__dict__.pop(found, None)
             missing = self._sound_plan(asked).missing
-        outcome = run(missing, self.spec, self.root, self.home, watcher)
+        more = partial(self._unfolded, watcher)
+        outcome = run(missing, self.spec, self.root, self.home, watcher, more)
         outcome.done[:0] = brought.done
         return outcome
+
+    def _unfolded(self, watcher: Watcher) -> Sequence[Missing]:
+        """What is missing now that the searches have come further."""
+        self.__dict__.pop("steps", None)
+        todo = self.plan()
+        watcher.planned(todo)
+        return todo.missing
 
     def _sound_plan(self, asked: Sequence[Step] | None) -> Plan:
         """The plan, once all that the missing steps and the report will read is known to be whole.

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from koinize import __version__, report
 from koinize.digest import short
 from koinize.errors import InputError
-from koinize.ledger.address import System
+from koinize.ledger.address import SEARCH, System
 from koinize.pipeline.interference import interference
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.lineage import ancestors
 from koinize.pipeline.project import Project
 from koinize.pipeline.results import Results
+from koinize.pipeline.searching import scale_found
 from koinize.pipeline.step import Step
 from koinize.pipeline.systems import (
     BASE,
@@ -50,7 +51,12 @@ def gather(project: Project) -> ReportInput:
         tasks=[_Gatherer(Results(project, name)).task() for name in spec.tasks],
         intervals=project.intervals(),
         current={step.address: step.id for step in project.steps},
-        notes=[*project.inputs.findings, *_lineage(project), *_odd_adapters(project)],
+        notes=[
+            *project.inputs.findings,
+            *_lineage(project),
+            *_searches(project),
+            *_odd_adapters(project),
+        ],
         continued={
             step.address: list(ancestors(step, project.store))
             for step in project.steps
@@ -74,6 +80,14 @@ def _lineage(project: Project) -> Iterator[str]:
             updates = project.store.open(step.id).facts["updates"]
             times = "once" if updates == 1 else f"{updates} times"
             yield f"{step.name} was continued {times} since it was trained from the base"
+
+
+def _searches(project: Project) -> Iterator[str]:
+    """What became of every candidate's scale that was searched."""
+    for step in project.steps:
+        facts = project.store.open(step.id).facts if step.kind == SEARCH else {}
+        if facts.get("found") is not None:
+            yield f"{step.task}: {step.system.title}: {scale_found(facts)}"
 
 
 def _odd_adapters(project: Project) -> Iterator[str]:

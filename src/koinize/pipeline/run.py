@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,9 +93,15 @@ def locked(home: Path) -> Iterator[None]:
 
 
 def run(
-    missing: Sequence[Missing], spec: Spec, root: Path, home: Path, watcher: Watcher
+    missing: Sequence[Missing],
+    spec: Spec,
+    root: Path,
+    home: Path,
+    watcher: Watcher,
+    more: Callable[[], Sequence[Missing]] = list,
 ) -> Outcome:
-    """Do the missing steps. The caller holds the lock.
+    """Do the missing steps. The caller holds the lock. `more` is asked what is missing now when all
+    is done that waits for no search.
 
     One failed step ends what depends on it and nothing else. KeyboardInterrupt passes through,
     after the steps in hand were stopped and their intervals closed. Every second of the machine is
@@ -112,7 +118,7 @@ def run(
     with metering() as meter:
         price = spec.price.record() if spec.price else {}
         account = Account(Home(home), ledger, meter, price)
-        work = _Run(missing, spec, root, home, watcher, executor, account)
+        work = _Run(missing, spec, root, home, watcher, executor, account, more)
         try:
             with executor:
                 work.go()
@@ -152,12 +158,14 @@ class _Run:
         watcher: Watcher,
         executor: Executor,
         account: Account,
+        more: Callable[[], Sequence[Missing]] = list,
     ) -> None:
         self.waiting = {one.step.id: one for one in missing}
         self.spec, self.root, self.home = spec, root, home
         self.watcher, self.executor, self.account = watcher, executor, account
         self.running: dict[Future[dict[str, Any]], Hand] = {}
         self.outcome = Outcome()
+        self.more = more
 
     def go(self) -> None:
         self.account.beat()
@@ -171,7 +179,7 @@ class _Run:
                 self._finish(future, self.running.pop(future))
             for hand in self.running.values():
                 self._look(hand)
-            if not self.running and not self._ready():
+            if not self.running and not self._ready() and not self._went_on():
                 self.outcome.skipped = [one.step.name for one in self.waiting.values()]
                 break
 
@@ -190,8 +198,15 @@ class _Run:
         blocked = self.waiting.keys() | in_hand
         ready = [one for one in self.waiting.values() if not blocked.intersection(one.step.needs)]
         failed = set(self.outcome.failed)
-        ready = [one for one in ready if one.step.name not in failed]
+        ready = [one for one in ready if one.step.name not in failed and not one.step.waits]
         return sorted(ready, key=lambda one: -one.seconds if one.step.kind == "train" else 0.0)
+
+    def _went_on(self) -> bool:
+        """Whether a search, of which all known steps are done, has more to look at or has ended."""
+        if self.outcome.failed or not any(one.step.waits for one in self.waiting.values()):
+            return False
+        self.waiting = {one.step.id: one for one in self.more()}
+        return bool(self._ready())
 
     def _fill(self) -> None:
         while (free := self.executor.workers - len(self.running)) > 0 and (ready := self._ready()):

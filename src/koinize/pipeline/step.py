@@ -23,11 +23,12 @@ WORDS = frozenset({"adapter", "anchors", "base", "choice", "parent", "recipe", "
 class Uses:
     """The ids of the steps that a step takes something from, by what that is.
 
-    `adapters`: what is merged, by language. `adapter`: the one that an evaluation scores, or else
-    `choice`: the choice whose adapter it scores. `parent`: the adapter that a training goes on
-    from. `trunk`: what branches started from, of a branch and of a merge; `anchors`: the frozen
-    rows that a branch sees besides its own. Of a choice, `candidates` has the adapters by system
-    and `scores` the evaluations by system and language.
+    `adapters`: what is merged, by language. `adapter`: the one that an evaluation scores, or that a
+    merge is a multiple of; `choice`: the choice whose adapter an evaluation scores instead.
+    `parent`: the adapter that a training goes on from. `trunk`: what branches started from, of a
+    branch and of a merge; `anchors`: the frozen rows that a branch sees besides its own. Of a
+    choice, `candidates` has the adapters by system and `scores`, as of a step of a search, the
+    evaluations by system and language.
     """
 
     adapters: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +73,8 @@ class Step:
     like. `languages` are those whose rows or adapters it reads. `stale` names the inputs that
     changed since the artifact that this step keeps was made (decision 005). `why` is the reason in
     words, where comparing inputs would not tell it. `settings` has what stands behind the digests
-    of settings in `inputs`, without what is at its default, for such reasons.
+    of settings in `inputs`, without what is at its default, for such reasons. `waits`: a search
+    goes on whose end decides what this step reads, so it is planned as far as it is known.
     """
 
     address: Address
@@ -87,6 +89,7 @@ class Step:
     stale: tuple[str, ...] = ()
     why: str = ""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    waits: bool = False
 
     @cached_property
     def id(self) -> str:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import cached_property
 
 from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Address, Interval, covered, total
-from koinize.ledger.address import BRANCH, TRUNK
+from koinize.ledger.address import BRANCH, SEARCH, TRUNK
 from koinize.report.break_even import break_even
 from koinize.report.figures import Amount, BreakEvens, Savings, TaskCosts
 from koinize.report.input import ReportInput, TaskInput
@@ -304,7 +304,7 @@ def merging(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
 
 
 def choosing(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
-    """What choosing took: every candidate's scores on dev, and the choice itself."""
+    """What choosing took: searching, every candidate's scores on dev, and the choice itself."""
     found = {
         (step.system.title, step.language): one
         for step, one in accounts.of(task.name, "evaluate").items()
@@ -316,7 +316,17 @@ def choosing(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     ]
     if len(candidates) == 1:  # one alone is chosen unseen
         scores = [one for one in scores if one]
-    return [*scores, *accounts.find(Address("select", task.name))]
+    once = {one.id: one for one in [*_searching(task, accounts), *scores] if one}
+    missing = [None for one in scores if one is None]
+    return [*missing, *once.values(), *accounts.find(Address("select", task.name))]
+
+
+def _searching(task: TaskInput, accounts: Accounts) -> list[Interval]:
+    """What a search looked at besides the candidates: merges, scores on dev, decisions."""
+    made = {id(one) for one in merging(task, accounts)}
+    work = accounts.of(task.name, "merge", "evaluate", SEARCH).items()
+    looked = [one for step, one in work if (step.role or step.kind) == SEARCH]
+    return [one for one in looked if id(one) not in made]
 
 
 def testing(task: TaskInput, accounts: Accounts) -> list[Interval]:

@@ -20,6 +20,7 @@ from koinize.ledger import (
     joules,
     total,
 )
+from koinize.ledger.address import SEARCH
 from koinize.report.blocks import Tone
 from koinize.report.costs import (
     Accounts,
@@ -127,7 +128,7 @@ def _task_rows(task: TaskInput, accounts: Accounts) -> list[Phase]:
     merges, chosen = merging(task, accounts), choosing(task, accounts)
     tests = testing(task, accounts)
     own = {id(one) for one in [*merges, *chosen, *tests]}
-    work = accounts.of(name, "merge", "select", "evaluate")
+    work = accounts.of(name, "merge", SEARCH, "select", "evaluate")
     rest = [one for one in work.values() if id(one) not in own]
     from_the_trunk = [
         _row(

@@ -140,6 +140,11 @@ class MergeSection(Frozen):
         min_length=1,
         description="the MEAN baseline's scales, the best chosen on dev",
     )
+    scale: Literal["stated", "search"] = Field(
+        default="stated",
+        description="of every candidate, and of MEAN: as it is `stated`, or a `search` on dev that "
+        "begins there",
+    )
 
     @property
     def settings(self) -> tuple[MergeSettings, ...]:

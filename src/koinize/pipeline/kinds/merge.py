@@ -15,6 +15,8 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     from koinize.engine import merge_adapters
 
     uses = job.step.uses
+    if uses.adapter:
+        return _another_scale(job, store, draft)
     adapters = {one: store.open(found).folder for one, found in uses.adapters.items()}
     trunk = store.open(uses.trunk).folder if uses.trunk else None
     built = draft.folder / "adapter"
@@ -37,3 +39,12 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
         "odd adapters": list(report.odd_adapters),
         "vllm_flags": report.vllm_flags,
     }
+
+
+def _another_scale(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
+    """A merge that is there, at another scale: what its rank lost is the same share of it."""
+    from koinize.engine.rescale import rescale_adapter
+
+    made = store.open(job.step.uses.adapter)
+    rescale_adapter(made.folder, job.step.settings["multiple"]["of"], draft.folder)
+    return {name: made.facts[name] for name in ("rank", "truncation_error")}
