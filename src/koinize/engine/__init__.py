@@ -8,9 +8,9 @@ of the inputs, nor on the number of threads.
 What is in here: `merging`, the merge itself, with `plan` (all that headers tell), `memory` (how
 many modules at once), `device`, `workers` and `stream` (modules read, merged and handed on),
 `sizes` (which adapter is far from the others) and `card` (what the folder says of itself). Beside
-it the tools: `verify` does a merge again and compares, `resize` changes the rank of one adapter,
-`fuse` (with `conv1d`) adds an adapter to its base, and `inspect` (with `compare`) says what
-adapters hold and where they disagree.
+it the tools: `verify` does a merge again and compares, `resize` changes the rank of one adapter and
+`rescale` its scale, `fuse` (with `conv1d`) adds an adapter to its base, and `inspect` (with
+`compare`) says what adapters hold and where they disagree.
 
 Two worked paths.
 
