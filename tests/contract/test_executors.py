@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from koinize.errors import InputError, ManyErrors, StepError
-from koinize.executors import executors
+from koinize.executors import WorkerEndedError, executors
 
 LONG = 60.0
 """Seconds that nothing here should ever take; a test that waits so long fails."""
@@ -158,10 +158,19 @@ def test_a_worker_that_dies_takes_only_its_own_work_along(tmp_path, local):
     meet = MEET.format(folder=str(tmp_path), me="a", other="b", long=LONG)
     other = local.submit(exec, meet, {})
     killed = local.submit(exec, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", {})
-    assert isinstance(failure(killed), BrokenProcessPool)
+    died = failure(killed)
+    assert isinstance(died, BrokenProcessPool)
+    assert isinstance(died, WorkerEndedError)
+    assert (died.how, str(died)) == ("SIGKILL", "SIGKILL")
     (tmp_path / "b").touch()
     assert other.exception(LONG) is None
     assert meeting(local, tmp_path, "c", "d") == [None, None], "there are two workers again"
+
+
+def test_a_worker_that_ends_itself_is_told_by_its_code(local):
+    died = failure(local.submit(exec, "import os; os._exit(7)", {}))
+    assert isinstance(died, WorkerEndedError)
+    assert died.how == "code 7"
 
 
 @pytest.fixture

@@ -75,6 +75,10 @@ class Small:
         monkeypatch.setattr("koinize.model.base.identity", lambda *_: "b" * 64)
         return Project.at(self.root / "koinize.yaml")
 
+    def real(self) -> Project:
+        """The same with whatever base model lies in its folder."""
+        return Project.at(self.root / "koinize.yaml")
+
     def made(self, store: Store | None = None) -> Store:
         """A store in which every training was done, with the rows that it saw."""
         store = store or Store(self.root / "made")

@@ -9,10 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from koinize.catalog import Catalog
+
+
+class WorkerEndedError(BrokenProcessPool):
+    """The process that did the work is gone; `how`, such as SIGKILL, is what it ended by."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(how)
+        self.how = how
 
 
 class Executor(Protocol):

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from koinize import machine
+from koinize.executors import WorkerEndedError
 
 # Read by a worker's libraries as they load.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -58,7 +59,7 @@ class LocalExecutor:
         for pool in list(
             self._pools.values()
         ):  # a waiter that sees its process die puts in a new pool
-            processes = pool._processes  # the pool forgets them when it shuts down
+            processes = pool._processes or {}  # the pool forgets them when it shuts down
             pool.shutdown(wait=error is None)
             if error is not None:
                 for process in list(processes.values()):
@@ -78,13 +79,24 @@ class LocalExecutor:
 
     def _run(self, function: Callable[..., Any], arguments: tuple[object, ...]) -> Any:  # noqa: ANN401
         worker = self._idle.pop()  # there is one for every thread, the last used is the warmest
+        pool = self._pools[worker]
         try:
-            return self._pools[worker].submit(function, *arguments).result()
-        except BrokenProcessPool:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
             self._pools[worker] = _one_process(worker)
-            raise
+            raise WorkerEndedError(_ending(pool)) from error
         finally:
             self._idle.append(worker)
+
+
+def _ending(pool: ProcessPoolExecutor) -> str:
+    """By which signal, or with which code, the process of a broken pool ended."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown()  # which waits for them
+    code = next((one.exitcode for one in processes if one.exitcode is not None), None)
+    if code is None:
+        return "no process"
+    return f"code {code}" if code >= 0 else signal.Signals(-code).name
 
 
 def _one_process(worker: int) -> ProcessPoolExecutor:

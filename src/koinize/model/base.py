@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from typing_extensions import TypedDict
 
+from koinize.adapter.tensorfile import read_tensor_specs
 from koinize.digest import digest, file_digest, short
 from koinize.errors import InputError
 from koinize.frozen import Frozen
@@ -110,6 +111,17 @@ def prepared(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path | N
     except InputError:
         return None
     return folder
+
+
+def cut_off(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path | None:
+    """The first file of weights that is shorter than it says, of those that are there."""
+    folder = prepared(base, root, cache, digests)
+    for file in sorted(folder.glob("*.safetensors")) if folder else ():
+        try:
+            read_tensor_specs(file)
+        except InputError:
+            return file
+    return None
 
 
 def _folder(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path:

@@ -26,7 +26,7 @@ from koinize.pipeline.account import Account, Hand
 from koinize.pipeline.joining import joined
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
-from koinize.pipeline.work import Failure, Job, perform, perform_together
+from koinize.pipeline.work import Failure, Job, ended, perform, perform_together
 from koinize.spec import Spec
 from koinize.store import Home, Store
 from koinize.store.durable import own_folder, write_briefly
@@ -284,7 +284,7 @@ def _ended_by(error: BaseException | None, job: Job) -> Failure:
     """The failure of a step whose worker ended, or could do none of its steps."""
     if isinstance(error, KoinizeError):
         return Failure(error=str(error))
-    return Failure(error=f"{job.step.name} ended with its worker process: {error}")
+    return Failure(error=ended(job, error))
 
 
 def _told(job: Job) -> Failure | None:

@@ -25,6 +25,7 @@ from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from koinize.errors import KoinizeError, StepError
+from koinize.executors import WorkerEndedError
 from koinize.model import base
 from koinize.model.manner import ENCODING
 from koinize.pipeline.inputs import examples_of
@@ -176,6 +177,29 @@ def _failure(job: Job, error: Exception) -> StepError:
         where=job.step.name,
         remedy=f"the details are in {job.log_file}",
     )
+
+
+def ended(job: Job, error: BaseException | None) -> str:
+    """What people are told of a step whose worker process ended with it.
+
+    A worker maps the files of the base model, and the system ends it (SIGBUS) when it reads what
+    was cut off from one of them meanwhile.
+    """
+    what = f"{job.step.name} ended with its worker process: {error}"
+    if not (isinstance(error, WorkerEndedError) and error.how == "SIGBUS"):
+        return what
+    cache = base.user_cache()
+    try:
+        cut = base.cut_off(job.spec.base, job.root, cache, Home(job.home).digests)
+        if not cut:
+            _base_of(job)
+            return what
+    except KoinizeError as why:
+        return f"{what}: {why}"
+    ours = cut.is_relative_to(cache)
+    remedy = "remove its folder, which is made again" if ours else "restore it from a copy"
+    said = StepError(f"{cut} was cut off while it was used", remedy=f"{remedy}, and run again")
+    return f"{what}: {said}"
 
 
 def _refused_by_system(error: Exception) -> str:
