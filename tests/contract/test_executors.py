@@ -173,6 +173,17 @@ def test_a_worker_that_ends_itself_is_told_by_its_code(local):
     assert died.how == "code 7"
 
 
+@pytest.mark.parametrize("name", ["multiprocessing", "pickle", "struct", "torch"])
+def test_a_module_in_the_folder_of_today_is_never_one(tmp_path, monkeypatch, name):
+    """A new Python looks there before anywhere else, unless it is told not to."""
+    planted = "import os\nopen('ran', 'w').close()\nos._exit(1)\n"
+    (tmp_path / f"{name}.py").write_text(planted)
+    monkeypatch.chdir(tmp_path)
+    with executors.get("local")(1, 1) as opened:
+        assert opened.submit(exec, f"import {name}", {}).exception(LONG) is None
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.fixture
 def interruptible():
     """Ctrl-C as on a terminal; a parent in the background hands down that it is ignored."""

@@ -42,6 +42,7 @@ class LocalExecutor:
 
     def __enter__(self) -> Self:
         wanted = dict.fromkeys(THREAD_VARIABLES, str(self.threads))
+        wanted["PYTHONSAFEPATH"] = "1"  # or a worker would look for modules where koinize started
         wanted["TOKENIZERS_PARALLELISM"] = os.environ.get("TOKENIZERS_PARALLELISM", "false")
         self._environment = {name: os.environ.get(name) for name in wanted}
         os.environ.update(wanted)
