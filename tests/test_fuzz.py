@@ -21,6 +21,7 @@ from koinize.model import base
 from koinize.pipeline.experience import recall
 from koinize.pipeline.inputs import survey
 from koinize.pipeline.interference import interference
+from koinize.pipeline.lengths import measure, refuse, warnings
 from koinize.pipeline.lineage import EXAMPLES, read_learnt
 from koinize.pipeline.run import locked
 from koinize.pipeline.work import ROWS, read_result_rows
@@ -31,6 +32,7 @@ from koinize.spec import load
 from koinize.store import MANIFEST, Artifact, Store, read_record, write_record
 from tests.fuzzing import FEW, MANY, attack, damaged, odd
 from tests.peft_folders import save
+from tests.pipeline.steps import step_named
 
 OLD = Path(__file__).parent / "pipeline" / "projects" / "0.1.0.tar.xz"
 COUNTS = [pytest.param(FEW, id="few"), pytest.param(MANY, id="many", marks=pytest.mark.slow)]
@@ -246,6 +248,26 @@ def test_what_is_remembered_of_the_data(tmp_path, project, count):
 
     count = count // 10  # each time the data are read
     assert attack(read, count, 10, write=both([bytes_of(path), values_of(path)]))[1] == 0
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_what_is_remembered_of_long_rows(tmp_path, project, count):
+    project = copied(project, tmp_path)
+    spec, path = load(project / "koinize.yaml"), tmp_path / "lengths.json"
+    training = spec.training.model_copy(update={"max_length": 3})
+    spec = spec.model_copy(update={"training": training})
+    inputs = survey(spec, project, tmp_path / "inputs.json")
+    rows = {"train rows de": 1}
+    (task,) = spec.tasks
+    steps = [step_named(f"train/{task}/de", languages=("de",), rows=rows)]
+
+    def read():
+        found = measure(spec, project, inputs, steps, path, lambda texts: ["cut"] * len(texts))
+        assert len(found) == 2
+        warnings(found), refuse(found)  # a memory whose digest is right may lie
+
+    read()
+    attack(read, count // 10, 30, write=both([bytes_of(path), values_of(path)]))
 
 
 @pytest.mark.parametrize("count", COUNTS)

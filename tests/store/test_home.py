@@ -37,7 +37,7 @@ def test_a_name_of_a_task_or_step_leads_to_no_other_folder(tmp_path):
 def test_what_is_remembered_is_what_may_go(tmp_path):
     home = Home(tmp_path)
     assert list(home.remembered()) == []
-    kept = [home.inputs, home.digests / "a.json", home.interference("mood")]
+    kept = [home.inputs, home.lengths, home.digests / "a.json", home.interference("mood")]
     for path in (*kept, home.ledger, home.names, home.lost("1f")):
         path.parent.mkdir(exist_ok=True)
         write_record(path, {})

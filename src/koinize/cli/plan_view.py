@@ -12,6 +12,7 @@ from rich.text import Text
 
 from koinize.pipeline import Missing, Plan, Project
 from koinize.pipeline.estimate import Estimate, Schedule
+from koinize.pipeline.lengths import warnings
 from koinize.pipeline.plan import GONE, NEVER, NEWER
 from koinize.pipeline.power import too_few_rows
 from koinize.shown import message
@@ -22,7 +23,7 @@ ROWS_BEFORE_GROUPING = 24
 def show_plan(todo: Plan, project: Project) -> None:
     """Print what is missing, why, and the estimate on both clocks."""
     console = Console()
-    for finding in project.inputs.findings:
+    for finding in (*project.inputs.findings, *warnings(todo.lengths or {})):
         console.print(message(f"warning: {finding}"), style="yellow", markup=False)
     if not todo.missing:
         console.print(f"nothing is missing: all {todo.total} steps are done")
@@ -43,6 +44,8 @@ def show_plan(todo: Plan, project: Project) -> None:
         console.print(line, markup=False, highlight=False)
     for few in too_few_rows(project):
         console.print(message(f"note: {few}"), markup=False, highlight=False)
+    if todo.lengths is None:
+        console.print("how many tokens the rows have is counted once the base model is here")
 
 
 def plan_json(todo: Plan, project: Project) -> dict[str, object]:
@@ -78,7 +81,26 @@ def plan_json(todo: Plan, project: Project) -> dict[str, object]:
         ],
         "findings": list(project.inputs.findings),
         "too_few_rows": [asdict(one) for one in too_few_rows(project)],
+        "lengths": _lengths_json(todo),
     }
+
+
+def _lengths_json(todo: Plan) -> list[dict[str, object]] | None:
+    """How many rows of each use lose tokens; one that cannot be used refuses the plan."""
+    if todo.lengths is None:
+        return None
+    return [
+        {
+            "task": use.task,
+            "language": use.language,
+            "split": use.split,
+            "for": "training" if use.training else "evaluation",
+            "rows": one.rows,
+            "cut": one.cut,
+            "first": list(one.first),
+        }
+        for use, one in todo.lengths.items()
+    ]
 
 
 def estimate(todo: Plan) -> str:

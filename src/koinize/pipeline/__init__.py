@@ -1,18 +1,19 @@
 """From a specification to a finished report: what is missing, why, and doing just that.
 
 What is in here: `project`, one koinize.yaml with what lies under `.koinize`; `inputs`, what the
-data files hold now; `step`, the value that everything turns on, with `graph`, which spells out
-every step of a project, and `systems`, who is scored and what is merged; `lineage`, which decides
-what changed rows mean for an adapter that is there; `generation`, the trunk that adapters start
-from; and `searching`, where what comes next depends on scores. `overrides` refuses merges that
-contradict themselves, and `dry_run` what the base model could not do, which the program `chain`
-tries without weights. `plan` compares the steps with the store and, with `experience` and
-`estimate`, says what the missing ones will cost; `alternative` what retraining everything would,
-`outlook` when a new trunk would pay, and `power` what the test rows can show at all. `run` does
-them, some at once as `joining` says, one interval each in the run's `account`, through `work`,
-which finds in `kinds` (a table, one file for each kind) what to do. `results` is the one room where
-a finished task is read: by `report_input` (with `interference`), by `whatif`, and by releases.
-`exhibit` shows one example as the model gets it, and `editing` changes koinize.yaml itself.
+data files hold now, and `lengths`, which of it is too long; `step`, the value that everything turns
+on, with `graph`, which spells out every step of a project, and `systems`, who is scored and what is
+merged; `lineage`, which decides what changed rows mean for an adapter that is there; `generation`,
+the trunk that adapters start from; and `searching`, where what comes next depends on scores.
+`overrides` refuses merges that contradict themselves, and `dry_run` what the base model could not
+do, which the program `chain` tries without weights. `plan` compares the steps with the store and,
+with `experience` and `estimate`, says what the missing ones will cost; `alternative` what
+retraining everything would, `outlook` when a new trunk would pay, and `power` what the test rows
+can show at all. `run` does them, some at once as `joining` says, one interval each in the run's
+`account`, through `work`, which finds in `kinds` (a table, one file for each kind) what to do.
+`results` is the one room where a finished task is read: by `report_input` (with `interference`), by
+`whatif`, and by releases. `exhibit` shows one example as the model gets it, and `editing` changes
+koinize.yaml itself.
 
 Two worked paths.
 

@@ -26,7 +26,7 @@ from koinize.tasks import Example, Task
 
 Place = tuple[str, str]  # language, split
 
-READING = 2
+READING = 3
 """Raised by whoever changes what rows are read as, or what is found between them: what is
 remembered was found by the code, too."""
 
@@ -36,12 +36,14 @@ class SplitFacts:
     """One split of one language of one task.
 
     `digest` is that of its examples, so it changes with the rows, the prompt or the verbalizers,
-    and with nothing else. `bytes` are those that a model reads and writes.
+    and with nothing else. `bytes` are those that a model reads and writes, `longest` the most that
+    one example has of them in one pass.
     """
 
     digest: str
     rows: Count
     bytes: Count
+    longest: Count
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,12 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _facts(examples: Sequence[Example]) -> SplitFacts:
-    return SplitFacts(split_digest(examples), len(examples), sum(one.bytes for one in examples))
+    return SplitFacts(
+        split_digest(examples),
+        len(examples),
+        sum(one.bytes for one in examples),
+        max(one.longest for one in examples),
+    )
 
 
 def examples_of(
@@ -229,6 +236,19 @@ def examples_of(
     if expected is not None and split_digest(examples) != expected:
         raise StepError("changed while it was read", where=source, remedy="run again")
     return examples
+
+
+def placed_examples(
+    task: Task, root: Path, language: str, split: str, *, is_chat: bool
+) -> list[tuple[str, Example]]:
+    """The same, each with the place of its row ("file:line")."""
+    rows = read_rows(task.source(language, split), root)
+    return [(row.where, one) for row in rows for one in _seen(task, [row], language, is_chat)]
+
+
+def stamp_of(task: Task, root: Path, language: str, split: str) -> list[int]:
+    """What changes when the file of a split does."""
+    return _stamp(root / task.source(language, split))
 
 
 def _seen(task: Task, rows: Sequence[Row], language: str, is_chat: bool) -> list[Example]:

@@ -12,6 +12,7 @@ from koinize.model.manner import ENCODING
 from koinize.pipeline.alternative import Comparison, compare
 from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
 from koinize.pipeline.experience import Experience
+from koinize.pipeline.lengths import Lengths, Use
 from koinize.pipeline.outlook import Outlook, outlooks
 from koinize.pipeline.step import Step
 from koinize.store import Manifest, Store
@@ -39,7 +40,8 @@ class Plan:
     share of the machine; what is left of the wall time is idle. `price` is that of koinize.yaml or
     empty. `guessed` names the kinds of missing steps of which the ledger knows nothing, `kinds` all
     of them. `comparison` stands where the missing steps are an update; `outlook` where a new
-    generation would pay.
+    generation would pay. `lengths` says what the missing steps will find of their rows; None while
+    the base model is not here to count them.
     """
 
     missing: tuple[Missing, ...]
@@ -51,6 +53,7 @@ class Plan:
     kinds: tuple[str, ...]
     comparison: Comparison | None
     outlook: tuple[Outlook, ...] = ()
+    lengths: Mapping[Use, Lengths] | None = None
 
     @property
     def search_goes_on(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from koinize.ledger import Interval, Ledger
 from koinize.model import base
 from koinize.model.families import refuse_family
 from koinize.model.manner import PLAIN, Manner, check_folder, manner
+from koinize.model.rows import fitted
 from koinize.pipeline.dry_run import refuse_unfit
 from koinize.pipeline.experience import Experience, recall
 from koinize.pipeline.generation import Elsewhere, elsewhere, require_own_trunk, trunk_folder
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
+from koinize.pipeline.lengths import Lengths, Use, measure, refuse
 from koinize.pipeline.lineage import History
 from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.plan import Missing, Plan, plan
@@ -122,7 +124,8 @@ class Project:
         """What is missing, why, and what it will cost: of the project's steps, or of those `asked`.
 
         `broken` maps the ids of artifacts that were just removed to what was wrong with them.
-        Raises InputError where something is to be trained that could not be merged or scored.
+        Raises InputError where something is to be trained that could not be merged or scored, and
+        for rows that the missing steps need and the base model cannot be given.
         """
         workers, _ = machine.workers_and_threads(
             self.spec.machine.workers, self.spec.machine.threads
@@ -133,7 +136,18 @@ class Project:
         if self._base_here and any(one.step.kind == "train" for one in todo.missing):
             cache = base.user_cache()
             refuse_unfit(self.spec, steps, self.root, self.home, self._base_here, cache)
-        return todo
+        return replace(todo, lengths=self._lengths(todo))
+
+    def _lengths(self, todo: Plan) -> Mapping[Use, Lengths] | None:
+        """What the missing steps will find of their rows; None until the base model is here."""
+        if self._base_here is None:
+            return None
+        encode = partial(fitted, self._base_here, self.spec.base.template)
+        steps = [one.step for one in todo.missing]
+        memory = self.files.lengths
+        found = measure(self.spec, self.root, self.inputs, steps, memory, encode)
+        refuse(found)
+        return found
 
     def run(
         self,

@@ -18,8 +18,8 @@ class Home:
 
     What cannot be made again, and is never written over: `ledger`, `releases`. What a run makes
     again, at a price: `artifacts`. What only saves time, and may be removed at any moment:
-    `names`, `inputs`, `experience`, `digests`, interference. What belongs to a process at work:
-    `lock`, `holder`, `heartbeat`, progress, `temporary`.
+    `names`, `inputs`, `experience`, `lengths`, `digests`, interference. What belongs to a process
+    at work: `lock`, `holder`, `heartbeat`, progress, `temporary`.
     """
 
     folder: Path
@@ -88,6 +88,11 @@ class Home:
         return self.folder / "experience.json"
 
     @property
+    def lengths(self) -> Path:
+        """Which rows are too long for the base model, until one of them changes."""
+        return self.folder / "lengths.json"
+
+    @property
     def digests(self) -> Path:
         """The digests of the base model's files, until one of them changes."""
         return self.folder / "digests"
@@ -105,6 +110,6 @@ class Home:
 
     def remembered(self) -> Iterator[Path]:
         """The records that are there of what only saves time, in a fixed order."""
-        yield from (path for path in (self.inputs, self.experience) if path.exists())
+        yield from (path for path in (self.inputs, self.experience, self.lengths) if path.exists())
         for folder in (self.digests, self.interference("").parent):
             yield from sorted(folder.glob("*.json"))

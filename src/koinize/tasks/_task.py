@@ -75,6 +75,19 @@ class Example:
         text = "".join((self.prompt, self.target, *self.options))
         return len(text.encode("utf-8", "replace"))
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the prompt and the longest of what may follow it, composed or not.
+
+        A token has a byte at least, so that no tokenizer makes more of them.
+        """
+        followed = (self.prompt + end for end in (self.target, *self.options))
+        return max(
+            len(one.encode("utf-8", "replace"))
+            for text in followed
+            for one in (text, unicodedata.normalize("NFKD", text))
+        )
+
 
 class Task(Frozen, ABC):
     """What an example means. A kind is one file of `koinize.tasks` whose `task` is a subclass."""
