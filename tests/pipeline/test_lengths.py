@@ -124,6 +124,7 @@ def test_what_cannot_be_used_refuses_the_plan(
     small: Small, monkeypatch: pytest.MonkeyPatch, tokenizer: Path
 ) -> None:
     monkeypatch.setattr(project, "fitted", lambda _folder, _template, texts: Counting()(texts))
+    monkeypatch.setattr(project, "refuse_unfit", lambda *_: None)
     monkeypatch.setattr(Project, "_base_here", tokenizer)
     small.spec(limited(5))
     with pytest.raises(ManyErrors) as refused:
