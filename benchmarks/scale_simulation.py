@@ -56,7 +56,10 @@ class Candidate:
     def rows(self, scale: float) -> dict[str, list[dict[str, str]]]:
         """The same as result rows."""
         return {
-            str(language): [{"gold": "1", "prediction": str(int(one))} for one in some]
+            str(language): [
+                {"key": f"{language}-{i}", "gold": "1", "prediction": str(int(one))}
+                for i, one in enumerate(some)
+            ]
             for language, some in enumerate(self.right(scale))
         }
 

@@ -245,6 +245,20 @@ def test_a_twin_is_marked_in_the_choice_and_among_the_merges(realistic):
         assert "ties density 1" in said["dare-ties density 1"].replace("dare-ties density 1", "")
 
 
+def test_the_choice_says_how_much_of_it_is_luck(realistic):
+    *_, table, paragraph = sections.get("selection").data(realistic)
+    (task,) = realistic["tasks"]
+    shares = {row["name"]: row["best_in"] for row in task["selection"]}
+    assert sum(share for share in shares.values() if share is not None) == pytest.approx(1.0)
+    assert shares["dare-ties density 1"] is None  # the same merge as another
+    winner = 100 * shares[task["chosen"]]
+    assert f"{task['chosen']} would have won on {winner:.0f} % of the resamples" in paragraph.text
+    less = task["against_mean"]
+    assert (less["system"], less["reference"]) == (task["chosen"], "MEAN")
+    assert f"against MEAN it is {less['difference']:+.1f} [" in paragraph.text.replace("−", "-")
+    assert table.columns[1] == "best in"
+
+
 def test_every_section_has_its_own_place():
     places = [sections.get(name).order for name in sections.names()]
     assert len(set(places)) == len(places)

@@ -595,6 +595,7 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "interference",
         "scores",
         "selection",
+        "against_mean",
         "verdicts",
         "pooled",
         "power",

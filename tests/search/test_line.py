@@ -25,7 +25,11 @@ def rows(right: int, n: int, scores: tuple[float, float] | None = None) -> list[
 
 
 def two(right: int, n: int, **more) -> dict[str, list[dict]]:
-    return {"de": rows(right, n, **more), "en": rows(right, n, **more)}
+    """The same in two languages, whose rows are no translations of one another."""
+    return {
+        one: [{**row, "key": f"{one} {row['key']}"} for row in rows(right, n, **more)]
+        for one in ("de", "en")
+    }
 
 
 def test_points_are_the_mean_over_languages() -> None:
@@ -40,6 +44,8 @@ def test_evidence_is_the_mean_difference_and_its_standard_error() -> None:
     # 40 of 400 rows are won and one more win and loss are assumed: a share p of wins near .1 has
     # sqrt(p (1 - p) / n) = 1.5 points, the guard makes it a little more.
     assert 1.4 < found.error < 1.8
+    half = by_metric(ACCURACY, two(300, 400), two(260, 400))
+    assert half.error == pytest.approx(found.error / math.sqrt(2), rel=1e-3)
     both = by_metric(ACCURACY, ours | {"en": rows(5, 400)}, theirs | {"en": rows(5, 400)})
     assert both.difference == pytest.approx(5.0)
 

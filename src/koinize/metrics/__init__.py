@@ -13,6 +13,7 @@ from koinize.metrics._bootstrap import (
     SEED,
     Score,
     interval,
+    resample,
     score,
 )
 from koinize.metrics._metric import Metric, ResultRow
@@ -37,5 +38,6 @@ __all__ = [
     "paired",
     "paired_differences",
     "pooled",
+    "resample",
     "score",
 ]

@@ -117,8 +117,13 @@ class SystemRow(TypedDict):
 
 
 class CandidateRow(SystemRow):
-    """A candidate with its scores on dev, by the metric that selects."""
+    """A candidate with its scores on dev, by the metric that selects.
 
+    `best_in` is the share of resamples of the dev rows, from 0 to 1, in which it is the best; None
+    where candidates were not all scored, and of what is the same as another one.
+    """
+
+    best_in: float | None
     mean: Estimate | None
     languages: Mapping[str, Estimate | None]
 
@@ -236,6 +241,7 @@ class TaskQuality(TypedDict):
 
     scores: Sequence[ScoreRow]
     selection: Sequence[CandidateRow]
+    against_mean: PooledRow | None
     verdicts: Sequence[VerdictRow]
     pooled: Sequence[PooledRow]
     joint: Sequence[JointRow]

@@ -29,9 +29,10 @@ from koinize.report.figures import (
     VerdictRow,
 )
 from koinize.report.input import Evaluation, System, TaskInput
+from koinize.search.luck import chances
 
 Rows = Sequence[Mapping[str, Any]]
-INDIVIDUAL = "individual"
+INDIVIDUAL, MEAN = "individual", "MEAN"
 
 
 class Judged:
@@ -62,7 +63,8 @@ class Judged:
         verdicts = list(self._verdicts())
         return {
             "scores": scores,
-            "selection": _selection(self.task, scores),
+            "selection": _selection(self.task, scores, self._chances()),
+            "against_mean": self._against_mean(),
             "verdicts": [row for row, _ in verdicts],
             "pooled": list(self._pooled()),
             "power": self._power(),
@@ -115,9 +117,34 @@ class Judged:
                 verdict = compare_mean(ours, theirs, self.metrics[name], margin)
                 yield _verdict_row(system, reference, name, verdict)
 
+    def _chances(self) -> dict[str, float]:
+        """How often each distinct candidate is the best on dev; empty while one is not scored."""
+        candidates = [
+            one.name for one in self.task.systems if one.kind == "candidate" and not one.same_as
+        ]
+        rows = {name: self._rows(name, "dev") for name in candidates}
+        scored = len(rows) > 1 and all(rows.values())
+        return chances(next(iter(self.metrics.values())), rows) if scored else {}
+
+    def _against_mean(self) -> PooledRow | None:
+        """The chosen merge less MEAN on test, by the selecting metric, over all languages."""
+        name, chosen = self.task.metrics[0], self.chosen
+        mean = next((one.name for one in self.task.systems if one.name == MEAN), None)
+        margin = self.task.margins.get(name, 0.0)
+        if chosen is None or mean is None or not margin > 0:
+            return None
+        ours, theirs = self._test_rows(chosen.name), self._test_rows(mean)
+        if not ours or not theirs:
+            return None
+        verdict = compare_mean(ours, theirs, self.metrics[name], margin)
+        return _verdict_row(chosen.name, mean, name, verdict)
+
     def _test_rows(self, system: str) -> dict[str, Rows]:
+        return self._rows(system, "test")
+
+    def _rows(self, system: str, split: str) -> dict[str, Rows]:
         """By language; empty where one is missing."""
-        found = {one: self.evaluation(system, one, "test") for one in self.task.languages}
+        found = {one: self.evaluation(system, one, split) for one in self.task.languages}
         rows = {language: one.rows for language, one in found.items() if one}
         return rows if len(rows) == len(found) else {}
 
@@ -215,7 +242,9 @@ def mean_score(scores: Sequence[Score]) -> Score:
     )
 
 
-def _selection(task: TaskInput, scores: Sequence[ScoreRow]) -> list[CandidateRow]:
+def _selection(
+    task: TaskInput, scores: Sequence[ScoreRow], best_in: Mapping[str, float]
+) -> list[CandidateRow]:
     """The candidates on dev by the selecting metric, the best first, unscored ones last."""
     dev = {
         (row["system"], row["language"]): row
@@ -226,6 +255,7 @@ def _selection(task: TaskInput, scores: Sequence[ScoreRow]) -> list[CandidateRow
     rows: list[CandidateRow] = [
         {
             **system_row(system),
+            "best_in": best_in.get(system.name),
             "mean": _brief(dev.get((system.name, overall))),
             "languages": {one: _brief(dev.get((system.name, one))) for one in task.languages},
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from koinize.metrics import Metric, ResultRow, paired
+from koinize.metrics import Metric, ResultRow, pooled
 
 Rows = Mapping[str, Sequence[ResultRow]]
 """One system's result rows by language; row i is the same example for every system."""
@@ -45,8 +45,9 @@ def by_metric(metric: Metric, ours: Rows, theirs: Rows) -> Evidence:
     """In points. The standard error is that of the gate's score test: few rows, or rows that do not
     differ, are no proof.
     """
-    each = [paired(metric, rows, theirs[one], resamples=1) for one, rows in ours.items()]
-    return _together([(one.observed, one.error_at(one.observed)) for one in each])
+    keys = {language: [row["key"] for row in rows] for language, rows in ours.items()}
+    found = pooled(metric, ours, theirs, keys, resamples=1)
+    return Evidence(found.observed, found.error_at(found.observed))
 
 
 def by_likelihood(labels: Sequence[str], ours: Rows, theirs: Rows) -> Evidence | None:
