@@ -139,6 +139,10 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
             "merge.candidates[0]: recipe 'ties' merges in space 'dense', where what a group "
             "becomes has no exact factors of a low rank; merge groups in space 'knots' or 'core', "
             "or by recipe 'mean' or 'sum'"),
+        ("merge: {across: [mood]}", "7:9 merge.across: 'mood' alone shares its adapter with no "
+            "task; name two or more"),
+        ("merge: {across: [mood, moody]}", "7:24 unknown task 'moody' in merge.across; did you "
+            "mean 'mood'?"),
         ("margins: {f1: 2}", f"7:11 margins.f1: unknown metric 'f1'; choose one of: {METRICS}"),
         ("margins: {macro-f2: 2}", "7:11 margins.macro-f2: unknown metric 'macro-f2'; did you "
             "mean 'macro-f1'?"),
@@ -361,3 +365,58 @@ def test_whatever_stands_in_a_file_the_answer_is_an_input_error(tmp_path, lines)
     with pytest.raises(InputError) as caught:
         load(path)
     assert all(line.startswith("koinize.yaml:") for line in str(caught.value).splitlines())
+
+
+TWO = """koinize: 1
+name: shop
+base: {model: google/gemma-3-270m}
+languages: [de, en]
+tasks:
+  mood: {kind: classify, labels: [good, bad], prompt: "{text}"}
+  tone: {kind: classify, labels: [good, bad], prompt: "{text}"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("added", "messages"),
+    [
+        (
+            "merge: {across: [mood, tone, mood]}",
+            ["8:30 merge.across[2]: 'mood' stands twice; remove one"],
+        ),
+        (
+            "merge: {across: [mood, tone], candidates: [{recipe: mean, weights: {tune: 2}, "
+            "groups: [[mood.de], [tone.fr]]}]}",
+            [
+                "8:69 unknown language or task 'tune' in merge.candidates[0].weights; did you mean "
+                "'tone'?",
+                "8:100 unknown language or task 'tone.fr' in merge.candidates[0].groups[1]; did "
+                "you mean 'tone'?",
+            ],
+        ),
+        (
+            "merge: {across: [mood, tone], scale: search}",
+            [
+                "8:8 merge: scale: a search goes by the dev rows of one task, and tasks that share "
+                "an adapter are chosen for together; list scales in the candidates"
+            ],
+        ),
+        (
+            "merge: {across: [mood, tone], candidates: [sum]}\ntraining: {trunk: joint}",
+            [
+                "1:1 merge.across: with a trunk every task is a generation of its own; remove it, "
+                "or set training.trunk to none"
+            ],
+        ),
+    ],
+)
+def test_tasks_that_cannot_share_an_adapter(refused, added, messages):
+    assert [one.removeprefix("koinize.yaml:") for one in refused(f"{TWO}{added}\n")] == messages
+
+
+def test_a_task_that_shares_an_adapter_is_called_like_no_language(refused):
+    text = TWO.replace("languages: [de, en]", "languages: [de, mood]")
+    assert refused(text + "merge: {across: [mood, tone]}\n") == [
+        "koinize.yaml:8:18 merge.across: 'mood' is a language too, so a weight may mean either; "
+        "give the task another name"
+    ]

@@ -1,30 +1,20 @@
 """Spec + data -> every step of the project, in an order in which each comes after its needs.
 
-Per task: one adapter per language and COMB on all of them, the merges, dev scores of whatever is
-chosen among, the choice, and only then (`after`) the test scores of every system.
+Per task: what is trained (`trainings`), the merges, dev scores of whatever is chosen among, the
+choice, and only then (`after`) the test scores of every system. Tasks that share an adapter have
+the same merges and the same choice, each under its own name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any
 
 from koinize.digest import digest
 from koinize.ledger.address import Address, System
 from koinize.merge.recipe import MergeSettings
-from koinize.model.manner import ENCODING
-from koinize.pipeline.generation import (
-    ROWS,
-    Elsewhere,
-    Generation,
-    branched,
-    drawn_of,
-    frozen_anchors,
-    frozen_trunk,
-    rows_of,
-)
-from koinize.pipeline.inputs import Inputs, SplitFacts
+from koinize.pipeline.across import criterion, own_criterion, part_of, sharing
+from koinize.pipeline.generation import Elsewhere, Generation
+from koinize.pipeline.inputs import Inputs
 from koinize.pipeline.lineage import History
 from koinize.pipeline.searching import Search
 from koinize.pipeline.step import Step, Uses
@@ -41,7 +31,8 @@ from koinize.pipeline.systems import (
     only,
     similar,
 )
-from koinize.settings import MEMORY_ONLY, NOT_OF_A_TRAINING, LoraSpec, differing
+from koinize.pipeline.trainings import Trainings
+from koinize.settings import differing
 from koinize.spec import FROM_THE_BASE, PAPERS_EIGHT, Spec
 from koinize.tasks import Task
 
@@ -59,165 +50,94 @@ def graph(
     `history` knows what was trained before.
     """
     steps = [Step(Address("base"), inputs={"base": base}, units=1)]
+    tasks = {}
     for name in spec.tasks:
         trunk = (trunks or {}).get(name)
-        steps.extend(_TaskGraph(spec, name, inputs, steps[0], imported, history, trunk).steps())
+        trainings = Trainings(spec, name, inputs, steps[0], imported, history, trunk)
+        tasks[name] = _TaskGraph(spec, name, trainings)
+    for names in dict.fromkeys(sharing(spec, name) for name in tasks):
+        some = [tasks[name] for name in names]
+        for one in some:
+            steps.extend(one.trained())
+        parts = {part: step for one in some for part, step in one.parts.items()}
+        for one in some:
+            steps.extend(one.merged(parts))
+        scores = {place: score.id for one in some for place, score in one.scores.items()}
+        for one in some:
+            steps.extend(one.chosen_and_tested(scores))
     return steps
 
 
 class _TaskGraph:
-    """The steps of one task."""
+    """The steps of one task, in three parts: what is made in each is read in the next, where tasks
+    share an adapter by all of them.
+    """
 
-    def __init__(
-        self,
-        spec: Spec,
-        name: str,
-        inputs: Inputs,
-        base: Step,
-        imported: Mapping[tuple[str, str], str],
-        history: History,
-        trunk: Elsewhere | None,
-    ) -> None:
-        self.spec, self.name, self.inputs, self.trunk = spec, name, inputs, trunk
-        self.base, self.ready = base.inputs["base"], base.id
+    def __init__(self, spec: Spec, name: str, trainings: Trainings) -> None:
+        self.spec, self.name, self.trainings = spec, name, trainings
         self.task: Task = spec.tasks[name]
-        self.encoding = inputs.manner.settings(spec.base.template)
         evaluation = self.task.evaluation(spec.evaluation)
         self.evaluation = differing(evaluation)
         # What koinize 0.1 counted among what identifies: kept where it is all that is there.
         self.former_evaluation = digest(differing(evaluation, ()))
-        self.former_training = digest(differing(spec.training, NOT_OF_A_TRAINING - MEMORY_ONLY))
-        self.imported, self.history = imported, history
-        self.search = Search(spec, name, history, self._evaluate)
+        self.history = trainings.history
+        self.search = Search(spec, name, self.history, self._evaluate)
+        has_trunk = spec.training.has_trunk
+        self.generation = trainings.generation() if has_trunk else None
+        self.adapters: dict[str, Step] = {}
+        if not has_trunk or FROM_THE_BASE.intersection(spec.baselines):
+            self.adapters = {one: trainings.adapter(one) for one in spec.languages}
+        self.systems: dict[System, Uses] = {}  # what is scored, and what its evaluations use
 
-    def steps(self) -> Iterator[Step]:
-        """All of them."""
-        generation = self._generation() if self.spec.training.has_trunk else None
-        if generation:
-            yield from generation.steps()
-        adapters: dict[str, Step] = {}
-        if not generation or FROM_THE_BASE.intersection(self.spec.baselines):
-            adapters = {language: self._adapter(language) for language in self.spec.languages}
-        yield from adapters.values()
-        systems: dict[System, Uses] = {}  # what is scored, and what its evaluations use
+    def trained(self) -> Iterator[Step]:
+        """Whatever is trained or taken over."""
+        if self.generation:
+            yield from self.generation.steps()
+        yield from self.adapters.values()
         if "base" in self.spec.baselines:
-            systems[BASE] = Uses()
-        yield from self._combined(systems, generation)
-        chosen_among = self._candidates(adapters, generation)
+            self.systems[BASE] = Uses()
+        yield from self._combined(self.systems, self.generation)
+
+    @property
+    def parts(self) -> dict[str, Step]:
+        """What its candidates merge, by the names that they have there."""
+        merged = self.generation.branches if self.generation else self.adapters
+        return {part_of(self.spec, self.name, one): step for one, step in merged.items()}
+
+    def merged(self, parts: Mapping[str, Step]) -> Iterator[Step]:
+        """The candidates, and their scores on dev."""
+        self.chosen_among = self._candidates(parts)
         yield from self.search.take()
-        yield from (one for one in chosen_among.values() if one.kind == "merge")
-        choice, steps = self._choose("", chosen_among)
-        yield from steps
+        yield from (one for one in self.chosen_among.values() if one.kind == "merge")
+        scores = self._dev_scores(self.chosen_among)
+        self.scores = {
+            (system, part_of(self.spec, self.name, language)): score
+            for (system, language), score in scores.items()
+        }
+        yield from scores.values()
+
+    def chosen_and_tested(self, scores: Mapping[tuple[System, str], str]) -> Iterator[Step]:
+        """The choices on dev, that among the candidates by these scores, and all scores on test."""
+        choice = self._choice("", self.chosen_among, scores)
+        yield choice
         after = [choice.id]
-        for role, system, settings in self._chosen_baselines(adapters, generation):
+        for role, system, settings in self._chosen_baselines(self.generation):
             yield from self.search.take()
-            merges = {one.system: one for one in self._merges(settings, adapters)}
-            if generation:  # the same settings are another merge than one relative to the trunk
+            merges = {one.system: one for one in self._merges(settings, self.adapters)}
+            # The same settings are another merge than one relative to a trunk, or across tasks.
+            if self.generation or self.name in self.spec.merge.across:
                 merges = {system: one.at(role=role) for system, one in merges.items()}
             yield from merges.values()
-            own, steps = self._choose(role, merges)
-            yield from steps
-            systems[system] = Uses(choice=own.id)
-            after.append(own.id)
-        if generation:
-            systems[TRUNK] = Uses(adapter=generation.trunk.id)
-        systems |= {system: Uses(adapter=merge.id) for system, merge in chosen_among.items()}
-        yield from self._tests(systems, adapters, tuple(after))
-
-    def _generation(self) -> Generation:
-        """The trunk and its anchors, as they were made or are to be made, and today's branches."""
-        trunk = self._trunk()
-        if self.trunk is None:
-            anew = self.history.new_generation
-            trunk = frozen_trunk(self.history, trunk, anew=anew)
-        anchors = self._anchors(trunk)
-        rows = {one: self._split(one, "train").digest for one in self.spec.languages}
-        branches = {one: self._branch(one, trunk, anchors) for one in branched(trunk, rows)}
-        return Generation(trunk, anchors, branches)
-
-    def _trunk(self) -> Step:
-        """The trunk that today's rows and settings would make."""
-        if self.trunk is not None:
-            return Step(
-                Address("import", self.name, role="trunk"),
-                inputs={"adapter files": self.trunk.files, "base": self.base, **self.trunk.rows},
-                rows=self.trunk.counts,
-                languages=self.spec.languages,
-                sort=self.name,
-            )
-        step = self._train("trunk", self.spec.languages, self.spec.lora.of(""))
-        share = self.spec.training.trunk
-        if not isinstance(share, float):
-            return step
-        return replace(
-            step,
-            inputs={**step.inputs, "share": digest([share, self.spec.training.seed])},
-            rows={label: drawn_of(count, share) for label, count in step.rows.items()},
-            units=round(share * step.units),
-        )
-
-    def _anchors(self, trunk: Step) -> Step | None:
-        branch, seed = self.spec.training.branch, self.spec.training.seed
-        if not branch.anchors:
-            return None
-        splits = {f"{ROWS}{one}": self._split(one, "train") for one in self.spec.languages}
-        fresh = Step(
-            Address("anchors", self.name),
-            inputs={
-                "anchors": digest([branch.anchors, seed]),
-                **{label: split.digest for label, split in splits.items()},
-            },
-            uses=Uses(trunk=trunk.id),
-            rows={label: split.rows for label, split in splits.items()},
-            units=1,
-            sort=self.name,
-            languages=self.spec.languages,
-            settings=self._encoding_settings(),
-        )
-        return frozen_anchors(self.history, fresh)
-
-    def _branch(self, language: str, trunk: Step, anchors: Step | None) -> Step:
-        training, own = self.spec.training, self._split(language, "train")
-        others = [self._split(one, "train") for one in self.spec.languages if one != language]
-        share = training.branch.anchors
-        lora, branch = differing(self.spec.lora.of("")), differing(training.branch)
-        return Step(
-            Address("train", self.name, language=language, role="branch"),
-            inputs={
-                "base": self.base,
-                **self._encoded(),
-                "lora": digest(lora),
-                "training": training.identity,
-                "branch": digest(branch),
-                f"{ROWS}{language}": own.digest,
-            },
-            uses=Uses(trunk=trunk.id, anchors=anchors.id if anchors else ""),
-            after=(self.ready,),
-            rows={f"{ROWS}{language}": own.rows},
-            units=round(own.bytes + share * sum(one.bytes for one in others))
-            * training.branched.epochs,
-            sort=self.name,
-            languages=(language,),
-            why=self._left(language, trunk),
-            settings={
-                **self._encoding_settings(),
-                "lora": lora,
-                "branch": branch,
-                "training": differing(training, NOT_OF_A_TRAINING),
-            },
-        )
-
-    def _left(self, language: str, trunk: Step) -> str:
-        """Why a language is a branch."""
-        label = f"{ROWS}{language}"
-        if "share" in trunk.inputs:
-            return f"the trunk saw a share of the rows of {language}, if any"
-        if not rows_of(trunk.inputs):
-            return "what the trunk was trained on is not known"
-        if label not in trunk.inputs:
-            return f"{language} was not in the trunk"
-        more = self._split(language, "train").rows - trunk.rows.get(label, 0)
-        return f"{label} changed since the trunk, {more:+d} rows"
+            own = self._dev_scores(merges)
+            yield from own.values()
+            choice = self._choice(role, merges, {place: one.id for place, one in own.items()})
+            yield choice
+            self.systems[system] = Uses(choice=choice.id)
+            after.append(choice.id)
+        if self.generation:
+            self.systems[TRUNK] = Uses(adapter=self.generation.trunk.id)
+        self.systems |= {one: Uses(adapter=made.id) for one, made in self.chosen_among.items()}
+        yield from self._tests(self.systems, self.adapters, tuple(after))
 
     def _combined(
         self, systems: dict[System, Uses], generation: Generation | None
@@ -225,7 +145,7 @@ class _TaskGraph:
         """COMB, and COMB trained on; a trunk that is made now is COMB of today as well."""
         if "comb" not in self.spec.baselines:
             return
-        fresh = self._train("comb", self.spec.languages, self.spec.lora.of(""))
+        fresh = self.trainings.train("comb", self.spec.languages, self.spec.lora.of(""))
         same = generation and generation.trunk.id == fresh.id
         comb = fresh if same else self.history.comb(fresh)
         yield comb
@@ -236,23 +156,22 @@ class _TaskGraph:
                 yield continued
                 systems[COMB_CONTINUED] = Uses(adapter=continued.id)
 
-    def _candidates(
-        self, adapters: Mapping[str, Step], generation: Generation | None
-    ) -> dict[System, Step]:
+    def _candidates(self, parts: Mapping[str, Step]) -> dict[System, Step]:
         """What the release is chosen among: merges; or the trunk, while nothing left it."""
+        generation = self.generation
         if generation and not generation.branches:
             return {TRUNK: generation.trunk}
-        stated = candidates(self.spec, generation.branches if generation else None)
-        parts = (generation.branches, generation.trunk) if generation else (adapters,)
-        found = self.search.scales(stated, lambda some: self._merges(some, *parts))
-        return {merge.system: merge for merge in self._merges(found, *parts)}
+        stated = candidates(self.spec, generation.branches if generation else None, self.name)
+        trunk = generation.trunk if generation else None
+        found = self.search.scales(stated, lambda some: self._merges(some, parts, trunk))
+        return {merge.system: merge for merge in self._merges(found, parts, trunk)}
 
     def _chosen_baselines(
-        self, adapters: Mapping[str, Step], generation: Generation | None
+        self, generation: Generation | None
     ) -> Iterator[tuple[str, System, Iterable[MergeSettings]]]:
         """Baselines that are the best of several merges: the role of their choice, and which."""
         if "mean" in self.spec.baselines:
-            found = self.search.means(lambda some: self._merges(some, adapters))
+            found = self.search.means(lambda some: self._merges(some, self.adapters))
             yield "mean", MEAN, found
         if generation and "paper" in self.spec.baselines:
             yield "paper", PAPER, [MergeSettings.model_validate(one) for one in PAPERS_EIGHT]
@@ -271,55 +190,6 @@ class _TaskGraph:
                     yield self._evaluate(INDV, language, "test", uses, after)
                 elif owner != language and "cross" in self.spec.baselines:
                     yield self._evaluate(only(owner), language, "test", uses, after)
-
-    def _encoded(self) -> dict[str, str]:
-        """How the base model is given texts; nothing where that is as plain text."""
-        return {label: digest(said) for label, said in self._encoding_settings().items()}
-
-    def _encoding_settings(self) -> dict[str, dict[str, Any]]:
-        return {ENCODING: self.encoding} if self.encoding else {}
-
-    def _split(self, language: str, split: str) -> SplitFacts:
-        return self.inputs.splits[self.name, language, split]
-
-    def _adapter(self, language: str) -> Step:
-        if (self.name, language) in self.imported:
-            return Step(
-                Address("import", self.name, language=language),
-                inputs={"adapter files": self.imported[self.name, language], "base": self.base},
-                languages=(language,),
-                sort=self.name,
-            )
-        fresh = self._train("", (language,), self.spec.lora.of(language))
-        return self.history.adapter(fresh)
-
-    def _train(self, role: str, languages: tuple[str, ...], lora: LoraSpec) -> Step:
-        """One language's training, or one of all languages in some role."""
-        splits = {f"train rows {one}": self._split(one, "train") for one in languages}
-        if self.spec.training.patience is not None:  # only then does dev have a say
-            splits |= {f"dev rows {one}": self._split(one, "dev") for one in languages}
-        training = self.spec.training
-        step = Step(
-            Address("train", self.name, language="" if role else languages[0], role=role),
-            inputs={
-                "base": self.base,
-                **self._encoded(),
-                "lora": digest(differing(lora)),
-                "training": training.identity,
-                **{label: split.digest for label, split in splits.items()},
-            },
-            after=(self.ready,),
-            rows={label: split.rows for label, split in splits.items()},
-            units=sum(self._split(one, "train").bytes for one in languages) * training.epochs,
-            sort=self.name,
-            languages=languages,
-            settings={
-                **self._encoding_settings(),
-                "lora": differing(lora),
-                "training": differing(training, NOT_OF_A_TRAINING),
-            },
-        )
-        return self.history.as_made(step, {"training": self.former_training})
 
     def _merges(
         self,
@@ -341,24 +211,33 @@ class _TaskGraph:
                 merge=settings,
             )
 
-    def _choose(self, role: str, merges: Mapping[System, Step]) -> tuple[Step, list[Step]]:
-        """The dev evaluations of these merges, and the step that chooses by them.
+    def _dev_scores(self, merges: Mapping[System, Step]) -> dict[tuple[System, str], Step]:
+        """The evaluations of these merges on dev, by system and language.
 
         One alone is chosen unseen: its score on dev would decide nothing.
         """
         rivals = merges if len(merges) > 1 else {}
-        evaluations = {
+        return {
             (system, language): self._evaluate(system, language, "dev", Uses(adapter=merge.id)).at(
                 role=merge.address.role
             )
             for system, merge in rivals.items()
             for language in self.spec.languages
         }
-        choice = Step(
+
+    def _choice(
+        self,
+        role: str,
+        merges: Mapping[System, Step],
+        scores: Mapping[tuple[System, str], str],
+    ) -> Step:
+        """The step that chooses among these merges by these scores."""
+        decisive = own_criterion if role else criterion
+        return Step(
             Address("select", self.name, role=role),
-            inputs={"metric": digest([self.task.metrics[0], list(self.task.label_set)])},
+            inputs={"metric": digest(decisive(self.spec, self.name))},
             uses=Uses(
-                scores={place: one.id for place, one in evaluations.items()},
+                scores=scores,
                 candidates={system: merge.id for system, merge in merges.items()},
             ),
             units=1,
@@ -366,26 +245,25 @@ class _TaskGraph:
             languages=self.spec.languages,
             waits=self.search.goes_on,
         )
-        return choice, [*evaluations.values(), choice]
 
     def _evaluate(
         self, system: System, language: str, split: str, uses: Uses, after: tuple[str, ...] = ()
     ) -> Step:
-        facts = self._split(language, split)
+        facts = self.trainings.split(language, split)
         step = Step(
             Address("evaluate", self.name, system, language, split),
             inputs={
-                "base": self.base,
-                **self._encoded(),
+                "base": self.trainings.base,
+                **self.trainings.encoded(),
                 "evaluation": digest(self.evaluation),
                 f"{split} rows {language}": facts.digest,
             },
             uses=uses,
-            after=(self.ready, *after),
+            after=(self.trainings.ready, *after),
             rows={f"{split} rows {language}": facts.rows},
             units=facts.bytes,
             sort=self.name,
-            settings={**self._encoding_settings(), "evaluation": self.evaluation},
+            settings={**self.trainings.encoding_settings(), "evaluation": self.evaluation},
             languages=(language,),
         )
         return self.history.as_made(step, {"evaluation": self.former_evaluation})

@@ -63,7 +63,7 @@ class Results:
             return [step.merge for step in self.merges.values() if step.merge]
         branches = [step.language for step in self.steps if step.address.role == BRANCH]
         has_trunk = self.project.spec.training.has_trunk
-        return candidates(self.project.spec, branches if has_trunk else None)
+        return candidates(self.project.spec, branches if has_trunk else None, self.task)
 
     @cached_property
     def merges(self) -> dict[System, Step]:
@@ -77,8 +77,10 @@ class Results:
 
     @cached_property
     def _by_id(self) -> dict[str, Step]:
-        """Steps of two names, such as a trunk that is COMB, by the first."""
-        return {step.id: step for step in reversed(self.steps)}
+        """Steps of two names, such as a trunk that is COMB, by the first; those of this task before
+        those of others.
+        """
+        return {step.id: step for step in reversed([*self.steps, *self.project.steps])}
 
     def parts(self, made: Step) -> list[Step]:
         """The steps that train what a merge is made of, a trunk and its anchors among them."""

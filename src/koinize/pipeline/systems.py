@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import product
 
 from koinize.digest import digest
 from koinize.errors import InputError
 from koinize.ledger.address import System
 from koinize.merge.division import divided
 from koinize.merge.recipe import MergeSettings
+from koinize.pipeline.across import part_of, sharing, spelled_out
 from koinize.spec import Spec
 
 BASE, INDV, COMB, COMB_CONTINUED, MEAN, PAPER, TRUNK = map(
@@ -45,16 +47,19 @@ def similar(settings: MergeSettings) -> str:
     )
 
 
-def candidates(spec: Spec, branches: Collection[str] | None) -> list[MergeSettings]:
-    """The merges that the release is chosen among; relative to a trunk, those of its branches.
+def candidates(spec: Spec, branches: Collection[str] | None, task: str = "") -> list[MergeSettings]:
+    """The merges that the release is chosen among; relative to a trunk, those of its branches, and
+    of a task that shares an adapter, those of the languages of all tasks that do.
 
     Raises InputError for one that gives all that it merges, or a group of that, the weight 0.
     """
     merged = spec.languages if branches is None else tuple(branches)
-    found = [
-        among(one, merged) if one.groups or branches is not None else one
-        for one in spec.merge.settings
-    ]
+    listed = spec.merge.settings
+    if task in spec.merge.across:
+        merged = tuple(part_of(spec, *one) for one in product(sharing(spec, task), spec.languages))
+        listed = tuple(spelled_out(one, merged) for one in listed)
+    whole = branches is None and not spec.merge.across
+    found = [among(one, merged) if one.groups or not whole else one for one in listed]
     for stated, one in zip(spec.merge.settings, found, strict=True):
         for together in one.groups or (merged,):
             if together and not any(one.weights.get(language, 1.0) for language in together):

@@ -17,6 +17,7 @@ from koinize.gate import Verdict, compare
 from koinize.ledger.address import WHATIF, System
 from koinize.merge.recipe import MergeSettings, merge_settings
 from koinize.metrics import Metric, ResultRow, Score
+from koinize.pipeline.across import language_of
 from koinize.pipeline.project import Project
 from koinize.pipeline.results import DEV, TEST, Results, refuse_missing, value
 from koinize.pipeline.step import Step, Uses
@@ -158,7 +159,8 @@ def leave_one_out(languages: Sequence[str]) -> list[Question]:
 
 def changed(settings: MergeSettings, question: Question, kept: Sequence[str]) -> MergeSettings:
     """The settings of the merge that a question asks for; nothing in them names who is left out."""
-    weights = {**settings.weights, **question.weights}
+    asked = {one: language_of(one) for one in kept if language_of(one) in question.weights}
+    weights = {**settings.weights, **{one: question.weights[asked[one]] for one in asked}}
     weights = {name: one for name, one in weights.items() if one != 1}
     return among(merge_settings(**{**settings.given(), "weights": weights}), kept)
 
@@ -248,7 +250,7 @@ def _refuse_missing(results: Results, needed: Iterable[Step]) -> None:
 def _variant(merge: Step, reference: Mapping[str, Step], question: Question) -> Variant:
     if merge.merge is None:
         raise TypeError(f"{merge.name} is no merge")
-    kept = tuple(one for one in merge.languages if one not in question.without)
+    kept = tuple(one for one in merge.languages if language_of(one) not in question.without)
     settings = changed(merge.merge, question, kept)
     key = system_of(settings).key
     system = System(digest([key, list(kept)]), f"{merge.system.title}, {question.name}")

@@ -79,7 +79,7 @@ def candidate(project: Project, task: str) -> Candidate:
         gated=results.stated_margins or results.definition.metrics[:1],
         settings=_settings(results, merge),
         inputs={step.name: dict(step.identity) for step in made_of},
-        data=_data([*trainings, merge, *tests.values()]),
+        data=_data(task, [*trainings, merge, *tests.values()]),
         artifacts={step.name: step.id for step in (*trainings, merge, *tests.values())},
         cost=_cost(project.intervals(), behind),
         tests=tests,
@@ -112,9 +112,13 @@ def _settings(results: Results, merge: Step) -> dict[str, Any]:
     }
 
 
-def _data(steps: Iterable[Step]) -> dict[str, dict[str, Any]]:
+def _data(task: str, steps: Iterable[Step]) -> dict[str, dict[str, Any]]:
+    """The rows behind these steps; those of another task under its name."""
     return {
-        label: {"digest": step.inputs[label], "rows": rows}
+        label if step.task == task else f"{step.task}: {label}": {
+            "digest": step.inputs[label],
+            "rows": rows,
+        }
         for step in steps
         for label, rows in sorted(step.rows.items())
     }

@@ -178,6 +178,8 @@ def _places(values: Mapping[str, Any], language: str) -> Iterator[Loc]:
         is_label = path[-1] == "verbalizers" and not isinstance(held.get(language), dict)
         if language in held and not is_label:
             yield (*path, language)
+        if "weights" in path:
+            yield from ((*path, one) for one in held if one.endswith(f".{language}"))
     yield from _places_in_groups(values, language)
 
 
@@ -189,10 +191,16 @@ def _places_in_groups(values: Mapping[str, Any], language: str) -> Iterator[Loc]
         groups = entry.get("groups", []) if isinstance(entry, dict) else []
         path: Loc = ("merge", "candidates", index, "groups")
         for number, group in enumerate(groups):
-            if language in group and len(group) > 1:
-                yield (*path, number, group.index(language))
-            elif language in group:
+            theirs = [one for one in group if _speaks_of(one, language)]
+            if theirs and len(group) > 1:
+                yield (*path, number, group.index(theirs[0]))
+            elif theirs:
                 yield (*path, number) if len(groups) > 1 else path
+
+
+def _speaks_of(part: str, language: str) -> bool:
+    """Whether a weight or a group names this language, of all tasks or of one."""
+    return part == language or part.endswith(f".{language}")
 
 
 def _mappings_of_languages(values: Mapping[str, Any]) -> Iterator[Loc]:

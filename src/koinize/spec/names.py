@@ -26,10 +26,15 @@ def disagreements(document: Document) -> Found:
     listed = document.values.get("languages")
     languages = [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
     yield from _repeated(document, ("languages",), listed)
+    across = _at(document, ("merge", "across"))
+    yield from _across(document, across, blocks, languages)
     if languages:  # otherwise that is the mistake
         for path in _places_of_languages(document):
             yield from _unknown(document, "language", path, languages)
-        yield from _unknown_in_groups(document, languages)
+        noun, known = _parts(across, languages)
+        for path in _places_of_weights(document):
+            yield from _unknown(document, noun, path, known)
+        yield from _unknown_in_groups(document, noun, known)
     for name, block in blocks.items():
         if _mapping(block).get("kind") in tasks.names():
             yield from _metrics(document, ("tasks", name), block)
@@ -37,10 +42,13 @@ def disagreements(document: Document) -> Found:
 
 
 def _places_of_languages(document: Document) -> Iterator[Loc]:
-    """The paths of the mappings whose keys are languages."""
+    """The paths of the mappings whose keys are languages, but for weights."""
     yield "lora", "overrides"
     for task in _mapping(document.values.get("adapters")):
         yield "adapters", task
+
+
+def _places_of_weights(document: Document) -> Iterator[Loc]:
     for path in document.places:
         if path[:2] == ("merge", "candidates") and "weights" in path:
             yield path
@@ -63,15 +71,42 @@ def _unknown(document: Document, noun: str, path: Loc, known: Iterable[str]) -> 
             yield (*path, key), InputError(what, where=where, remedy=did_you_mean(key, known))
 
 
-def _unknown_in_groups(document: Document, languages: Iterable[str]) -> Found:
-    """Groups of a merge that name what is no language."""
+def _parts(across: object, languages: list[str]) -> tuple[str, list[str]]:
+    """What weights and groups may name, and what that is called: languages, and of a merge across
+    tasks these, and one of these in one of those.
+    """
+    tasks = [one for one in across if isinstance(one, str)] if isinstance(across, list) else []
+    if not tasks:
+        return "language", languages
+    both = [f"{task}.{language}" for task in tasks for language in languages]
+    return "language or task", [*languages, *tasks, *both]
+
+
+def _across(
+    document: Document, across: object, tasks: Iterable[str], languages: Iterable[str]
+) -> Found:
+    """Tasks that shall share an adapter, and are none, or are called like a language."""
+    yield from _repeated(document, ("merge", "across"), across)
+    for index, name in enumerate(across if isinstance(across, list) else []):
+        place = ("merge", "across", index)
+        where = document.where(place)
+        if isinstance(name, str) and name not in tasks:
+            what = f"unknown task '{name}' in merge.across"
+            yield place, InputError(what, where=where, remedy=did_you_mean(name, tasks))
+        elif name in languages:
+            what = f"merge.across: '{name}' is a language too, so a weight may mean either"
+            yield place, InputError(what, where=where, remedy="give the task another name")
+
+
+def _unknown_in_groups(document: Document, noun: str, known: Iterable[str]) -> Found:
+    """Groups of a merge that name what there is not."""
     for path in document.places:
         match path:
             case ("merge", "candidates", _, "groups", int(), int()):
                 name = _at(document, path)
-                if isinstance(name, str) and name not in languages:
-                    what = f"unknown language '{name}' in {dotted(path[:-1])}"
-                    where, remedy = document.where(path), did_you_mean(name, languages)
+                if isinstance(name, str) and name not in known:
+                    what = f"unknown {noun} '{name}' in {dotted(path[:-1])}"
+                    where, remedy = document.where(path), did_you_mean(name, known)
                     yield path, InputError(what, where=where, remedy=remedy)
 
 

@@ -125,6 +125,12 @@ class LoraSection(LoraSpec):
         }
 
 
+def _two_or_more(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(tasks)) == 1:
+        raise ValueError(f"'{tasks[0]}' alone shares its adapter with no task; name two or more")
+    return tuple(sorted(set(tasks)))
+
+
 class MergeSection(Frozen):
     """Which merges are tried; the best on dev becomes the multilingual adapter."""
 
@@ -134,6 +140,9 @@ class MergeSection(Frozen):
         min_length=1,
         description="'paper' (the paper's eight), a recipe's name, or a mapping of settings in "
         "which a list makes a grid, such as {recipe: ties, density: [0.3, 0.5]}",
+    )
+    across: Annotated[tuple[Name, ...], AfterValidator(_two_or_more)] = Field(
+        default=(), description="tasks whose adapters are merged into one that serves all of them"
     )
     mean_scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
         default=(1.0, 1.5, 2.0),
@@ -145,6 +154,15 @@ class MergeSection(Frozen):
         description="of every candidate, and of MEAN: as it is `stated`, or a `search` on dev that "
         "begins there",
     )
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> MergeSection:
+        if self.across and self.scale == "search":
+            raise ValueError(
+                "scale: a search goes by the dev rows of one task, and tasks that share an adapter "
+                "are chosen for together; list scales in the candidates"
+            )
+        return self
 
     @property
     def settings(self) -> tuple[MergeSettings, ...]:
@@ -289,6 +307,11 @@ class Spec(Frozen):
             if self.training.branch != BranchSpec():
                 raise ValueError("training.branch: without a trunk nothing is a branch; remove it")
             return self
+        if self.merge.across:
+            raise ValueError(
+                "merge.across: with a trunk every task is a generation of its own; remove it, or "
+                "set training.trunk to none"
+            )
         if apart := [one for one in self.merge.settings if SPACES[one.composition().space].apart]:
             raise ValueError(f"merge.candidates: {apart[0].describe()}: {NO_TRUNK}; {OTHER_SPACES}")
         if self.lora.overrides:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from koinize.pipeline import work
+from koinize.pipeline.across import language_of
 from koinize.pipeline.work import Job
 from koinize.store import Draft, Store
 
@@ -27,6 +28,7 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
         threads=job.threads,
         progress=work.reporter(job),
         trunk=trunk,
+        card={"language": sorted({language_of(one) for one in adapters})},
     )
     for path in built.iterdir():
         path.rename(draft.folder / path.name)

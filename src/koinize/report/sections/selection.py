@@ -23,6 +23,11 @@ RULE = (
     "candidate would have won."
 )
 
+SHARED = (
+    "One adapter serves {tasks}, so the choice is one for all of them: the candidate whose means "
+    "over languages, each divided by its task's margin, add up to the most."
+)
+
 
 class Selection(Section):
     """Per task: the candidates, the best first."""
@@ -34,6 +39,8 @@ class Selection(Section):
         """Nothing where no candidate was scored on dev."""
         tasks = [task for task in results["tasks"] if _scored(task)]
         blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
+        if tasks and (across := results["spec"].get("merge", {}).get("across")):
+            blocks.append(Paragraph(SHARED.format(tasks=", ".join(across)), "muted"))
         for task in tasks:
             if heading := named(results["tasks"], task):
                 blocks.append(Heading(heading))
