@@ -397,7 +397,7 @@ tasks:
         (
             "merge: {across: [mood, tone], scale: search}",
             [
-                "8:8 merge: scale: a search goes by the dev rows of one task, and tasks that share "
+                "8:1 merge: scale: a search goes by the dev rows of one task, and tasks that share "
                 "an adapter are chosen for together; list scales in the candidates"
             ],
         ),
