@@ -261,6 +261,46 @@ def test_an_update_and_its_saving(call: Call, small: Small) -> None:
     assert float(plan["cost"]) == pytest.approx(plan["wall_seconds"] * 3.6 / 3600, abs=1e-6)
 
 
+def test_both_clocks_stand_beside_comb_on_the_same_workers(
+    call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    small.spec(SPEC.replace("inline", "inline, workers: 3") + PRICE)
+    _, out, _ = call("plan")
+    lines = [re.split("  +", line.strip())[0] for line in out.splitlines()]
+    start = lines.index("before anything is tested, mood takes")
+    assert lines[start + 1 : start + 6] == [
+        "merged, the languages side by side",
+        "COMB, trained by one of 3 workers",
+        "COMB, trained by the 3 at once",
+        "the last is at best (estimated: 3 workers 3 times as fast as one)",
+        "working side by side saves time, not work",
+    ]
+    plan = json.loads(call("plan", "--json")[1])
+    set_up = plan["set_up"]
+    assert (set_up["tasks"], set_up["workers"], plan["saving"]) == (["mood"], 3, None)
+    one, three = set_up["combined"], set_up["combined_by_all_workers"]
+    assert three["wall_seconds"] == pytest.approx(one["wall_seconds"] / 3)
+    assert three["machine_seconds"] == pytest.approx(one["machine_seconds"])
+
+    done_by_nobody(small)
+    small.rows("de", "train", [f"de train {n}" for n in range(6)])
+    _, out, _ = call("plan")
+    assert "  with the 3 workers training COMB at once, " in out
+    assert " at best (estimated): against that the update takes " in out
+    plan = json.loads(call("plan", "--json")[1])
+    saving = plan["saving"]
+    assert (saving["workers"], plan["set_up"]) == (3, None)
+    alone, shared = saving["retrain"], saving["retrain_by_all_workers"]
+    # A second for every unit: three workers save two thirds of COMB's training.
+    comb = small.steps()["train/mood/comb"].units
+    less = alone["wall_seconds"] - shared["wall_seconds"]
+    assert less == pytest.approx(comb * 2 / 3)
+    assert float(shared["cost"]) == pytest.approx(shared["wall_seconds"] * 3.6 / 3600, abs=1e-6)
+    small.spec(SPEC.replace("inline", "inline, workers: 1") + PRICE)
+    assert "at once" not in call("plan")[1]
+
+
 def test_a_run_with_nothing_to_do_leaves_the_report_alone(call: Call, small: Small) -> None:
     call("plan")
     done_by_nobody(small)
@@ -329,7 +369,7 @@ def test_a_long_plan_has_a_line_for_all_steps_that_are_missing_alike(
         ["merge/t/..., 6 steps", "train/t/de is made anew", "6.0 s"],
     ]
     assert table[7].startswith("25 of ")
-    show_plan(replace(project.plan(), missing=tuple(missing[:24])), project)
+    show_plan(replace(project.plan(), missing=tuple(missing[:24]), set_up=None), project)
     assert (
         len(capsys.readouterr().out.splitlines()) == 1 + 24 + 3 + 2
     )  # the last ones: test rows are few, and nobody counted tokens

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from koinize.ledger import Interval
+from koinize.pipeline import alternative
+from koinize.pipeline.estimate import Rate, Work, schedule
 from koinize.pipeline.experience import learn
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.plan import Plan, plan
@@ -236,12 +238,76 @@ def test_combs_own_steps_are_no_part_of_the_update(small: Small, tmp_path: Path)
     assert todo.comparison.update.wall.value == pytest.approx(todo.wall.value - sum(combs))
 
 
-def test_a_set_up_saves_nothing_and_says_nothing(small: Small, tmp_path: Path) -> None:
-    assert planned(list(small.steps().values()), tmp_path / "home").comparison is None
+def test_workers_that_train_comb_at_once_are_so_many_times_as_fast(
+    small: Small, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "home")
+    finished(small, store)
+    small.rows("de", "train", [f"de train {n}" for n in range(6)])
+    steps = small.steps()
+    history = [
+        interval("load", "7", 0, step="load"),
+        *(interval(kind, "1", 1) for kind in ("train", "merge", "evaluate", "select")),
+    ]
+    found = plan(list(steps.values()), store, learn(history), 2, PRICE).comparison
+    assert found is not None
+    assert found.workers == 2
+    comb = steps["train/mood/comb"].units
+    tests = [steps[f"evaluate/mood/COMB/{one}/test"].units for one in ("de", "en")]
+    # One worker trains while the other waits, and loads the model for its evaluation afterwards.
+    assert found.retrain.wall.value == pytest.approx(7 + comb + max(tests[0], 7 + tests[1]))
+    assert found.shared.wall.value == pytest.approx(7 + comb / 2 + max(tests))
+    # Both hold half a machine: what they hold together is the same, whoever waits for whom.
+    assert found.retrain.machine.value == pytest.approx((14 + comb + sum(tests)) / 2)
+    assert found.shared.machine.value == pytest.approx(found.retrain.machine.value)
+
+
+def test_of_two_tasks_one_comb_after_the_other_has_all_workers(small: Small) -> None:
+    rate = Rate(1.0, 0.0, 0.0, 0.0)
+    work = [
+        Work(step(f"train/{task}/comb", units), rate, units) for task, units in (("a", 8), ("b", 4))
+    ]
+    times = schedule(list(alternative._shared(work, 4)), 4, None)
+    assert (times.wall.value, times.machine.value) == (pytest.approx(3), pytest.approx(3))
+
+
+def test_a_set_up_is_compared_without_its_tests(small: Small, tmp_path: Path) -> None:
+    history = [interval(kind, "1", 1) for kind in ("train", "merge", "evaluate", "select")]
+    steps = small.steps()
+    todo = planned(list(steps.values()), tmp_path / "home", 2, *history)
+    assert todo.comparison is None
+    found = todo.set_up
+    assert found is not None
+    assert (found.tasks, found.workers) == (("mood",), 2)
+    de, en, comb = (steps[f"train/mood/{one}"].units for one in ("de", "en", "comb"))
+    merges = sum(one.kind == "merge" for one in steps.values())
+    # Each of two workers trains a language; then every merge takes a second.
+    assert found.merged.wall.value == pytest.approx(max(de, en) + merges / 2)
+    assert found.merged.machine.value == pytest.approx((de + en + merges) / 2)
+    assert found.combined.wall.value == pytest.approx(comb)
+    assert found.shared.wall.value == pytest.approx(comb / 2)
+    assert found.combined.machine.value == pytest.approx(comb / 2)
+    assert found.shared.machine.value == pytest.approx(comb / 2)
+
+
+def test_a_project_without_comb_is_set_up_against_one_that_reads_all_rows(
+    small: Small, tmp_path: Path
+) -> None:
+    small.spec(SPEC.replace("merge:", "baselines: [indv]\nmerge:"))
+    todo = planned(list(small.steps().values()), tmp_path / "home", 2, interval("train", "1", 1))
+    assert todo.set_up is not None
+    trained = sum(one.units for one in small.steps().values() if one.kind == "train")
+    assert todo.set_up.combined.wall.value == pytest.approx(trained)
+
+
+def test_a_trunk_is_no_set_up_to_compare(small: Small, tmp_path: Path) -> None:
+    small.spec(SPEC.replace("{epochs: 2}", "{epochs: 2, trunk: joint}"))
+    assert planned(list(small.steps().values()), tmp_path / "home").set_up is None
 
 
 def test_new_test_rows_alone_are_no_update(small: Small, tmp_path: Path) -> None:
     store = Store(tmp_path / "home")
     finished(small, store)
     small.rows("de", "test", ["another", "third"])
-    assert planned(list(small.steps().values()), store.root).comparison is None
+    todo = planned(list(small.steps().values()), store.root)
+    assert (todo.comparison, todo.set_up) == (None, None)

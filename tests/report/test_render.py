@@ -1,6 +1,7 @@
 """What is rendered: whole, offline, escaped, and never in need of what a project may lack."""
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
@@ -328,3 +329,26 @@ def test_the_section_of_the_documentation_is_a_section():
     found = results(bare())
     assert str(names["section"].html(found)).strip() == "<p>Hello, p.</p>"
     assert names["section"].order not in [sections.get(name).order for name in sections.names()]
+
+
+def test_comb_on_the_same_workers_and_machines_stands_beside_the_merge(realistic):
+    """COMB took 10 min 12.4 s; two workers, and a machine for each of five languages."""
+    text = in_terminal(realistic, 200)
+    assert "COMB, trained by all 2 workers at once" in text
+    assert "COMB, trained on all 5 such machines at once" in text
+    costs = realistic["tasks"][0]["costs"]
+    whole = costs["combined"]["elapsed_seconds"]
+    assert costs["combined_by_all_workers"]["elapsed_seconds"] == pytest.approx(whole / 2)
+    assert costs["combined_on_as_many_machines"]["elapsed_seconds"] == pytest.approx(whole / 5)
+    assert "5 min 06 s" in text
+    assert "2 min 02 s" in text
+    assert "than COMB on as many at best (estimated)" in " ".join(text.split())
+    assert "save no work: whether there is less work, only machine time and cost say" in text
+
+
+def test_one_worker_is_not_compared_with_itself(realistic):
+    alone = deepcopy(realistic)
+    costs = alone["tasks"][0]["costs"]
+    costs["combined_by_all_workers"]["workers"] = 1
+    assert "workers at once" not in in_terminal(alone, 200)
+    assert "COMB by all" not in in_terminal(alone, 200)

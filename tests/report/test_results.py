@@ -292,6 +292,33 @@ def test_elapsed_is_not_machine_time():
     assert costs["savings"]["machine"] == pytest.approx(-28.0)  # 1 - 16 / 12.5
 
 
+def test_comb_has_the_same_workers_and_machines_as_the_merge():
+    third = {"share": Decimal("0.333333")}
+    costs = costs_of(
+        intervals=[
+            work("train/t/de", 0, 10, **third),
+            work("train/t/en", 0, 20, **third),
+            work("train/t/comb", 0, 30, **third),
+            work("merge/t/m", 30, 2, **third),
+        ]
+    )
+    assert costs["savings"]["elapsed"] == pytest.approx(100 * (1 - 22 / 30))
+    assert costs["combined_by_all_workers"] == {
+        "workers": 3,
+        "elapsed_seconds": pytest.approx(10.0),  # 30 / 3
+        "saved": pytest.approx(-120.0),  # 1 - 22 / 10
+    }
+    assert costs["combined_on_as_many_machines"] == {
+        "workers": 2,  # languages
+        "elapsed_seconds": pytest.approx(15.0),
+        "saved": pytest.approx(100 * (1 - 22 / 15)),  # the longest training, then the merge
+    }
+    de, en = costs["updates"]
+    assert de["savings"]["elapsed"] == pytest.approx(60.0)  # 1 - 12 / 30
+    assert de["saved_at_best"] == pytest.approx(-20.0)  # 1 - 12 / 10
+    assert en["saved_at_best"] == pytest.approx(-120.0)
+
+
 @pytest.mark.parametrize(
     ("missing", "dashes"),
     [
@@ -307,6 +334,8 @@ def test_nothing_is_computed_from_missing_work(missing, dashes):
     assert absent - {"combined"} == dashes
     if missing != "select/t":
         assert set(costs["savings"].values()) == {None}
+        best = costs["combined_by_all_workers"], costs["combined_on_as_many_machines"]
+        assert [one["saved"] for one in best] == [None, None]
         assert set(costs["break_even"]["merged"].values()) == {None}
     assert set(costs["savings_with_choosing"].values()) == {None}
     assert set(costs["break_even"]["with_choosing"].values()) == {None}

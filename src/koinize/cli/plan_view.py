@@ -40,7 +40,8 @@ def show_plan(todo: Plan, project: Project) -> None:
     console.print(f"{len(todo.missing)} of {todo.total} steps are missing{_guessed(todo)}")
     if todo.search_goes_on:
         console.print("a search goes on: its scores decide whether more steps follow")
-    for line in (*estimate_lines(todo), *saving_lines(todo), *outlook_lines(todo)):
+    comparisons = (*set_up_lines(todo), *saving_lines(todo))
+    for line in (*estimate_lines(todo), *comparisons, *outlook_lines(todo)):
         console.print(line, markup=False, highlight=False)
     for few in too_few_rows(project):
         console.print(message(f"note: {few}"), markup=False, highlight=False)
@@ -68,6 +69,7 @@ def plan_json(todo: Plan, project: Project) -> dict[str, object]:
         "estimated_from": _source(todo),
         "search_goes_on": todo.search_goes_on,
         "first_guesses": list(todo.guessed),
+        "set_up": _set_up_json(todo),
         "saving": _saving_json(todo),
         "new_generation": [
             {
@@ -140,6 +142,36 @@ def saving_lines(todo: Plan) -> Iterable[str]:
     if update_cost and retrain_cost:
         took = f"{amount(update_cost.value)} instead of {amount(retrain_cost.value)}"
         yield f"  cost          {took} {todo.price['currency']}: {_less(update_cost, retrain_cost)}"
+    if found.workers > 1:
+        best = found.shared.wall
+        took = duration(best.value)
+        if cost := todo.cost(best):
+            took += f", {amount(cost.value)} {todo.price['currency']}"
+        yield (
+            f"  with the {found.workers} workers training COMB at once, {took} at best "
+            f"(estimated): against that the update takes {_less(found.update.wall, best)}"
+        )
+
+
+def set_up_lines(todo: Plan) -> Iterable[str]:
+    """What the languages' trainings and the merges take against one training on everything."""
+    if (found := todo.set_up) is None or found.workers == 1:
+        return
+    yield f"before anything is tested, {', '.join(found.tasks)} takes"
+    merged, combined = found.merged, found.combined
+    rows = (
+        ("merged, the languages side by side", merged.wall, merged.machine),
+        (f"COMB, trained by one of {found.workers} workers", combined.wall, combined.machine),
+        (f"COMB, trained by the {found.workers} at once", found.shared.wall, found.shared.machine),
+    )
+    for label, wall, used in rows:
+        yield (
+            f"  {label:<34}  {duration(wall.value)} of wall time, "
+            f"{duration(used.value)} of machine time"
+        )
+    count = found.workers
+    yield f"  the last is at best (estimated: {count} workers {count} times as fast as one)"
+    yield "  working side by side saves time, not work"
 
 
 def outlook_lines(todo: Plan) -> Iterable[str]:
@@ -205,6 +237,20 @@ def _saving_json(todo: Plan) -> dict[str, Any] | None:
         "measured": found.measured,
         "update": _schedule_json(found.update, todo),
         "retrain": _schedule_json(found.retrain, todo),
+        "workers": found.workers,
+        "retrain_by_all_workers": _schedule_json(found.shared, todo),
+    }
+
+
+def _set_up_json(todo: Plan) -> dict[str, Any] | None:
+    if (found := todo.set_up) is None:
+        return None
+    return {
+        "tasks": list(found.tasks),
+        "merged": _schedule_json(found.merged, todo),
+        "combined": _schedule_json(found.combined, todo),
+        "workers": found.workers,
+        "combined_by_all_workers": _schedule_json(found.shared, todo),
     }
 
 

@@ -1,4 +1,9 @@
-"""The other way to bring a project up to date: COMB, trained anew on all rows and evaluated."""
+"""The other way to set a project up, or to bring it up to date: COMB, trained on all rows.
+
+Several workers shorten either way without making it less work. So what COMB takes stands there
+twice: trained by one of them, as koinize would, and by all of them at once, each its part of every
+batch. That is estimated in the best case, in which k workers are k times as fast.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +25,30 @@ class Comparison:
 
     `update` are the missing steps but for COMB's own, which no update needs. `measured` says that
     COMB was trained here before and its time, scaled to today's rows, stands behind `retrain`.
+    `shared` is `retrain` with COMB trained by all `workers` at once.
     """
 
     tasks: tuple[str, ...]
     update: Schedule
     retrain: Schedule
+    shared: Schedule
     measured: bool
+    workers: int
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """What these tasks take before there is anything to test, by either way.
+
+    `merged`: the training of every language and every merge. `combined`: COMB's training, by one
+    worker; `shared`: by all `workers` at once.
+    """
+
+    tasks: tuple[str, ...]
+    merged: Schedule
+    combined: Schedule
+    shared: Schedule
+    workers: int
 
 
 def compare(
@@ -49,10 +72,58 @@ def compare(
         tasks=tuple(chosen),
         update=schedule(update, workers, rates.load),
         retrain=schedule(work, workers, rates.load),
+        shared=schedule(list(_shared(work, workers)), workers, rates.load),
         measured=all(
             one.step.name in rates.experience.combined for one in work if one.step.kind == "train"
         ),
+        workers=workers,
     )
+
+
+def set_up(
+    steps: Sequence[Step], missing: Sequence[Work], rates: Rates, workers: int
+) -> SetUp | None:
+    """None unless all adapters of a task are to be trained from the base, in order to be merged."""
+    lacking = {one.step.id for one in missing}
+    tasks: list[str] = []
+    combined: list[Work] = []
+    for task in dict.fromkeys(one.step.task for one in missing if one.step.task):
+        own = [one for one in steps if one.task == task]
+        adapters = [one for one in own if one.kind in TRAIN and not _of_comb(one)]
+        comb = _training(own, adapters)
+        if comb and all(not one.address.role and one.id in lacking for one in adapters):
+            tasks.append(task)
+            combined.append(_work(comb, rates))
+    if not tasks:
+        return None
+    merged = [
+        one
+        for one in missing
+        if one.step.task in tasks and one.step.kind in ("train", "merge") and not _of_comb(one.step)
+    ]
+    return SetUp(
+        tasks=tuple(tasks),
+        merged=schedule(merged, workers, rates.load),
+        combined=schedule(combined, workers, rates.load),
+        shared=schedule(list(_shared(combined, workers)), workers, rates.load),
+        workers=workers,
+    )
+
+
+def _shared(work: Sequence[Work], workers: int) -> Iterator[Work]:
+    """The same work, every training as one part for each worker; the rest waits for all parts."""
+    parts: list[Work] = []
+    for one in work:
+        if one.step.kind == "train":
+            for number in range(workers):
+                inputs = {**one.step.inputs, "part": str(number)}
+                part = replace(one.step, inputs=inputs, after=())
+                parts.append(replace(one, step=part, seconds=one.seconds / workers))
+    yield from parts
+    after = tuple(one.step.id for one in parts)
+    for one in work:
+        if one.step.kind != "train":
+            yield replace(one, step=replace(one.step, after=after))
 
 
 def _of_comb(step: Step) -> bool:

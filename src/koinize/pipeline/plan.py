@@ -9,7 +9,7 @@ from typing import Any
 
 from koinize import machine
 from koinize.model.manner import ENCODING
-from koinize.pipeline.alternative import Comparison, compare
+from koinize.pipeline.alternative import Comparison, SetUp, compare, set_up
 from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
 from koinize.pipeline.experience import Experience
 from koinize.pipeline.lengths import Lengths, Use
@@ -39,9 +39,9 @@ class Plan:
     `wall`: seconds until the last one ends, `workers` at a time. `machine`: the sum of every step's
     share of the machine; what is left of the wall time is idle. `price` is that of koinize.yaml or
     empty. `guessed` names the kinds of missing steps of which the ledger knows nothing, `kinds` all
-    of them. `comparison` stands where the missing steps are an update; `outlook` where a new
-    generation would pay. `lengths` says what the missing steps will find of their rows; None while
-    the base model is not here to count them.
+    of them. `comparison` stands where the missing steps are an update, `set_up` where they are what
+    comes before any; `outlook` where a new generation would pay. `lengths` says what the missing
+    steps will find of their rows; None while the base model is not here to count them.
     """
 
     missing: tuple[Missing, ...]
@@ -52,6 +52,7 @@ class Plan:
     guessed: tuple[str, ...]
     kinds: tuple[str, ...]
     comparison: Comparison | None
+    set_up: SetUp | None = None
     outlook: tuple[Outlook, ...] = ()
     lengths: Mapping[Use, Lengths] | None = None
 
@@ -98,6 +99,7 @@ def plan(
         guessed=tuple(kind for kind in kinds if kind not in known),
         kinds=tuple(kinds),
         comparison=compare(steps, work, present, rates, workers),
+        set_up=set_up(steps, work, rates, workers),
         outlook=tuple(outlooks(steps, present, rates)),
     )
 

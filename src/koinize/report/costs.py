@@ -16,7 +16,7 @@ from functools import cached_property
 from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Address, Interval, covered, total
 from koinize.ledger.address import BRANCH, SEARCH, TRUNK
 from koinize.report.break_even import break_even
-from koinize.report.figures import Amount, BreakEvens, Savings, TaskCosts
+from koinize.report.figures import Amount, AtBest, BreakEvens, Savings, TaskCosts
 from koinize.report.input import ReportInput, TaskInput
 
 
@@ -155,12 +155,16 @@ def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
     merged = accounts.taken(made) if merges or task.branches is not None else None
     with_choosing = accounts.taken([*made, *choice])
     parallel = _parallel(setup, merges)
+    workers = _workers([*accounts.find(combined_training(task)), *setup])
+    together = _at_best(workers, combined, merged.elapsed if merged else None)
     updates = [_update(one, merges, accounts) for one in trainings.values()]
     chosen_updates = [_update(one, merges, accounts, choice) for one in trainings.values()]
     return {
         "trunk": task.branches is not None,
         "combined": figures(combined),
         "combined_is": "measured" if measured else "estimated" if combined else None,
+        "combined_by_all_workers": together,
+        "combined_on_as_many_machines": _at_best(len(setup), combined, parallel),
         "trainings": accounts.amount(setup),
         "merges": accounts.amount(merges),
         "merge_seconds": {
@@ -178,7 +182,14 @@ def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
         },
         "savings_with_choosing": savings(with_choosing, combined),
         "updates": [
-            {"language": language, "amount": figures(one), "savings": savings(one, combined)}
+            {
+                "language": language,
+                "amount": figures(one),
+                "savings": savings(one, combined),
+                "saved_at_best": saved(one.elapsed, combined.elapsed / workers)
+                if one and combined
+                else None,
+            }
             for language, one in zip(trainings, updates, strict=True)
         ],
         "break_even": {
@@ -260,6 +271,24 @@ def _parallel(
         return None
     longest = max(one.seconds for one in trainings if one)
     return longest + sum(one.seconds for one in merges if one)
+
+
+def _workers(work: Sequence[Interval | None]) -> int:
+    """How many of those that did this work the machine was divided among."""
+    shares = [one.share for one in work if one and one.share]
+    return round(1 / min(shares)) if shares else 1
+
+
+def _at_best(workers: int, combined: Taken | None, merged: Decimal | None) -> AtBest | None:
+    """COMB trained by so many at once: as if they were that many times as fast."""
+    if combined is None:
+        return None
+    seconds = combined.elapsed / workers
+    return {
+        "workers": workers,
+        "elapsed_seconds": float(seconds),
+        "saved": saved(merged, seconds),
+    }
 
 
 def _training(interval: Interval | None) -> Interval | None:

@@ -184,12 +184,25 @@ class SetupSavings(Savings):
     parallel: float | None
 
 
+class AtBest(TypedDict):
+    """COMB trained by so many workers at once, as if they were that many times as fast as one, and
+    how many percent less than that merging took.
+    """
+
+    workers: int
+    elapsed_seconds: float
+    saved: float | None
+
+
 class UpdateRow(TypedDict):
-    """One language trained again, and every merge made again."""
+    """One language trained again, and every merge made again. `saved_at_best`: elapsed, against
+    COMB trained by all workers at once.
+    """
 
     language: str
     amount: Amount | None
     savings: Savings
+    saved_at_best: float | None
 
 
 class BreakEven(TypedDict):
@@ -222,6 +235,8 @@ class TaskCosts(TypedDict):
     trunk: bool
     combined: Amount | None
     combined_is: Literal["measured", "estimated"] | None
+    combined_by_all_workers: AtBest | None
+    combined_on_as_many_machines: AtBest | None
     trainings: Amount | None
     merges: Amount | None
     merge_seconds: Mapping[str, float | None]

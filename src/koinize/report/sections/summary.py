@@ -127,6 +127,9 @@ def _setup_fact(task: Task) -> tuple[str, str, str]:
     machine = f"{_machine(merged)} against {_machine(combined)}, choosing not counted"
     choice = f"{saving(costs['savings_with_choosing']['machine'])} with it"
     wall = f"wall time with one machine per language: {saving(less['parallel'])} (derived)"
+    best = costs["combined_on_as_many_machines"]
+    if best and best["saved"] is not None and best["workers"] > 1:
+        wall += f", or {saving(best['saved'])} than COMB on as many at best (estimated)"
     return label, saving(less["machine"]), f"{machine}, {choice}; {wall}"
 
 
