@@ -10,7 +10,8 @@ import pytest
 from typing_extensions import is_typeddict
 
 from koinize.report import Results
-from koinize.report.figures import BreakEven, Estimate
+from koinize.report.cost_figures import BreakEven
+from koinize.report.figures import Estimate
 
 
 def misfits(value: Any, kind: Any, place: str) -> list[str]:

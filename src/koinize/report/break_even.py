@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
 
-from koinize.report.figures import BreakEven
+from koinize.report.cost_figures import BreakEven
 
 Figure = Decimal | None
 

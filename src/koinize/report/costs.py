@@ -16,7 +16,7 @@ from functools import cached_property
 from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Address, Interval, covered, total
 from koinize.ledger.address import BRANCH, SEARCH, TRUNK
 from koinize.report.break_even import break_even
-from koinize.report.figures import Amount, AtBest, BreakEvens, Savings, TaskCosts
+from koinize.report.cost_figures import Amount, AtBest, BreakEvens, Savings, TaskCosts
 from koinize.report.input import ReportInput, TaskInput
 
 

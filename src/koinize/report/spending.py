@@ -22,6 +22,7 @@ from koinize.ledger import (
 )
 from koinize.ledger.address import SEARCH
 from koinize.report.blocks import Tone
+from koinize.report.cost_figures import AroundRow, Energy, Run, SpentRow, Stretch, Timeline
 from koinize.report.costs import (
     Accounts,
     Taken,
@@ -34,7 +35,6 @@ from koinize.report.costs import (
     training,
     trunk,
 )
-from koinize.report.figures import AroundRow, Energy, Run, SpentRow, Stretch, Timeline
 from koinize.report.input import ReportInput, TaskInput
 
 AROUND = ((PROVISION, "start the workers"), (LOAD, "load the model"), (GATE, "judge releases"))

@@ -6,16 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
-from koinize.report.figures import (
-    Amount,
-    AtBest,
-    BreakEven,
-    Results,
-    Savings,
-    Task,
-    TaskCosts,
-    UpdateRow,
-)
+from koinize.report.cost_figures import Amount, AtBest, BreakEven, Savings, TaskCosts, UpdateRow
+from koinize.report.figures import Results, Task
 from koinize.report.formats import DASH, count, duration, listing, money, saving, signed
 from koinize.report.lookup import named
 from koinize.report.paper import PUBLISHED, SOURCE, Published

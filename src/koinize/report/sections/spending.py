@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from koinize.report import svg
 from koinize.report.blocks import Block, Figure, Paragraph, Table, Tone, plain
-from koinize.report.figures import Results, Run, SpentRow, Stretch, Timeline
+from koinize.report.cost_figures import Run, SpentRow, Stretch, Timeline
+from koinize.report.figures import Results
 from koinize.report.formats import count, duration, money
 from koinize.report.section import Section
 from koinize.report.svg import Bar, bars, lanes

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from koinize.report.answer import the_answer
 from koinize.report.blocks import Block, Cell, Facts, Heading, Paragraph, Table, verdict_cell
-from koinize.report.figures import Amount, Results, Task, VerdictRow
+from koinize.report.cost_figures import Amount
+from koinize.report.figures import Results, Task, VerdictRow
 from koinize.report.formats import DASH, count, duration, listing, points, saving
 from koinize.report.lookup import (
     by_verdict,
