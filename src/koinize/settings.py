@@ -150,6 +150,13 @@ class TrainingSpec(Frozen):
     )
     warmup_ratio: float = Field(default=0.05, ge=0, le=1, description="share of all steps")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    average: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of all steps, the last ones, over which the parameters are averaged; at "
+        "0 the adapter is that of the last step",
+    )
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_length: int = Field(
@@ -172,6 +179,15 @@ class TrainingSpec(Frozen):
         "languages' rows ('joint') or on a share of them (0.2), {adapter: FOLDER}, {release: vN}",
     )
     branch: BranchSpec = BranchSpec()
+
+    @model_validator(mode="after")
+    def _one_end(self) -> TrainingSpec:
+        if self.average and self.patience is not None:
+            raise ValueError(
+                "average: with patience dev chooses the epoch whose adapter is kept, and no mean "
+                "of the last steps; remove one of them"
+            )
+        return self
 
     @property
     def identity(self) -> str:
@@ -204,6 +220,7 @@ class TrainingSpec(Frozen):
         own = {
             "epochs": update.epochs,
             "patience": update.patience,
+            "average": 0.0 if update.patience is not None else self.average,
             "learning_rate": update.learning_rate or self.learning_rate,
         }
         return self.model_copy(update=own)

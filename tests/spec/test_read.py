@@ -48,6 +48,10 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
         ("price: {machine: 3}", "7:9 price.machine: expected text, not 3; write \"3\""),
         ("machine: {worker: 2}", "7:11 unknown key 'worker' in machine; did you mean 'workers'?"),
         # wrong kinds of values
+        ("training: {average: 1.5}", "7:12 training.average: expected a number up to 1, not 1.5"),
+        ("training: {average: 0.2, patience: 2}", "7:1 training: average: with patience dev "
+            "chooses the epoch whose adapter is kept, and no mean of the last steps; remove one of "
+            "them"),
         ("training: {epochs: three}", "7:12 training.epochs: expected a whole number, not 'three'"),
         ("training: {epochs: 2.5}", "7:12 training.epochs: expected a whole number, not 2.5"),
         ("training: {epochs: true}", "7:12 training.epochs: expected a whole number, not 'true'"),

@@ -60,7 +60,12 @@ def several(folder: Path) -> list[Training]:
             (),
             LoraSpec(r=5, alpha=7, seed=3, targets=("v_proj", "down_proj")),
             short.model_copy(
-                update={"weight_decay": 0.1, "schedule": "cosine", "max_grad_norm": 0.1}
+                update={
+                    "weight_decay": 0.1,
+                    "schedule": "cosine",
+                    "max_grad_norm": 0.1,
+                    "average": 0.4,
+                }
             ),
             folder / "de",
         ),

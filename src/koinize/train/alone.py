@@ -25,6 +25,7 @@ from koinize.model.encoding import buckets
 from koinize.model.loaded import Loaded, pad, peak_bytes, reset_peak
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
+from koinize.train.average import TailAverage
 from koinize.train.lora import injected, layers_of, save
 from koinize.train.report import Progress, TrainingReport, no_number, report_of
 from koinize.train.schedule import (
@@ -54,7 +55,8 @@ def train(
     """Trains one adapter and writes it to `out` as a PEFT folder; the base is left as it was.
 
     The result depends on the examples, not on their order, and on nothing random but the seeds.
-    With `patience` the adapter of the best dev loss is written, else the last. `start` is the PEFT
+    With `patience` the adapter of the best dev loss is written, else the last, or with `average`
+    the mean over the last steps. `start` is the PEFT
     folder of an adapter to train on from, with a fresh optimizer, instead of a fresh one.
     `progress` gets (steps done, steps planned, loss). Raises InputError for unusable examples or
     targets, or a start of another shape than `lora`, and StepError when the loss is no longer a
@@ -99,6 +101,7 @@ class _Loop:
     def run(self, rows: list[Row], dev_rows: list[Row]) -> TrainingReport:
         training = self.training
         planned = planned_steps(rows, training)
+        self.tail = TailAverage(training.average, planned)
         for epoch in range(training.epochs):
             for batch in epoch_batches(rows, training, epoch):
                 self._step(batch, planned)
@@ -123,6 +126,7 @@ class _Loop:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.losses.append(loss)
+        self.tail.take(step + 1, self.parameters)
         if self.progress:
             self.progress(step + 1, planned, loss)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from koinize.errors import KoinizeError
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
+from koinize.train.average import TailAverage
 from koinize.train.lora import Frame, Pair
 from koinize.train.report import TrainingReport, no_number, report_of
 from koinize.train.schedule import Row, epoch_batches, planned_steps, rate
@@ -54,6 +55,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         self.planned = planned_steps(self.rows, self.settings)
+        self.tail = TailAverage(self.settings.average, self.planned)
         self._batches = self._in_order()
         self._taken: list[list[Row]] = []
         self._left = 0

@@ -203,6 +203,8 @@ class _Loop:
             decays=[one.settings.weight_decay for one in self.live],
             steps=[one.steps for one in self.live],
         )
+        for values, one in zip(self.optimizer.values, self.live, strict=True):
+            one.tail.take(one.steps, [values])
         self.unread.append(torch.stack([losses, norms]))
 
     def _passes(self, rows: Mapping[int, list[Row]]) -> Iterator[list[Share]]:
