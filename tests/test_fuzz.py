@@ -356,13 +356,14 @@ def test_a_channel(tmp_path, count):
 def test_the_attempts(tmp_path, count):
     from koinize.release.attempts import Attempt
 
-    path = tmp_path / "attempts.json"
-    Attempts(path).add(Attempt("x", "production", ID, ID, 1, ID, 1, 0.025, 0.5, False, {"a": 1.0}))
+    found = Attempts(tmp_path, "mood")
+    found.save([Attempt("x", "production", ID, ID, 1, ID, 1, 0.025, 0.5, False, {"a": 1.0})])
+    path = found.former
 
     def read():
-        for one in Attempts(path).all():
+        for one in found.all():
             assert 0 <= one.budget_left <= 1
-        assert Attempts(path).trial(ID, ID).level > 0
+        assert found.trial(ID, ID).level > 0
 
     attack(read, count, 16, write=both([bytes_of(path), values_of(path)]))
 

@@ -16,6 +16,7 @@ import pytest
 
 from koinize.ledger import Ledger, chain
 from koinize.ledger.prices import price_book
+from koinize.store import Store
 from tests.cli.conftest import Call
 
 PRICE = {"per_hour": "3.6", "currency": "EUR", "source": "a bill", "date": "2026-01-31"}
@@ -107,11 +108,67 @@ def test_verify_says_how_many_records_and_where_they_end(call: Call, ledger: Led
         0,
         "8 records, each follows from the one before it\n"
         f"head {last}\n"
-        "note both elsewhere: they show later that no line was cut off at the end\n",
+        "releases, artifacts and earlier heads agree with it; whoever can write all of these files "
+        "can write another story in all of them: note the head elsewhere, and give it as --head "
+        "later\n",
         "",
     )
     found = json.loads(call("verify", "--json")[1])
-    assert found == {"records": 8, "head": last, "clock_set_back": []}
+    assert found == {"records": 8, "head": last, "contradictions": [], "clock_set_back": []}
+    assert call("verify", "--head", last)[0] == 0
+
+
+def test_verify_finds_a_cut_end_an_empty_file_and_a_chain_written_anew(
+    call: Call, ledger: Ledger, tmp_path: Path
+) -> None:
+    whole = ledger.path.read_text()
+    last = json.loads(whole.splitlines()[-1])["digest"]
+    said = (
+        f"heads.jsonl knows of 8 records in the ledger, the last of which begins with {last[:12]}; "
+        "it is not there: lines were cut off or written anew since"
+    )
+    for content in ("".join(whole.splitlines(keepends=True)[:-1]), ""):
+        ledger.path.write_text(content)
+        code, out, _ = call("verify")
+        assert (code, out.splitlines()[-1]) == (1, said)
+
+    ledger.path.unlink()
+    anew = Ledger(ledger.path)
+    for line in whole.splitlines():  # every second of the failed training was free, it says
+        record = {**json.loads(line), "seconds": "0.000"}
+        kept = ("utc", "previous", "digest")
+        anew._chain.append({key: value for key, value in record.items() if key not in kept})
+    assert anew.verify().records == 8
+    assert call("verify")[1].splitlines()[-1] == said
+
+    (tmp_path / ".koinize" / "heads.jsonl").unlink()
+    assert call("verify")[0] == 0  # nobody can know it from these files
+    code, out, _ = call("verify", "--head", last)
+    assert (code, out.splitlines()[-1]) == (
+        1,
+        f"no record of the ledger has the digest {last}, which --head asks for",
+    )
+
+
+def test_verify_compares_seconds_with_what_the_artifacts_say(
+    call: Call, ledger: Ledger, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / ".koinize")
+    for number, seconds in enumerate((3.0, 4.0, 5.0)):
+        with store.building(f"{number}" * 64, f"train/mood/l{number}", {}) as draft:
+            draft.facts["seconds"] = seconds
+    made = {"run": "r2", "kind": "train", "device": "2 cores", "price": {}, "share": "1"}
+    for number, seconds in ((0, "3.2"), (1, "2.5")):
+        ledger.start(f"r2-{number}", step="train", artifact=f"{number}" * 64, **made)
+        ledger.end(f"r2-{number}", status="done", seconds=Decimal(seconds))
+    code, out, _ = call("verify")
+    assert (code, out.splitlines()[2:]) == (
+        1,
+        [
+            "train/mood/l1 was made in 4.000 s, and the ledger has 2.500 s for it",
+            "train/mood/l2 was made in 5.000 s, and the ledger has no line of it",
+        ],
+    )
 
 
 def test_verify_finds_the_changed_line(call: Call, ledger: Ledger) -> None:
@@ -136,7 +193,7 @@ def test_a_clock_that_went_back_is_told(
         "line 2: the clock went back by 3600.000 s; durations come from another clock, dates from "
         "this one\n"
     )
-    assert call("verify")[1].endswith(said)
+    assert said in call("verify")[1]
     assert call("show")[1].endswith(said)
     found = json.loads(call("verify", "--json")[1])
     assert found["clock_set_back"] == [{"line": 2, "seconds": "3600.000"}]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,11 @@ from koinize.pipeline.step import Uses
 from koinize.release import Attempt, Attempts, anchor, promote, rollback
 from koinize.release.attempts import Trial
 from koinize.release.candidate import candidate
+from koinize.release.doctor import mend
 from koinize.release.judge import Comparison, Judgement, Lost
 from koinize.release.text import percent, refusal
 from koinize.store import Store
-from koinize.store.record import read_record, write_record
+from koinize.store.record import write_record
 from tests.pipeline.conftest import Small
 from tests.release.releasing import (
     ONE_MERGE,
@@ -66,7 +68,8 @@ def rows_wrong(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def attempts(project: Small | Project) -> tuple[Attempt, ...]:
-    return Attempts(releases(project).attempts).all()
+    root = project.root if isinstance(project, Small) else project.home.parent
+    return Attempts(root / ".koinize", "mood").all()
 
 
 def try_again(small: Small, rows: int, wrong: Mapping[str, int] | None = None) -> bool:
@@ -146,33 +149,55 @@ def test_channels_that_use_the_same_adapter_share_its_budget(small: Small) -> No
 def test_an_edited_or_shortened_record_is_found(small: Small) -> None:
     promote(finish(small), "mood", "production")
     assert try_again(small, 5)
-    path = releases(small).attempts
-    before = path.read_text()
-    message = (
-        f"{path} the record of attempts cannot be read, has changed or lacks some; restore the "
-        "file from a copy: it says at which level candidates are tested"
-    )
-    path.write_text(before.replace("true", "false"))
-    with pytest.raises(KoinizeError) as error:
-        attempts(small)
-    assert str(error.value) == message
-    path.unlink()  # v2 remembers that there was one
+    ledger, heads = (small.root / ".koinize" / name for name in ("ledger.jsonl", "heads.jsonl"))
+    whole, noted = ledger.read_text(), heads.read_text()
     retrain(small, "de", 6)
-    with pytest.raises(KoinizeError) as error:
-        promote(finish(small), "mood", "production")
-    assert str(error.value) == message
+    project = finish(small)
+
+    ledger.write_text(whole.replace('"passed": true', '"passed": false'))
+    with pytest.raises(KoinizeError, match="this line does not follow from the one before it"):
+        promote(project, "mood", "production")
+
+    lines = whole.splitlines(keepends=True)
+    ledger.write_text("".join(lines[:-1]))  # the line of the attempt is the last one
+    with pytest.raises(KoinizeError, match=f"not whole: {len(lines)} records were in the ledger"):
+        promote(project, "mood", "production")
+
+    ledger.write_text("")
+    heads.unlink()  # but v2 remembers that there was an attempt
+    with pytest.raises(KoinizeError, match="not whole: 1 attempts were made, and 0 are recorded"):
+        promote(project, "mood", "production")
+
+    ledger.write_text(whole)
+    heads.write_text(noted)
+    assert promote(project, "mood", "production").switched
 
 
-def test_a_record_without_margins_is_read(small: Small) -> None:
-    """That of an older koinize, which kept none."""
+def test_what_an_older_koinize_recorded_still_counts(small: Small) -> None:
+    """In a file beside the releases, without margins at first."""
     promote(finish(small), "mood", "production")
-    assert try_again(small, 5)
-    path = releases(small).attempts
-    record = read_record(path)
-    assert record is not None
-    assert record["attempts"][0].pop("margins") == {"accuracy": 2.0}
-    write_record(path, record)
+    former = small.root / ".koinize" / "releases" / "mood" / "attempts.json"
+    reference = releases(small).open(1).record["adapter"]
+    attempt = Attempt("2026", "production", "a" * 64, "b" * 64, 1, reference, 1, 0.025, 0.5, False)
+    told = {key: value for key, value in asdict(attempt).items() if key != "margins"}
+    write_record(former, {"format": 1, "attempts": [told]})
     assert [one.margins for one in attempts(small)] == [{}]
+    assert not try_again(small, 5, {"de": 40})
+    assert [one.trial for one in attempts(small)] == [1, 2]
+
+
+def test_a_mended_ledger_forgets_no_attempt(small: Small) -> None:
+    """Its end is cut off where a line broke; attempts after that are kept beside the releases."""
+    promote(finish(small), "mood", "production")
+    assert not try_again(small, 5, {"de": 40})
+    ledger = small.root / ".koinize" / "ledger.jsonl"
+    first, *others = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text(first.replace("gate", "gift", 1) + "".join(others))
+    mend(small.root)
+    assert ledger.read_text() == ""
+    assert [(one.trial, one.passed) for one in attempts(small)] == [(1, False)]
+    assert not try_again(small, 6, {"de": 40})
+    assert [one.trial for one in attempts(small)] == [1, 2]
 
 
 def test_where_nothing_could_be_compared_nothing_is_spent(small: Small) -> None:
@@ -387,12 +412,13 @@ import os, signal, sys, time
 from pathlib import Path
 from koinize.errors import KoinizeError
 from koinize.pipeline import Project, project as projects
-from koinize.release import archive, attempts, promotion
+from koinize.ledger import Ledger
+from koinize.release import archive, promotion
 projects.base.identity = lambda *_: "b" * 64
 root, moment = Path(sys.argv[1]), sys.argv[2]
-def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 places = {
-    "before the attempt": (attempts, "write_record"),
+    "before the attempt": (Ledger, "end"),
     "before the release": (promotion, "_release"),
     "before the switch": (archive.Releases, "switch"),
 }

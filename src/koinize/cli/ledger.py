@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from koinize.cli.options import ACCOUNT, AsJson, Place, SpecFile, existing_spec_file, print_json
+from koinize.shown import message
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
     from koinize.ledger import Ledger, Setback
     from koinize.ledger.summary import Sum
+
+BEYOND = (
+    "releases, artifacts and earlier heads agree with it; whoever can write all of these files can "
+    "write another story in all of them: note the head elsewhere, and give it as --head later"
+)
 
 group = typer.Typer(
     name="ledger",
@@ -64,22 +70,37 @@ def show(place: Place = None, spec: SpecFile = None, as_json: AsJson = False) ->
 
 
 @group.command()
-def verify(place: Place = None, spec: SpecFile = None, as_json: AsJson = False) -> None:
+def verify(
+    place: Place = None,
+    spec: SpecFile = None,
+    noted: Annotated[
+        str, typer.Option("--head", help="A head that was noted elsewhere: is it on the chain?")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
     """Check that no line was changed, dropped or moved.
 
-    And say where the chain ends.
+    And that the ledger tells what releases and artifacts tell. Says where the chain ends.
     """
+    from koinize.release.audit import contradictions
+
     ledger = _ledger(place, spec)
     head, setbacks = ledger.verify(), ledger.setbacks()
+    found = contradictions(ledger.path.parent)
+    if noted and not ledger.has(noted):
+        found.append(f"no record of the ledger has the digest {noted}, which --head asks for")
     if as_json:
-        found = {"records": head.records, "head": head.digest}
-        print_json({**found, "clock_set_back": _json(setbacks)})
-        return
-    typer.echo(f"{head.records} records, each follows from the one before it")
-    typer.echo(f"head {head.digest}")
-    typer.echo("note both elsewhere: they show later that no line was cut off at the end")
-    for line in _warnings(setbacks):
-        typer.echo(line)
+        told = {"records": head.records, "head": head.digest, "contradictions": found}
+        print_json({**told, "clock_set_back": _json(setbacks)})
+    else:
+        typer.echo(f"{head.records} records, each follows from the one before it")
+        typer.echo(f"head {head.digest}")
+        for line in (*_warnings(setbacks), *found):
+            typer.echo(message(line))
+        if not found:
+            typer.echo(BEYOND)
+    if found:
+        raise typer.Exit(1)
 
 
 @group.command()

@@ -157,12 +157,12 @@ def _events(project: Project, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _attempts(project: Project, names: Sequence[str]) -> list[dict[str, Any]]:
-    from koinize.release import Attempts, Releases
+    from koinize.release import Attempts
 
     return [
         {"task": name, **asdict(one), "budget_left": one.budget_left}
         for name in names
-        for one in Attempts(Releases(project.home, name).attempts).all()
+        for one in Attempts(project.home, name).all()
     ]
 
 

@@ -6,10 +6,10 @@ carries the digest of the line before it: a line that was changed, dropped or mo
 Seconds, money and joules are decimals; a price always comes with its unit, source and date.
 `docs/ledger.md` has the format.
 
-What is in here: `recording`, the ledger itself, on `chain` (`lines` that follow from one another)
-and `heartbeat` (when a run was last alive); `address`, which step an interval is about; `interval`,
-one piece of work and the sums over many, with `summary` for tables. `prices` is the price book,
-`energy` reads the meters.
+What is in here: `recording`, the ledger itself, on `chain` (`lines` that follow from one another;
+`heads` are where it once ended), as `history` reads it, and `heartbeat` (when a run was last
+alive); `address`, which step an interval is about; `interval`, one piece of work and the sums over
+many, with `summary` for tables. `prices` is the price book, `energy` reads the meters.
 
 Two worked paths. A step starts: `Ledger.start` appends a line with run, address, share and price;
 it ends: `Ledger.end` appends the seconds by the run's own clock. A reader asks

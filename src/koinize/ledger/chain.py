@@ -44,9 +44,12 @@ class Setback:
 
 @dataclass(frozen=True)
 class _Tail:
-    """The end of the file after a whole line: its size there, that line's digest and its time."""
+    """The end of the file after a whole line: its size there, the lines, the last one's digest and
+    its time.
+    """
 
     size: int
+    records: int
     digest: str
     utc: str
 
@@ -93,8 +96,14 @@ class Chain:
             before = now
         return found
 
-    def append(self, body: Mapping[str, object]) -> None:
-        """Write one record, stamped with the present time. Two processes wait for each other."""
+    def digests(self) -> list[str]:
+        """The digest of every record. Raises KoinizeError where the chain is broken."""
+        return [record["digest"] for record in self.records()]
+
+    def append(self, body: Mapping[str, object]) -> Head:
+        """Write one record, stamped with the present time, and say where the chain ends then. Two
+        processes wait for each other.
+        """
         own_folder(self.path.parent)
         for path in (self.path, Path(f"{self.path}.lock")):
             refuse_link(path)
@@ -117,7 +126,8 @@ class Chain:
             file.write(text.encode("utf-8", "backslashreplace") + b"\n")
             file.flush()
             os.fsync(file.fileno())
-            self._tail = _Tail(file.tell(), identity, utc)
+            self._tail = _Tail(file.tell(), tail.records + 1, identity, utc)
+            return Head(self._tail.records, identity)
 
     def _lines(self) -> list[bytes]:
         try:
@@ -138,7 +148,8 @@ class Chain:
             lines = self._lines()
             last = _parse(lines[-1]) if lines else {"digest": GENESIS}
             length = sum(len(line) + 1 for line in lines)
-            self._tail = _Tail(length, str(last.get("digest", "")), str(last.get("utc", "")))
+            ended = str(last.get("digest", "")), str(last.get("utc", ""))
+            self._tail = _Tail(length, len(lines), *ended)
         return self._tail
 
 

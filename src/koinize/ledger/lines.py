@@ -97,6 +97,7 @@ class End(TypedDict):
     units: NotRequired[Count]
     energy: NotRequired[Energy]
     error: NotRequired[str]
+    attempt: NotRequired[dict[str, Any]]
 
 
 def checked(record: dict[str, Any], where: str) -> dict[str, Any]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from koinize.ledger.address import Address
 from koinize.ledger.chain import Chain, Head, Setback
+from koinize.ledger.heads import HEADS, Heads, not_on
 from koinize.ledger.heartbeat import Heartbeat
-from koinize.ledger.interval import IDLE, LOAD, Interval, left_of, moment, total, unix
+from koinize.ledger.history import History, history
+from koinize.ledger.interval import IDLE, LOAD, Interval, left_of, total
 from koinize.ledger.lines import checked
 
 MILLISECOND = Decimal("0.001")
@@ -31,14 +32,7 @@ class Work:
     tokens: int = 0
     units: int = 0
     energy: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _History:
-    """All intervals, and of each run with a clock of its own the Unix time at which that began."""
-
-    intervals: list[Interval]
-    origins: dict[str, Decimal]
+    attempt: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Ledger:
@@ -47,6 +41,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._chain = Chain(path)
+        self._heads = Heads(path.with_name(HEADS))
         self._origins: dict[str, float] = {}  # run -> the monotonic time from which it counts
 
     def at(self, run: str) -> Decimal:
@@ -108,14 +103,16 @@ class Ledger:
         error: str = "",
         energy: Mapping[str, str] | None = None,
         at: Decimal | None = None,
-    ) -> None:
+        attempt: Mapping[str, Any] | None = None,
+    ) -> Head:
         """Close an interval with its outcome and its wall seconds (kept to the millisecond).
 
         `at` is when it ended, in seconds since its run began: it then covers the `seconds` before
         that, which may be less than what has passed since it was opened. `energy` has `joules` and
-        `source`, or is empty where it could not be read.
+        `source`, or is empty where it could not be read. `attempt` is what a gate tried, and how it
+        ended. Returns where the chain ends now.
         """
-        self._chain.append(
+        return self._chain.append(
             {
                 "event": "end",
                 "interval": interval,
@@ -126,6 +123,7 @@ class Ledger:
                 "units": units,
                 "energy": energy or {},
                 "error": error,
+                **({"attempt": attempt} if attempt else {}),
             }
         )
 
@@ -203,7 +201,7 @@ class Ledger:
             raise
         finally:
             now = self.at(run)
-            self.end(
+            head = self.end(
                 interval,
                 status=status,
                 seconds=now - began,
@@ -212,7 +210,9 @@ class Ledger:
                 energy=work.energy,
                 error=error,
                 at=now,
+                attempt=work.attempt,
             )
+            self._heads.note(head)
 
     def close_run(
         self,
@@ -242,7 +242,8 @@ class Ledger:
             price=price,
             at=Decimal(0),
         )
-        self.end(name, status="done", seconds=at, energy=energy, at=at)
+        head = self.end(name, status="done", seconds=at, energy=energy, at=at)
+        self._heads.note(head)
 
     def close_abandoned(
         self,
@@ -258,15 +259,15 @@ class Ledger:
         far it was.
         """
         last = Heartbeat(heartbeat) if isinstance(heartbeat, float | int) else heartbeat
-        history = self._history()
-        closed = [one for one in history.intervals if one.status == "open"]
+        past = self._history()
+        closed = [one for one in past.intervals if one.status == "open"]
         made = {one.id: kept(one) for one in closed}
         for interval in sorted(closed, key=lambda one: made[one.id] is None):
             if (facts := made[interval.id]) is None:
-                self._abandon(interval, last, history.origins.get(interval.run))
+                self._abandon(interval, last, past.origins.get(interval.run))
             else:
-                self._complete(interval, facts, history)
-        if last and last.at is not None and last.run in history.origins:
+                self._complete(interval, facts, past)
+        if last and last.at is not None and last.run in past.origins:
             self._close_killed(last.run, last.at)
         return closed
 
@@ -286,13 +287,13 @@ class Ledger:
         seconds = max(Decimal(0), seconds)
         self.end(one.id, status="interrupted", seconds=seconds, error=said, at=at)
 
-    def _complete(self, one: Interval, facts: Mapping[str, Any], history: _History) -> None:
+    def _complete(self, one: Interval, facts: Mapping[str, Any], past: History) -> None:
         """Close one interval by what its work measured."""
         seconds = Decimal(str(facts["seconds"]))
         load = Decimal(str(facts.get("load_seconds", 0)))
-        origin = history.origins.get(one.run)
+        origin = past.origins.get(one.run)
         began = None if origin is None else left_of(one, self.intervals())[0] - origin
-        recorded = any(other.id == _load_of(one.id) for other in history.intervals)
+        recorded = any(other.id == _load_of(one.id) for other in past.intervals)
         if load and began is not None and not recorded:
             self.loaded(
                 one.id,
@@ -315,28 +316,14 @@ class Ledger:
 
     def _close_killed(self, run: str, at: Decimal) -> None:
         """Record the idle time of a run that was killed, if that is still to be done."""
-        history = self._history()
-        work = [one for one in history.intervals if one.run == run]
+        past = self._history()
+        work = [one for one in past.intervals if one.run == run]
         if all(one.kind != IDLE for one in work):
-            ends = [one.end - history.origins[run] for one in work]
+            ends = [one.end - past.origins[run] for one in work]
             self.close_run(run, max(at, *ends), device=work[0].device, price=work[0].price)
 
-    def _history(self) -> _History:
-        starts: dict[str, Mapping[str, Any]] = {}
-        ends: dict[str, Mapping[str, Any]] = {}
-        for record in self.records():
-            (starts if record["event"] == "start" else ends)[record["interval"]] = record
-        origins: dict[str, Decimal] = {}
-        for start in starts.values():
-            if start.get("at") is not None:
-                origins.setdefault(start["run"], _unix(start) - Decimal(start["at"]))
-        return _History(
-            [
-                _interval(start, ends.get(name, {}), origins.get(start["run"]))
-                for name, start in starts.items()
-            ],
-            origins,
-        )
+    def _history(self) -> History:
+        return history(self.records())
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Every record. Raises KoinizeError where the chain of digests is broken, or for a line
@@ -349,6 +336,25 @@ class Ledger:
         """Check the whole chain and say where it ends. Raises KoinizeError where it is broken."""
         return self._chain.head()
 
+    def attempts(self) -> list[Mapping[str, Any]]:
+        """What gates tried and how it ended, the oldest first."""
+        return [one["attempt"] for one in self.records() if one.get("attempt")]
+
+    def forgotten(self, also: Iterable[Head] = ()) -> list[Head]:
+        """Ends of the chain that were noted (beside it, or `also`) and are not on it any more.
+
+        Lines were cut off or written anew since. Raises KoinizeError where the chain is broken.
+        """
+        return not_on([*self._heads.all(), *also], self._chain.digests())
+
+    def forget(self) -> None:
+        """Keep only those noted ends that are on the chain: the others are known to be lost."""
+        self._heads.keep(self._chain.digests())
+
+    def has(self, digest: str) -> bool:
+        """Whether a record has this digest. Raises KoinizeError where the chain is broken."""
+        return digest in self._chain.digests()
+
     def setbacks(self) -> list[Setback]:
         """Where the wall clock went backwards. Durations do not depend on it, dates do."""
         return self._chain.setbacks()
@@ -357,37 +363,3 @@ class Ledger:
 def _load_of(interval: str) -> str:
     """The id of the interval in which the model was loaded for that one."""
     return f"{interval}-{LOAD}"
-
-
-def _unix(record: Mapping[str, Any]) -> Decimal:
-    return unix(datetime.fromisoformat(record["utc"]))
-
-
-def _interval(start: Mapping[str, Any], end: Mapping[str, Any], origin: Decimal | None) -> Interval:
-    seconds = Decimal(end.get("seconds", "0"))
-    started = datetime.fromisoformat(start["utc"])
-    if origin is not None and end.get("at") is not None:
-        started = moment(origin + Decimal(end["at"]) - seconds)
-    elif origin is not None and start.get("at") is not None:
-        started = moment(origin + Decimal(start["at"]))
-    return Interval(
-        id=start["interval"],
-        run=start["run"],
-        step=start["step"],
-        kind=start["kind"],
-        artifact=start["artifact"],
-        started=started,
-        seconds=seconds,
-        share=Decimal(start["share"]),
-        device=start["device"],
-        status=end.get("status", "open"),
-        tokens=end.get("tokens", 0),
-        units=end.get("units", 0),
-        error=end.get("error", ""),
-        price=start["price"],
-        energy=end.get("energy", {}),
-        why=start.get("why", ""),
-        fields=start.get("address", {}),
-        sort=start.get("sort", ""),
-        group=start.get("group", ""),
-    )

@@ -73,6 +73,13 @@ class Evidence(TypedDict):
     cost: dict[str, Any]
 
 
+class LedgerEnd(TypedDict):
+    """Where the ledger ended."""
+
+    records: Count
+    digest: Identity
+
+
 class Recorded(TypedDict):
     """What the manifest of a release says; there may be more."""
 
@@ -89,6 +96,7 @@ class Recorded(TypedDict):
     settings: Settings
     artifacts: dict[str, Identity]
     attempts: NotRequired[Count]
+    ledger: NotRequired[LedgerEnd]
     files: dict[Inside, Identity]
 
 
@@ -188,7 +196,6 @@ class Releases:
     def __init__(self, home: Path, task: str) -> None:
         self.task, self.home = task, home
         self.folder = Home(home).releases / task
-        self.attempts = self.folder / "attempts.json"
 
     def versions(self) -> list[int]:
         """The versions that are there, the oldest first."""

@@ -1,14 +1,16 @@
 """The record of every attempt to replace a release: each spends of that release's budget of error.
 
-`.koinize/releases/TASK/attempts.json` only grows; it is replaced in one rename under the project's
-lock and carries its own digest. What counts is the adapter in use, not the channel or the version
-that holds it: whoever tries candidates on staging has seen how they do on the test rows.
-Decision 007 has the reasons.
+An attempt is in the ledger, in the line that ends its look at the test rows, so nobody can take it
+back without breaking the chain. `.koinize/releases/TASK/attempts.json` has what an older koinize
+kept there, and what was saved from a broken ledger. What counts is the adapter in use, not the
+channel or the version that holds it: whoever tries candidates on staging has seen how they do on
+the test rows. Decision 007 has the reasons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,12 +19,17 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from koinize.errors import KoinizeError
+from koinize.files import parse_json
 from koinize.gate import budget_after, level_of
+from koinize.ledger import Ledger
 from koinize.release.archive import Version
+from koinize.store import Home
+from koinize.store.durable import own_folder
 from koinize.store.record import read_record, write_record
 from koinize.store.typed import typed
 
 FORMAT = 1
+RESTORE = "restore the file from a copy: it says at which level candidates are tested"
 
 
 @dataclass(frozen=True)
@@ -64,31 +71,60 @@ class Attempt:
 
 
 class Recorded(TypedDict):
-    """What the file says."""
+    """What the file beside the releases says."""
 
     attempts: list[Attempt]
 
 
-class Attempts:
-    """The attempts of one task, in the file at `path`; `known`: so many are there for certain."""
+class Line(TypedDict):
+    """What a line of the ledger says of one."""
 
-    def __init__(self, path: Path, known: int = 0) -> None:
-        self.path, self.known = path, known
+    task: str
+    attempt: Attempt
+
+
+class Attempts:
+    """The attempts of one task; `known`: so many are there for certain, a release says."""
+
+    def __init__(self, home: Path, task: str, known: int = 0) -> None:
+        self.task, self.known = task, known
+        self.former = Home(home).releases / task / "attempts.json"
+        self.ledger = Ledger(Home(home).ledger)
 
     def all(self) -> tuple[Attempt, ...]:
-        """Every attempt, the oldest first. Raises KoinizeError when the file was changed."""
-        empty: dict[str, Any] = {"format": FORMAT, "attempts": []}
-        record = read_record(self.path) if self.path.exists() else empty
-        remedy = "restore the file from a copy: it says at which level candidates are tested"
-        if record is not None and record.get("format") == FORMAT:
-            found = typed(Recorded, record, where=str(self.path), remedy=remedy)["attempts"]
-            if len(found) >= self.known:
-                return tuple(found)
-        raise KoinizeError(
-            "the record of attempts cannot be read, has changed or lacks some",
-            where=str(self.path),
-            remedy=remedy,
-        )
+        """Every attempt, the oldest first. Raises KoinizeError where the ledger's chain is broken
+        or shorter than it was, and where attempts are missing or odd.
+        """
+        lost = self.ledger.forgotten()
+        if lost:
+            raise _lacking(self.ledger.path, f"{lost[-1].records} records were in the ledger once")
+        found = {one.identity: one for one in (*self._former(), *self._recorded())}
+        if len(found) < self.known:
+            said = f"{self.known} attempts were made, and {len(found)} are recorded"
+            raise _lacking(self.ledger.path, said)
+        return tuple(found.values())
+
+    def _recorded(self) -> Iterator[Attempt]:
+        for one in self.ledger.attempts():
+            line = typed(Line, one, where=str(self.ledger.path), remedy=RESTORE)
+            if line["task"] == self.task:
+                yield line["attempt"]
+
+    def save(self, found: Iterable[Attempt]) -> None:
+        """Keep attempts whose lines the ledger loses, in the file beside the releases."""
+        kept = {one.identity: one for one in (*self._former(), *found)}
+        own_folder(self.former.parent)
+        attempts = [asdict(one) for one in kept.values()]
+        write_record(self.former, {"format": FORMAT, "attempts": attempts})
+
+    def _former(self) -> list[Attempt]:
+        """Those in that file."""
+        if not self.former.exists():
+            return []
+        record = read_record(self.former)
+        if record is None or record.get("format") != FORMAT:
+            raise _lacking(self.former, "it cannot be read or has changed")
+        return typed(Recorded, record, where=str(self.former), remedy=RESTORE)["attempts"]
 
     def trial(self, identity: str, reference: str) -> Trial:
         """Which test this would be: a comparison that was made before stays what it was."""
@@ -97,12 +133,27 @@ class Attempts:
         number = before[0] if before else len(found) + 1
         return Trial(number, level_of(number), level_of(max(len(found), number) + 1))
 
-    def add(self, attempt: Attempt) -> int:
-        """Append it, unless it is there already. Returns how many there are."""
-        listed: Sequence[Attempt] = self.all()
-        if all(one.identity != attempt.identity for one in listed):
-            listed = (*listed, attempt)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            attempts = [asdict(one) for one in listed]
-            write_record(self.path, {"format": FORMAT, "attempts": attempts})
-        return len(listed)
+    def line(self, attempt: Attempt) -> dict[str, Any]:
+        """What the ledger's line says of it; nothing of a comparison that was made before."""
+        if any(one.identity == attempt.identity for one in self.all()):
+            return {}
+        return {"task": self.task, "attempt": asdict(attempt)}
+
+
+def save_attempts(home: Path, lines: Iterable[bytes]) -> int:
+    """Keep the attempts that can be read in lines that the ledger loses. Returns how many."""
+    found: dict[str, list[Attempt]] = {}
+    for line in lines:
+        with suppress(ValueError, KoinizeError):
+            record = parse_json(line)
+            told = typed(Line, record.get("attempt") if isinstance(record, dict) else None)
+            found.setdefault(told["task"], []).append(told["attempt"])
+    for task, attempts in found.items():
+        Attempts(home, task).save(attempts)
+    return sum(map(len, found.values()))
+
+
+def _lacking(path: Path, what: str) -> KoinizeError:
+    return KoinizeError(
+        f"the record of attempts is not whole: {what}", where=str(path), remedy=RESTORE
+    )

@@ -27,6 +27,8 @@ from koinize.model import base
 from koinize.pipeline import Project, inputs
 from koinize.pipeline.run import locked
 from koinize.release.archive import CHANNELS, Releases
+from koinize.release.attempts import save_attempts
+from koinize.release.audit import contradictions
 from koinize.release.garbage import tasks_released
 from koinize.spec import SPEC_FILE, load
 from koinize.store import Home, Store, sync, write_atomically
@@ -80,7 +82,7 @@ def mend(root: Path) -> list[str]:
     if not home.is_dir():
         return []
     with locked(home):
-        done = [*_mend_artifacts(Store(home)), *_mend_ledger(Home(home).ledger)]
+        done = [*_mend_artifacts(Store(home)), *_mend_ledger(home)]
         for path in _unreadable(home):
             path.unlink()
             done.append(f"removed {path.relative_to(home)}; it is made again")
@@ -102,8 +104,11 @@ def _mend_artifacts(store: Store) -> Iterator[str]:
         yield f"wrote {store.home.names.name} again, with the newest artifact of each name"
 
 
-def _mend_ledger(path: Path) -> Iterator[str]:
-    """Keep the lines before the first that does not follow, and the whole file beside them."""
+def _mend_ledger(home: Path) -> Iterator[str]:
+    """Keep the lines before the first that does not follow, the whole file beside them, and what
+    they say of attempts to replace a release.
+    """
+    path = Home(home).ledger
     lines = read_bytes(path).split(b"\n")[:-1] if path.exists() else []
     sound = 0
     try:
@@ -113,7 +118,9 @@ def _mend_ledger(path: Path) -> Iterator[str]:
         aside = path.with_name(f"ledger-{datetime.now(UTC):%Y%m%dT%H%M%S}.broken.jsonl")
         shutil.copyfile(path, aside)
         sync(aside)
+        save_attempts(home, lines[sound:])
         write_atomically(path, "".join(f"{line.decode()}\n" for line in lines[:sound]))
+        Ledger(path).forget()
         yield (
             f"{error.where} was changed: the {sound} lines before it are kept, the whole file is "
             f"{aside.name}; what its other {len(lines) - sound} lines recorded is in no sum now"
@@ -192,6 +199,10 @@ def _ledger(home: Path) -> Iterator[Check]:
         yield Check("ledger", "broken", f"{error}; or {MEND}")
         return
     yield Check("ledger", "good", f"{len(intervals)} intervals, the chain holds")
+    mended = any(home.glob("ledger-*.broken.jsonl"))
+    for said in contradictions(home):
+        told = "the mended ledger lacks what lies beside it" if mended else "restore it from a copy"
+        yield Check("ledger", "note" if mended else "broken", f"{said}; {told}")
     if not _ends_whole(Home(home).ledger):
         yield Check("ledger", "note", "its last line was never finished; the next run drops it")
     if open_ones := sum(one.status == "open" for one in intervals):

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ class _Test:
         self.pairs = pair_up(ours, theirs.rows) if theirs else {}
         self.identity = comparison_identity(ours, theirs, self.pairs) if theirs else ""
         known = theirs.release.record.get("attempts", 0) if theirs else 0
-        self.attempts = Attempts(releases.attempts, known)
+        self.attempts = Attempts(project.home, ours.task, known)
 
     def judgement(self) -> Judgement:
         """Compare, and record the attempt before anybody learns how it ended."""
@@ -157,22 +157,22 @@ class _Test:
         ) as work:
             work.units = sum(pair.overlap.common for pair in self.pairs.values())
             found = judge(self.ours, self.theirs, self.pairs, trial, self._anchor())
-        if found.gated and not found.unmatched:  # else nothing was put to the test
-            self.attempts.add(
-                Attempt(
-                    utc=now(),
-                    channel=self.pointer.name,
-                    identity=self.identity,
-                    candidate=self.ours.adapter.id,
-                    incumbent=release.version,
-                    reference=release.record["adapter"],
-                    trial=trial.number,
-                    level=trial.level,
-                    p_value=found.p_value,
-                    passed=found.passes,
-                    margins=self.ours.gated_margins,
+            if found.gated and not found.unmatched:  # else nothing was put to the test
+                work.attempt = self.attempts.line(
+                    Attempt(
+                        utc=now(),
+                        channel=self.pointer.name,
+                        identity=self.identity,
+                        candidate=self.ours.adapter.id,
+                        incumbent=release.version,
+                        reference=release.record["adapter"],
+                        trial=trial.number,
+                        level=trial.level,
+                        p_value=found.p_value,
+                        passed=found.passes,
+                        margins=self.ours.gated_margins,
+                    )
                 )
-            )
         return found
 
     def _anchor(self) -> Reference | None:
@@ -270,6 +270,7 @@ def _release(test: _Test, judgement: Judgement) -> Release:
         "settings": dict(ours.settings),
         "artifacts": dict(ours.artifacts),
         "attempts": len(test.attempts.all()),
+        "ledger": asdict(Ledger(test.project.files.ledger).verify()),
     }
 
     def fill(folder: Path) -> None:

@@ -1,0 +1,82 @@
+"""Whether the ledger, the releases and the artifacts of a project tell one story.
+
+A chain of digests shows a line that was changed, not that the whole file was written anew, cut or
+emptied. But where it ended is noted beside it and in every release, and every artifact says how
+long it took to make. Whoever changes one without the others is found. Whoever changes all of them
+is not: for that, note the head elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal
+from pathlib import Path
+
+from koinize.digest import short
+from koinize.errors import KoinizeError
+from koinize.ledger import Head, Interval, Ledger
+from koinize.release.archive import Releases
+from koinize.release.garbage import tasks_released
+from koinize.store import Home, Store
+
+LEAST = Decimal("0.005")  # seconds: both are rounded
+MOST = Decimal(60)  # seconds that a step may take besides what it measures of itself
+MOST_SHARE = Decimal("1.1")
+
+
+def contradictions(home: Path) -> list[str]:
+    """What cannot be true at once, a sentence for each. `home` is the project's .koinize.
+
+    Raises KoinizeError where the chain itself is broken.
+    """
+    ledger = Ledger(Home(home).ledger)
+    return [*_cut(ledger, home), *_seconds(ledger, Store(home))]
+
+
+def _cut(ledger: Ledger, home: Path) -> Iterator[str]:
+    released = {head: name for name, head in _released(home)}
+    for head in ledger.forgotten(released):
+        where = released.get(head, "heads.jsonl")
+        yield (
+            f"{where} knows of {head.records} records in the ledger, the last of which begins with "
+            f"{short(head.digest)}; it is not there: lines were cut off or written anew since"
+        )
+
+
+def _released(home: Path) -> Iterator[tuple[str, Head]]:
+    """Where the ledger ended when each release was made."""
+    for task in tasks_released(home):
+        releases = Releases(home, task)
+        for version in releases.versions():
+            with suppress(KoinizeError):  # a broken release is told elsewhere
+                noted = releases.open(version).record.get("ledger")
+                if noted:
+                    yield f"{task} v{version}", Head(noted["records"], noted["digest"])
+
+
+def _seconds(ledger: Ledger, store: Store) -> Iterator[str]:
+    """Steps whose seconds in the ledger are not what their artifact says that they took."""
+    spent: dict[str, list[Interval]] = defaultdict(list)
+    for one in ledger.intervals():
+        spent[one.artifact].append(one)
+    for artifact in sorted(store.ids()):
+        with suppress(KoinizeError):  # a broken artifact is told elsewhere
+            recorded = store.manifest(artifact)
+            if recorded and "seconds" in recorded.facts:
+                measured = Decimal(str(recorded.facts["seconds"]))
+                yield from _compared(recorded.name, measured, spent[artifact])
+
+
+def _compared(name: str, measured: Decimal, intervals: list[Interval]) -> Iterator[str]:
+    whole = sum((one.seconds for one in intervals), Decimal(0))
+    last = max((one.seconds for one in intervals if one.status == "done"), default=None)
+    if last is None:
+        if any(one.status == "open" for one in intervals):
+            return  # killed after its artifact was there; the next run closes it
+        yield f"{name} was made in {measured:.3f} s, and the ledger has no line of it"
+    elif whole < measured - LEAST:
+        yield f"{name} was made in {measured:.3f} s, and the ledger has {whole:.3f} s for it"
+    elif last > measured * MOST_SHARE + MOST:
+        yield f"{name} was made in {measured:.3f} s, and the ledger has {last:.3f} s for it"
