@@ -527,10 +527,14 @@ def test_the_documentation_has_every_field(path):
     start(Ledger(other), "de", group="g")
     with_group = list(json.loads(other.read_text()))
     assert set(with_group) - set(first) == {"group"}
+    tried = Ledger(path.with_name("of a gate"))
+    tried.end("de", status="done", seconds=1, attempt={"task": "mood"})
+    with_attempt = list(json.loads(tried.path.read_text()))
+    assert set(with_attempt) - set(second) == {"attempt"}
     tables = page.split("| field of ")[1:]
     assert [re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE) for table in tables] == [
         with_group,
-        second,
+        with_attempt,
     ]
     lines = page.partition("```json records\n")[2].partition("```")[0].splitlines()
     assert [list(json.loads(line)) for line in lines] == [first, second]
