@@ -265,7 +265,7 @@ def test_both_clocks_stand_beside_comb_on_the_same_workers(
     call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    small.spec(SPEC.replace("inline", "inline, workers: 3") + PRICE)
+    small.spec(SPEC.replace("executor: inline", "workers: 3") + PRICE)
     _, out, _ = call("plan")
     lines = [re.split("  +", line.strip())[0] for line in out.splitlines()]
     start = lines.index("before anything is tested, mood takes")
@@ -297,8 +297,8 @@ def test_both_clocks_stand_beside_comb_on_the_same_workers(
     less = alone["wall_seconds"] - shared["wall_seconds"]
     assert less == pytest.approx(comb * 2 / 3)
     assert float(shared["cost"]) == pytest.approx(shared["wall_seconds"] * 3.6 / 3600, abs=1e-6)
-    small.spec(SPEC.replace("inline", "inline, workers: 1") + PRICE)
-    assert "at once" not in call("plan")[1]
+    small.spec(SPEC.replace("inline", "inline, workers: 3") + PRICE)
+    assert "at once" not in call("plan")[1], "inline is one worker"
 
 
 def test_a_run_with_nothing_to_do_leaves_the_report_alone(call: Call, small: Small) -> None:

@@ -16,17 +16,20 @@ from safetensors.torch import load_file
 
 from koinize.errors import StepError
 from koinize.examples import tiny
+from koinize.executors.inline import InlineExecutor
 from koinize.ledger import IDLE, LOAD, PROVISION, Interval, Ledger, elapsed, joules, total
 from koinize.ledger.energy import Counter, Meter
 from koinize.pipeline import Outcome, Project
 from koinize.pipeline import run as running
+from koinize.pipeline.account import Account
 from koinize.pipeline.inputs import examples_of
 from koinize.pipeline.joining import joined
+from koinize.pipeline.kinds import train
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Failure, Job
 from koinize.spec import Spec, load
-from koinize.store import Artifact, Store
+from koinize.store import Artifact, Home, Store
 from tests.pipeline.conftest import SPEC, Small
 
 WEIGHTS = "adapter_model.safetensors"
@@ -147,10 +150,8 @@ def project(folder: Path, text: str) -> Project:
     return Project.at(folder / "koinize.yaml")
 
 
-def run(one: Project) -> tuple[Outcome, list[str]]:
-    watcher = Quiet()
-    _, outcome = one.run(watcher, lambda _: None)
-    return outcome, watcher.ends
+def run(one: Project) -> Outcome:
+    return one.run(Quiet(), lambda _: None)[1]
 
 
 def made(one: Project, kind: str) -> dict[str, Artifact]:
@@ -165,8 +166,7 @@ def test_together_is_alone_but_for_rounding(tmp_path: Path, executor: str) -> No
     both = project(tmp_path / "together", SHARED + machine + ", together: 9}\n")
     assert [step.id for step in alone.steps] == [step.id for step in both.steps]
     for one in (alone, both):
-        outcome, _ = run(one)
-        assert not outcome.failed
+        assert not run(one).failed
     for name, expected in made(alone, "train").items():
         found = both.store.open(expected.id)
         assert found.inputs == expected.inputs
@@ -212,7 +212,8 @@ def test_one_that_diverges_ends_alone_and_names_its_rows(tmp_path: Path) -> None
     text = SHARED.replace("alpha: 8}", "alpha: 8, overrides: {ja: {alpha: 1.0e+38}}}")
     text = text.replace("baselines: [base, indv, comb]", "baselines: [indv]")
     one = project(tmp_path / "p", text + "machine: {executor: inline, together: 3}\n")
-    outcome, _ = run(one)
+    todo = [Missing(step, "", 1.0) for step in one.steps if step.kind in ("base", "train")]
+    outcome = running.run(todo, one.spec, one.root, one.home, Quiet())
     assert set(outcome.failed) == {"train/mood/ja"}
     said = outcome.failed["train/mood/ja"]
     named = said.partition("on the rows ")[2].partition(";")[0].split(", ")
@@ -313,3 +314,51 @@ def test_the_energy_of_a_group_is_divided_and_adds_up(
     assert all(one.joules is not None and one.joules >= 0 for one in found)
     read_in_all = Decimal(level[0]) / 1000 - 1  # the first reading is where it begins
     assert joules(found) == pytest.approx(read_in_all, abs=Decimal("0.001") * len(found))
+
+
+def test_what_is_over_ends_while_the_others_go_on(small: Small) -> None:
+    """A worker has four steps in hand, of which it kept one and told of another."""
+    home = small.root / ".koinize"
+    spec = spec_with(small, together=9)
+    some = [Missing(one, "", 1.0) for one in small.steps().values() if one.kind == "evaluate"][:4]
+    jobs = [Job(one.step, spec, small.root, home, 1) for one in some]
+    ledger, watcher = Ledger(home / "ledger.jsonl"), Quiet()
+    account = Account(Home(home), ledger, None, {})
+    run = running._Run(some, spec, small.root, home, watcher, InlineExecutor(), account)
+    hand = account.begin(some, jobs)
+    kept, failed, *rest = (job.step for job in jobs)
+    with Store(home).building(kept.id, kept.name, kept.identity) as draft:
+        draft.facts.update(seconds=0.0, tokens=7)
+    jobs[1].failure_file.parent.mkdir(parents=True)
+    jobs[1].failure_file.write_text('{"error": "out of luck", "seconds": 0.0}')
+    jobs[2].failure_file.write_text('{"error": "torn')
+    run._look(hand)
+    assert watcher.ends == [kept.name, failed.name]
+    assert [job.step for job in hand.jobs] == rest
+    assert run.outcome.done == [kept.name]
+    assert run.outcome.failed == {failed.name: "out of luck"}
+    assert [one.status for one in ledger.intervals()] == ["done", "failed", "open", "open"]
+    # The last one of a group ends with its worker's work, which accounts for what time is left.
+    hand.jobs.remove(jobs[2])
+    with Store(home).building(rest[1].id, rest[1].name, rest[1].identity) as draft:
+        draft.facts.update(seconds=0.0)
+    run._look(hand)
+    assert [job.step for job in hand.jobs] == rest[1:]
+
+
+def test_a_step_that_cannot_begin_ends_alone(small: Small) -> None:
+    """Rows of de were edited after the plan; the others are trained."""
+    spec = spec_with(small, together=9)
+    some = [one for one in missing(small, "train") if one.step.language]
+    jobs = [Job(one.step, spec, small.root, small.root / ".koinize", 1) for one in some]
+    small.rows("de", "train", ["other", "rows"])
+    told: list[tuple[str, str]] = []
+
+    def over(job: Job, outcome: object, seconds: float) -> None:
+        told.append((job.step.language, str(outcome)))
+
+    ready = list(train._ready(jobs, Store(small.root / ".koinize"), over))
+    assert [job.step.language for job, _ in ready] == ["en"]
+    [(language, said)] = told
+    assert language == "de"
+    assert "changed while it was read" in said

@@ -130,6 +130,8 @@ class Project:
         workers, _ = machine.workers_and_threads(
             self.spec.machine.workers, self.spec.machine.threads
         )
+        if self.spec.machine.executor == "inline":
+            workers = 1  # whatever was asked for: one step after the other
         price = self.spec.price.record() if self.spec.price else {}
         steps = self.steps if asked is None else asked
         todo = plan(steps, self.store, self.experience(), workers, price, broken)
