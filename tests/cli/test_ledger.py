@@ -228,6 +228,7 @@ def test_export_writes_a_row_per_interval(call: Call, ledger: Ledger, tmp_path: 
         "cost": "0.0015",
         "joules": "7200.000",
         "energy_source": "a meter",
+        "group": "",
         "why": "",
         "error": "",
     }
