@@ -13,7 +13,7 @@ from koinize.pipeline import run as running
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.plan import Missing
 from koinize.pipeline.run import Outcome
-from koinize.pipeline.searching import scale_found
+from koinize.pipeline.searching import halving_found, scale_found
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job
 from koinize.spec import load
@@ -54,9 +54,10 @@ def perform(job: Job) -> dict[str, object]:
             if step.uses.adapter:
                 facts = store.open(step.uses.adapter).facts
                 score = right(facts["recipe"], facts["scale"]) if "recipe" in facts else 0
+            part = step.settings.get("part", {"first": 0, "last": step.rows[rows_label(step)]})
             lines = [
-                {"key": str(i), "gold": "good", "prediction": "good" if i < score else "bad"}
-                for i in range(step.rows[f"{step.split} rows {step.language}"])
+                {"key": str(i), "gold": "good", "prediction": ("bad", "good")[i * 37 % DEV < score]}
+                for i in range(part["first"], part["last"])
             ]
             text = "".join(json.dumps(line) + "\n" for line in lines)
             (draft.folder / "rows.jsonl").write_text(text)
@@ -65,6 +66,10 @@ def perform(job: Job) -> dict[str, object]:
         elif step.kind == "train":
             draft.facts.update(updates=0)
     return dict(draft.facts)
+
+
+def rows_label(step: Step) -> str:
+    return f"{step.split} rows {step.language}"
 
 
 class Searched:
@@ -263,3 +268,84 @@ def test_what_was_found_is_said(searched: Searched) -> None:
     ties = said["ties density 1, 5 scales"]
     assert ties.startswith("scale 1.")
     assert "at 2 macro-f1 is better by " in ties
+
+
+HALVED = SPEC.replace(
+    "merge: {candidates: [paper], mean_scales: [1.0, 2.0]}",
+    "merge: {candidates: [{recipe: [ties, knots-ties], density: [0.5, 0.6, 0.7, 0.8], "
+    "scale: [0.5, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0]}], choose: halving}",
+)
+
+
+def test_halving_costs_four_scorings_and_leaves_one(small: Small, searched: Searched) -> None:
+    small.spec(HALVED)
+    steps = small.steps(searched.store)
+    assert by_name(steps, "search") == ["search/mood/rung 1, 64 candidates"]
+    assert {name for name, step in steps.items() if step.waits} >= {"select/mood"}
+    searched.finish()
+    steps = small.steps(searched.store)
+    assert by_name(steps, "search") == [
+        f"search/mood/rung {number}, {2 ** (7 - number)} candidates" for number in range(1, 7)
+    ]
+    answered = sum(
+        step.rows[rows_label(step)]
+        for step in steps.values()
+        if step.kind == "evaluate" and step.address.role == "search"
+    )
+    assert answered / (2 * DEV) <= 4.0
+    (left,) = steps["select/mood"].uses.candidates
+    # knots-ties is best at 1 with 95 % of the rows, and has four densities that answer alike.
+    assert left.title.startswith("knots-ties density ")
+    assert "scale" not in left.title
+    tested = {one.system.title for one in steps.values() if one.split == "test"}
+    assert {title for title in tested if "ties" in title} == {left.title}
+    assert searched.missing() == []
+
+
+def test_nobody_answers_a_row_twice_and_all_the_same_ones(small: Small, searched: Searched) -> None:
+    small.spec(HALVED)
+    searched.finish()
+    parts: dict[tuple[str, str], list[range]] = {}
+    for step in small.steps(searched.store).values():
+        if "part" in step.settings:
+            name = step.system.title.rpartition(", part ")[0]
+            place = step.settings["part"]
+            parts.setdefault((name, step.language), []).append(range(place["first"], place["last"]))
+    assert len(parts) == 64 * 2
+    whole = max((list(map(tuple, some)) for some in parts.values()), key=len)
+    for some in parts.values():
+        rows = [row for part in some for row in part]
+        assert rows == list(range(len(rows)))
+        assert len(some) <= len(whole)
+
+
+def test_candidates_that_differ_in_scale_are_multiples_of_one(
+    small: Small, searched: Searched
+) -> None:
+    small.spec(HALVED)
+    searched.finish()
+    merges = [
+        one
+        for one in small.steps(searched.store).values()
+        if one.kind == "merge" and one.address.role == "search"
+    ]
+    assert sum(not one.uses.adapter for one in merges) == 8  # recipes x densities
+    assert sum(bool(one.uses.adapter) for one in merges) == 56
+
+
+def test_few_candidates_are_all_scored(small: Small, searched: Searched) -> None:
+    small.spec(SEARCHED.replace("scale: search", "choose: halving"))
+    assert not by_name(small.steps(searched.store), "search")
+
+
+def test_what_halving_left_is_searched_for_its_scale(small: Small, searched: Searched) -> None:
+    small.spec(HALVED.replace("choose: halving", "choose: halving, scale: search"))
+    searched.finish()
+    steps = small.steps(searched.store)
+    lines = [one.system.title for one in steps.values() if "line" in one.settings]
+    assert {title.partition(" density")[0] for title in lines if "mean" not in title} == {
+        "knots-ties"
+    }
+    facts = [searched.store.open(one.id).facts for one in steps.values() if "rung" in one.settings]
+    said = halving_found(facts)
+    assert "was left of 64 candidates (64 on 7, 32 on 14" in said

@@ -619,6 +619,7 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "margins",
         "reference",
         "changed_since",
+        "halved",
         "chosen",
         "systems",
         "interference",

@@ -406,6 +406,13 @@ tasks:
             ],
         ),
         (
+            "merge: {across: [mood, tone], choose: halving}",
+            [
+                "8:1 merge: choose: a search goes by the dev rows of one task, and tasks that "
+                "share an adapter are chosen for together; set it to all"
+            ],
+        ),
+        (
             "merge: {across: [mood, tone], candidates: [sum]}\ntraining: {trunk: joint}",
             [
                 "1:1 merge.across: with a trunk every task is a generation of its own; remove it, "

@@ -163,7 +163,7 @@ class _TaskGraph:
             return {TRUNK: generation.trunk}
         stated = candidates(self.spec, generation.branches if generation else None, self.name)
         trunk = generation.trunk if generation else None
-        found = self.search.scales(stated, lambda some: self._merges(some, parts, trunk))
+        found = self.search.candidates(stated, lambda some: self._merges(some, parts, trunk))
         return {merge.system: merge for merge in self._merges(found, parts, trunk)}
 
     def _chosen_baselines(

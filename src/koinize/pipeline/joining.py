@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from koinize.pipeline.plan import Missing
-from koinize.pipeline.step import Step
+from koinize.pipeline.step import PART, Step
 from koinize.spec import Spec
 
 ROUNDING = 1 + 1e-9
@@ -42,5 +42,6 @@ def _company(step: Step, spec: Spec) -> Hashable:
         shares = dropout == 0 and spec.training.adapter_dtype == "float32"
         return step.kind if shares else None
     if step.kind == "evaluate" and spec.tasks[step.task].mode == "options":
-        return step.kind, step.task, step.language, step.split
+        part = step.settings.get(PART, {})
+        return step.kind, step.task, step.language, step.split, *part.values()
     return None

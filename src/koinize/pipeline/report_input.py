@@ -14,7 +14,7 @@ from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.lineage import ancestors
 from koinize.pipeline.project import Project
 from koinize.pipeline.results import Results
-from koinize.pipeline.searching import scale_found
+from koinize.pipeline.searching import halving_found, scale_found
 from koinize.pipeline.step import Step
 from koinize.pipeline.systems import (
     BASE,
@@ -83,11 +83,16 @@ def _lineage(project: Project) -> Iterator[str]:
 
 
 def _searches(project: Project) -> Iterator[str]:
-    """What became of every candidate's scale that was searched."""
-    for step in project.steps:
-        facts = project.store.open(step.id).facts if step.kind == SEARCH else {}
-        if facts.get("found") is not None:
-            yield f"{step.task}: {step.system.title}: {scale_found(facts)}"
+    """What halving came to, and what became of every candidate's scale that was searched."""
+    decisions = [step for step in project.steps if step.kind == SEARCH]
+    facts = {step.id: project.store.open(step.id).facts for step in decisions}
+    for task in project.spec.tasks:
+        rungs = [facts[one.id] for one in decisions if one.task == task and "rung" in one.settings]
+        if rungs:
+            yield f"{task}: {halving_found(rungs)}"
+    for step in decisions:
+        if facts[step.id].get("found") is not None:
+            yield f"{step.task}: {step.system.title}: {scale_found(facts[step.id])}"
 
 
 def _odd_adapters(project: Project) -> Iterator[str]:
@@ -121,6 +126,7 @@ class _Gatherer:
             systems=list(self._systems()),
             evaluations=list(self._evaluations()),
             interference=self._interference(),
+            halved=self._halved(),
             branches=self._branches(),
         )
 
@@ -129,6 +135,12 @@ class _Gatherer:
         made = self.results.made(self.results.chosen()).uses
         store, home = self.project.store, self.project.home
         return interference(store, home, self.name, dict(made.adapters), made.trunk)
+
+    def _halved(self) -> int:
+        """The number of candidates that halving began with; 0 without it."""
+        asked = (one for one in self.results.steps if one.kind == SEARCH and "rung" in one.settings)
+        first = next(asked, None)
+        return len(first.settings["rung"]["candidates"]) if first else 0
 
     def _branches(self) -> tuple[str, ...] | None:
         """The languages that left the trunk; None without one."""

@@ -56,10 +56,10 @@ class Results:
 
     @cached_property
     def candidates(self) -> list[MergeSettings]:
-        """The merges that the release is chosen among, in the order of koinize.yaml; at the scales
-        that were found for them where these were searched.
+        """The merges that the release is chosen among, in the order of koinize.yaml; those
+        that a search left, where there is one.
         """
-        if self.project.spec.merge.scale == "search":
+        if self.project.spec.merge.is_searched:
             return [step.merge for step in self.merges.values() if step.merge]
         branches = [step.language for step in self.steps if step.address.role == BRANCH]
         has_trunk = self.project.spec.training.has_trunk

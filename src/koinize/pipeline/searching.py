@@ -8,6 +8,7 @@ last finished step left it, and the same scores lead to the same end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,8 +17,9 @@ from koinize.digest import digest
 from koinize.ledger.address import SEARCH, Address, System
 from koinize.merge.recipe import MergeSettings
 from koinize.pipeline.lineage import History
-from koinize.pipeline.step import Step, Uses
+from koinize.pipeline.step import PART, Step, Uses
 from koinize.pipeline.systems import system_of
+from koinize.search.halving import Rung, part, rungs
 from koinize.search.line import first
 from koinize.spec import Spec
 
@@ -42,11 +44,103 @@ class Search:
         steps, self._steps = self._steps, {}
         yield from steps.values()
 
-    def scales(self, stated: Iterable[MergeSettings], merges: Merges) -> list[MergeSettings]:
-        """The candidates at the scales that were found for them, where they are searched."""
-        if self.spec.merge.scale == "stated":
-            return list(stated)
-        return [self._scale(one, merges, SEARCH) for one in stated]
+    def candidates(self, stated: Iterable[MergeSettings], merges: Merges) -> list[MergeSettings]:
+        """Those that are left to choose among, at the scales that were found for them."""
+        left = list(stated)
+        if self.spec.merge.choose == "halving":
+            left = self._halved(left, merges)
+        if self.spec.merge.scale == "stated" or self.goes_on:
+            return left
+        return [self._scale(one, merges, SEARCH) for one in left]
+
+    def _halved(self, stated: list[MergeSettings], merges: Merges) -> list[MergeSettings]:
+        """The candidate that is left in the end; one of those that go on, while that is open."""
+        made = {step.system: step.at(role=SEARCH) for step in _multiples(stated, merges)}
+        if not (steps := rungs(len(made))):
+            return stated
+        alive, parts = list(made), dict[tuple[System, str], Step]()
+        before = 0.0
+        for number, rung in enumerate(steps, 1):
+            asked = self._parts({one: made[one] for one in alive}, number, (before, rung.share))
+            parts |= asked
+            decision = self._rung(alive, number, rung, parts)
+            self._add(*(made[one] for one in alive), *asked.values(), decision)
+            manifest = self.history.store.manifest(decision.id)
+            if manifest is None:
+                self.goes_on = True
+                break
+            kept = manifest.facts["kept"]
+            alive, before = [one for one in alive if one.title in kept], rung.share
+        settings = made[alive[0]].merge
+        return [settings] if settings else []
+
+    def _parts(
+        self, made: Mapping[System, Step], number: int, shares: tuple[float, float]
+    ) -> dict[tuple[System, str], Step]:
+        """The evaluations on the dev rows between two shares, by candidate's part and language."""
+        found = {}
+        languages = self.spec.languages
+        for system, merge in made.items():
+            own = System(digest([system.key, number]), f"{system.title}, part {number}")
+            for place, language in enumerate(languages):
+                whole = self.evaluate(system, language, "dev", Uses(adapter=merge.id))
+                ((label, rows),) = whole.rows.items()
+                first, last = (part(rows, share, place, len(languages)) for share in shares)
+                first = first if number > 1 else 0
+                if first == last:
+                    continue
+                places = {"first": first, "last": last}
+                found[own, language] = replace(
+                    whole.at(system=own, role=SEARCH),
+                    inputs={**whole.inputs, PART: digest(places)},
+                    rows={label: last - first},
+                    units=round(whole.units * (last - first) / rows),
+                    settings={**whole.settings, PART: places},
+                )
+        return found
+
+    def _rung(
+        self,
+        alive: Sequence[System],
+        number: int,
+        rung: Rung,
+        parts: Mapping[tuple[System, str], Step],
+    ) -> Step:
+        """The step that decides who goes on from a rung."""
+        whose = {
+            f"{one.title}, part {before}": one.title
+            for one in alive
+            for before in range(1, number + 1)
+        }
+        settings = {"share": rung.share, "keep": rung.keep, "candidates": whose}
+        scores = {place: step for place, step in parts.items() if place[0].title in whose}
+        title = f"rung {number}, {len(alive)} candidates"
+        return self._decide(System(digest(settings), title), "", {"rung": settings}, scores)
+
+    def _decide(
+        self,
+        about: System,
+        role: str,
+        settings: Mapping[str, Mapping[str, Any]],
+        scores: Mapping[tuple[System, str], Step],
+    ) -> Step:
+        """The step of a decision by these scores."""
+        task = self.spec.tasks[self.task]
+        return Step(
+            Address(SEARCH, self.task, about, role=role),
+            inputs={
+                "metric": digest([task.metrics[0], list(task.label_set)]),
+                **{name: digest(one) for name, one in settings.items()},
+            },
+            uses=Uses(scores={place: one.id for place, one in scores.items()}),
+            units=1,
+            sort=self.task,
+            languages=self.spec.languages,
+            settings=settings,
+        )
+
+    def _add(self, *steps: Step) -> None:
+        self._steps |= {one.address: one for one in steps}
 
     def means(self, merges: Merges) -> list[MergeSettings]:
         """What the MEAN baseline is chosen among: its scales, or the one found from them on."""
@@ -89,31 +183,26 @@ class Search:
             "stated": stated.scale,
             "scales": {one.system.title: at for one, at in zip(made, scales, strict=True)},
         }
-        task = self.spec.tasks[self.task]
         system = system_of(stated)
         looked = System(digest([system.key, settings]), f"{system.title}, {len(scales)} scales")
-        decision = Step(
-            Address(SEARCH, self.task, looked, role="" if role == SEARCH else role),
-            inputs={
-                "metric": digest([task.metrics[0], list(task.label_set)]),
-                "line": digest(settings),
-            },
-            uses=Uses(scores={place: one.id for place, one in scores.items()}),
-            units=1,
-            sort=self.task,
-            languages=self.spec.languages,
-            settings={"line": settings},
-        )
-        made.sort(
-            key=lambda one: one.uses.adapter != ""
-        )  # what others are multiples of comes first
-        self._steps |= {one.address: one for one in (*made, *scores.values(), decision)}
+        own_role = "" if role == SEARCH else role
+        decision = self._decide(looked, own_role, {"line": settings}, scores)
+        made.sort(key=lambda one: one.uses.adapter != "")  # multiples after what they are of
+        self._add(*made, *scores.values(), decision)
         return decision
 
 
 def at_scale(settings: MergeSettings, scale: float) -> MergeSettings:
     """The same merge at another scale."""
     return MergeSettings.model_validate({**settings.given(), "scale": scale})
+
+
+def _multiples(stated: Iterable[MergeSettings], merges: Merges) -> Iterator[Step]:
+    """The merge of every candidate; of those that differ in scale alone, multiples of the first."""
+    firsts: dict[str, MergeSettings] = {}
+    for one in stated:
+        family = digest(at_scale(one, math.copysign(1.0, one.scale)).identity())
+        yield _at(firsts.setdefault(family, one), one.scale, merges)
 
 
 def _at(stated: MergeSettings, scale: float, merges: Merges) -> Step:
@@ -149,4 +238,17 @@ def scale_found(facts: Mapping[str, Any]) -> str:
     return (
         f"scale {facts['found']:g}: at {facts['lead']:g} {by} is better by {better} (standard "
         f"error {error}) than at the stated scale, towards which it was shrunk; {looked}"
+    )
+
+
+def halving_found(steps: Sequence[Mapping[str, Any]]) -> str:
+    """What halving came to, for people; `steps` are the facts of its decisions in their order."""
+    asked = ", ".join(f"{len(one['standings'])} on {one['answered']}" for one in steps)
+    last = steps[-1]
+    first, second = last["standings"][:2]
+    share = 100 * last["best_in"][first["candidate"]]
+    return (
+        f"{first['candidate']} was left of {len(steps[0]['standings'])} candidates ({asked} dev "
+        f"rows); at last it had {first['points']:.1f} {last['metric']}, and {second['candidate']} "
+        f"{second['points']:.1f}: it would have won on {share:.0f} % of the resamples"
     )

@@ -15,6 +15,9 @@ from koinize.pipeline.kinds import KINDS
 PARENT = "parent"
 """How a manifest calls the adapter that a training went on from."""
 
+PART = "part"
+"""The settings of an evaluation that answers some of the rows: `first` to `last`, as places."""
+
 WORDS = frozenset({"adapter", "anchors", "base", "choice", "parent", "recipe", "trunk"})
 """What labels of an identity say besides a language's code."""
 

@@ -180,6 +180,7 @@ class Task(TaskQuality):
     margins: Mapping[str, float]
     reference: str
     changed_since: Sequence[str]
+    halved: int
     chosen: str | None
     systems: Sequence[SystemRow]
     interference: Inspection | None

@@ -53,6 +53,7 @@ class TaskInput:
     before a language counts as worse than `reference`. `interference` is what inspecting the
     languages' adapters found, as plain values; None where there are not two. `branches` are the
     languages that left the trunk of the task's generation; None where there is no trunk.
+    `halved` is the number of candidates of which halving left the one that is shown, 0 without it.
     `changed_since` says which rows changed since the reference was trained.
     """
 
@@ -68,6 +69,7 @@ class TaskInput:
     interference: Inspection | None = None
     branches: tuple[str, ...] | None = None
     changed_since: tuple[str, ...] = ()
+    halved: int = 0
 
 
 @dataclass(frozen=True)

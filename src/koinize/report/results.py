@@ -64,6 +64,7 @@ def _task(task: TaskInput, accounts: Accounts) -> Task:
         "margins": task.margins,
         "reference": task.reference,
         "changed_since": list(task.changed_since),
+        "halved": task.halved,
         "chosen": quality.chosen.name if quality.chosen else None,
         "systems": [system_row(system) for system in task.systems],
         "interference": task.interference,

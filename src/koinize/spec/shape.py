@@ -154,13 +154,26 @@ class MergeSection(Frozen):
         description="of every candidate, and of MEAN: as it is `stated`, or a `search` on dev that "
         "begins there",
     )
+    choose: Literal["all", "halving"] = Field(
+        default="all",
+        description="`all` candidates are scored on all dev rows, or on growing shares of them the "
+        "better half goes on (`halving`)",
+    )
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether scores decide which merges there are to choose among."""
+        return (self.scale, self.choose) != ("stated", "all")
 
     @model_validator(mode="after")
     def _one_choice(self) -> MergeSection:
-        if self.across and self.scale == "search":
+        if self.across and self.is_searched:
+            halved = self.choose == "halving"
+            key = "choose" if halved else "scale"
+            instead = "set it to all" if halved else "list scales in the candidates"
             raise ValueError(
-                "scale: a search goes by the dev rows of one task, and tasks that share an adapter "
-                "are chosen for together; list scales in the candidates"
+                f"{key}: a search goes by the dev rows of one task, and tasks that share an "
+                f"adapter are chosen for together; {instead}"
             )
         return self
 

@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from koinize.digest import digest
 from koinize.errors import KoinizeError
 from koinize.pipeline import work
-from koinize.pipeline.step import Uses
+from koinize.pipeline.step import PART, Uses
 from koinize.pipeline.work import ROWS, Job, Over
 from koinize.store import Draft, Store
+from koinize.tasks import Example
 
 
 def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
@@ -22,11 +24,20 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     from koinize.model.loaded import with_adapter
 
     task = job.spec.tasks[job.step.task]
-    asked = work.examples(job, job.step.language, job.step.split)
+    asked = _asked(job)
     settings = task.evaluation(job.spec.evaluation)
     with with_adapter(work.loaded(job), _adapter(job.step.uses, store)) as model:
         rows = evaluate(model, asked, task.mode, settings, progress=work.reporter(job))
     return _write(rows, draft)
+
+
+def _asked(job: Job) -> list[Example]:
+    """The rows of the split, or a part of them in an order that an added row hardly changes."""
+    asked = work.examples(job, job.step.language, job.step.split)
+    if (part := job.step.settings.get(PART)) is None:
+        return asked
+    order = sorted(asked, key=lambda one: digest([one.language, one.digest, one.key]))
+    return order[part["first"] : part["last"]]
 
 
 def perform_together(jobs: Sequence[Job], store: Store, _scratch: Path, over: Over) -> None:
@@ -35,7 +46,7 @@ def perform_together(jobs: Sequence[Job], store: Store, _scratch: Path, over: Ov
 
     began, first = time.perf_counter(), jobs[0]
     task = first.spec.tasks[first.step.task]
-    asked = work.examples(first, first.step.language, first.step.split)
+    asked = _asked(first)
     settings = task.evaluation(first.spec.evaluation)
     ready = list(_ready(jobs, store, over))
     model, progress = work.loaded(first), work.reporter(*jobs)

@@ -53,6 +53,9 @@ def _choice(task: Task) -> str:
         among = f"{count(len(candidates), 'candidate')}, {distinct} of them distinct"
     if task["chosen"] == "TRUNK":
         return "The trunk is what would be released: no language has left it yet."
+    if task["halved"]:
+        number, metric = task["halved"], task["metrics"][0]
+        return f"The merge {task['chosen']} is what halving left of {number}, by {metric} on dev."
     if distinct == 1:
         return f"The merge {task['chosen']} is the only candidate: nothing had to be chosen on dev."
     metric = task["metrics"][0]
