@@ -116,8 +116,9 @@ HEADING = """# Model families, and what was checked on each
     python benchmarks/families.py > docs/families.md
 
 which says what each column compares. `all-linear` adapts linear layers: where experts are
-parameters, they are left out. A family that is not here may work as well: `koinize plan` says
-what does not, before anything is trained ([how](plan.md#before-the-first-training)).
+parameters, they are left out ([what goes with them](merging.md#experts)). A family that is not here
+may work as well: `koinize plan` says what does not, before anything is trained
+([how](plan.md#before-the-first-training)).
 """
 PROMPTS = ("ab", "a much longer prompt than the other one", "medium long", "mediom lang")
 OPTIONS = (" yes", " no way")

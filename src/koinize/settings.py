@@ -44,7 +44,9 @@ class LoraSpec(Frozen):
     rslora: bool = Field(default=False, description="scale by alpha / sqrt(r)")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="on the input of A")
     targets: Targets = Field(
-        default="all-linear", description="'all-linear', or the last parts of module names"
+        default="all-linear",
+        description="'all-linear', or the last parts of the names of layers and of experts' "
+        "parameters",
     )
     seed: int = Field(
         default=0, ge=0, le=LARGEST_SEED, description="of A's first values, per module name"

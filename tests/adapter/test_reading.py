@@ -130,7 +130,11 @@ REFUSED_CONFIGS = [
     ),
     (
         {"target_parameters": ["experts"]},
-        f"target_parameters is set: LoRA on bare parameters is not supported; {WITHOUT}",
+        "target_parameters names 'experts', and no tensor is of it; save the adapter again",
+    ),
+    (
+        {"target_parameters": "experts"},
+        "target_parameters is 'experts'; expected a list of parameters' names",
     ),
     (
         {"trainable_token_indices": [1]},

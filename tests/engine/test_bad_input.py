@@ -212,8 +212,8 @@ ADAPTERS = {
     ),
     "bare parameters": (
         lambda en: configured(en, target_parameters=["experts.down"]),
-        f"en/{CONFIG} target_parameters is set: LoRA on bare parameters is not supported; "
-        f"{WITHOUT}",
+        f"en/{CONFIG} target_parameters names 'experts.down', and no tensor is of it; save the "
+        "adapter again",
     ),
     "an adapted embedding": (
         lambda en: rewritten(
@@ -362,8 +362,8 @@ OPTIONS = {
     ),
     "an option of another recipe": (
         "--recipe mean --density 0.5",
-        "recipe 'mean' does not use 'density'; it uses dialect, dtype, overrides, rank, scale, "
-        "weights",
+        "recipe 'mean' does not use 'density'; it uses dialect, dtype, groups, overrides, rank, "
+        "scale, weights",
     ),
     "an epsilon that leaves (0, 1)": (
         "--recipe della --density 0.9 --epsilon 0.2",

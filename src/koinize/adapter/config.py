@@ -16,7 +16,6 @@ CONFIG_FILE = "adapter_config.json"
 REFUSED = {
     "use_dora": "DoRA rescales the base weights' columns, which no sum of B A can express",
     "lora_bias": "a bias on B is no part of B A",
-    "target_parameters": "LoRA on bare parameters is not supported",
     "trainable_token_indices": "rows of the embedding were trained beside the LoRA factors",
     "alora_invocation_tokens": "an activated LoRA applies to a part of the input only",
     "layer_replication": "the base model's layers were replicated",
@@ -36,8 +35,8 @@ HARMLESS = frozenset((
     "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform",
     "loftq_config", "lora_alpha", "lora_dropout", "lora_ga_config", "megatron_core",
     "merge_weights", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r",
-    "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "unsloth_fixed",
-    "use_rslora", "velora_config",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "target_parameters",
+    "task_type", "unsloth_fixed", "use_rslora", "velora_config",
 ))
 # fmt: on
 TASK_TYPES = (

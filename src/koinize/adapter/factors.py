@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from koinize.adapter.header import AdapterHeader, read_header
+from koinize.adapter.header import AdapterHeader, ModuleHeader, read_header
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec
 from koinize.digest import open_file_digest
 from koinize.errors import InputError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Entries of an update. Trained ones are below 1; from here on squares and their sums leave float32.
 LARGEST_ENTRY = 1e15
 DAMAGED = "its training diverged or the file is damaged"
+KEPT = 2  # stacks whose B is kept: threads may be at the last expert of one, and in the next
 PIECE_BYTES = 1 << 22  # of a whole module that is compared or copied; a multiple of every item
 
 
@@ -85,6 +87,8 @@ class Adapter:
 
     def __init__(self, header: AdapterHeader) -> None:
         self.header = header
+        self._kept: dict[int, torch.Tensor] = {}  # B of stacks, by their places in the file
+        self._lock = threading.Lock()
         try:
             self._opened = _Opened(header.weights)
         except OSError as error:
@@ -117,7 +121,7 @@ class Adapter:
         """
         entry = self.header.modules[module]
         A, largest_a = self._tensor(f"{module}.lora_A", entry.A)
-        B, largest_b = self._tensor(f"{module}.lora_B", entry.B)
+        B, largest_b = self._outputs(entry)
         largest = entry.scale * entry.rank * largest_a * largest_b
         if largest > LARGEST_ENTRY:
             raise InputError(
@@ -129,11 +133,11 @@ class Adapter:
         return Factors(B=B.mul_(entry.scale), A=A, scale=entry.scale, bound=largest)
 
     def stored(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """A and B of one module as they stand in the file, in float32; alpha is not in them.
+        """A and B of one module, or stack, as they stand in the file, in float32, without alpha.
 
         Raises InputError on NaN and infinity.
         """
-        entry = self.header.modules[module]
+        entry = self.header.wholes[module]
         A, _ = self._tensor(f"{module}.lora_A", entry.A)
         B, _ = self._tensor(f"{module}.lora_B", entry.B)
         return A, B
@@ -156,6 +160,25 @@ class Adapter:
             where=str(self.header.weights),
             remedy=DAMAGED,
         )
+
+    def _outputs(self, entry: ModuleHeader) -> tuple[torch.Tensor, float]:
+        """B of one module in float32, and its largest magnitude.
+
+        Of a stack the columns of one expert lie between those of the others: it is read once for
+        all of them, who come one after another, and kept meanwhile.
+        """
+        name = f"{entry.name}.lora_B"
+        if not entry.experts:
+            return self._tensor(name, entry.B)
+        with self._lock:
+            if entry.B.start not in self._kept:
+                if len(self._kept) == KEPT:  # the oldest goes
+                    del self._kept[next(iter(self._kept))]
+                self._kept[entry.B.start] = self._tensor(name, entry.B)[0]
+            whole = self._kept[entry.B.start]
+        # (outputs, rank, experts)
+        part = whole.view(entry.outputs, entry.rank, entry.experts)[:, :, entry.expert].clone()
+        return part, magnitude(part)
 
     def _tensor(self, name: str, spec: TensorSpec) -> tuple[torch.Tensor, float]:
         """A tensor in float32, and its largest magnitude."""

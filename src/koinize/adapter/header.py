@@ -7,8 +7,8 @@ Everything that would make a merge wrong is refused here rather than ignored: an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from koinize.adapter.config import (
@@ -22,8 +22,17 @@ from koinize.adapter.config import (
     text_of,
     warnings_of,
 )
+from koinize.adapter.experts import (
+    PART,
+    Stack,
+    parameters_of,
+    part_name,
+    stacked,
+    stacks,
+    whole_name,
+)
 from koinize.adapter.scales import Scales
-from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_file
+from koinize.adapter.tensorfile import ITEM_BYTES, TORCH_NAMES, TensorSpec, read_tensor_file
 from koinize.digest import bytes_digest, digest, file_digest
 from koinize.errors import InputError
 from koinize.files import LARGEST_TEXT, Stamp, read_bytes
@@ -45,7 +54,11 @@ WRAPPERS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ModuleHeader:
-    """One adapted linear module: the update is `scale * B A`, B outputs x rank, A rank x inputs."""
+    """One adapted linear module: the update is `scale * B A`, B outputs x rank, A rank x inputs.
+
+    experts: 0, or how many share the file's tensors (`koinize.adapter.experts`) where this is one
+    of them. `A` is then its own part of the tensor, and `B` the tensor of all.
+    """
 
     name: str
     rank: int
@@ -54,6 +67,13 @@ class ModuleHeader:
     scale: float
     A: TensorSpec
     B: TensorSpec
+    experts: int = 0
+
+    @property
+    def expert(self) -> int:
+        """Its number among the experts; 0 for a module of its own."""
+        found = PART.fullmatch(self.name)
+        return int(found[2]) if found else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +81,7 @@ class AdapterHeader:
     """Everything about an adapter that can be known without reading a tensor.
 
     saved: the tensors, by their names in the file, of the whole modules in `modules_to_save`.
+    parameters: what PEFT adapts besides layers, as the configuration names it.
     config_digest: of the bytes of the configuration that was read. stamp: of the weights' file.
     """
 
@@ -76,11 +97,21 @@ class AdapterHeader:
     saved: Mapping[str, TensorSpec] = field(default_factory=dict)
     config_digest: str = ""
     stamp: Stamp = ()
+    parameters: tuple[str, ...] = ()
 
     @property
     def weights(self) -> Path:
         """The safetensors file."""
         return self.folder / WEIGHTS_FILE
+
+    @property
+    def wholes(self) -> dict[str, ModuleHeader]:
+        """The modules as the file has them: the experts of a stack together, their ranks added."""
+        return {
+            whole_name(name): module if not module.experts else _whole(module)
+            for name, module in self.modules.items()
+            if not module.expert
+        }
 
 
 def read_header(folder: Path | str) -> AdapterHeader:
@@ -111,6 +142,7 @@ def read_header(folder: Path | str) -> AdapterHeader:
         saved=saved,
         config_digest=bytes_digest(content),
         stamp=stamp,
+        parameters=parameters_of(config, str(folder / CONFIG_FILE)),
     )
 
 
@@ -202,7 +234,7 @@ def _modules(
             continue
         plain = WRAPPERS.sub("", name)
         found = TENSOR_NAME.fullmatch(plain) if name.isprintable() else None
-        if found is None:
+        if found is None or PART.fullmatch(found[1]):
             raise _unusable(name, where)
         module, side = found.groups()
         if side in (factors := sides.setdefault(module, {})):
@@ -215,8 +247,57 @@ def _modules(
         factors[side] = spec
     if not sides:
         raise InputError("holds no LoRA factors", where=where)
-    scales = Scales(folder / CONFIG_FILE, config, sorted(sides))
-    return {name: _module(where, name, sides[name], scales) for name in sorted(sides)}
+    modules = dict(_headers(folder, config, sides))
+    return {name: modules[name] for name in sorted(modules)}
+
+
+def _headers(
+    folder: Path, config: Mapping[str, object], sides: Mapping[str, Mapping[str, TensorSpec]]
+) -> Iterator[tuple[str, ModuleHeader]]:
+    """Every module by its name, and the experts of a stack by theirs."""
+    where, path = str(folder / WEIGHTS_FILE), folder / CONFIG_FILE
+    parameters = parameters_of(config, str(path))
+    owned = (
+        stacked(sides, parameters, config.get("target_modules"), str(path)) if parameters else {}
+    )
+    of_parameters = {name for names in owned.values() for name in names}
+    linear = sorted(sides.keys() - of_parameters)
+    known = {one for names in owned.values() for some in names.values() for one in some}
+    scales = Scales(path, config, sorted({*linear, *known}))
+    for name in linear:
+        module = _module(where, name, sides[name])
+        yield name, replace(module, scale=scales.of(name, module.rank))
+    for names in owned.values():
+        wholes = {name: _module(where, name, sides[name]) for name in names}
+        rows = {name: module.rank for name, module in wholes.items()}
+        kinds = {one: scales.stated(one) for some in names.values() for one in some}
+        for name, stack in stacks(rows, names, kinds, str(path)).items():
+            for expert in range(stack.experts):
+                part = _part(wholes[name], stack, expert)
+                yield part.name, part
+
+
+def _part(whole: ModuleHeader, stack: Stack, expert: int) -> ModuleHeader:
+    """One expert of a stack."""
+    shape = stack.rank, whole.inputs
+    size = stack.rank * whole.inputs * ITEM_BYTES[whole.A.dtype]
+    start = whole.A.start + expert * size
+    return replace(
+        whole,
+        name=part_name(whole.name, expert),
+        rank=stack.rank,
+        scale=stack.scale,
+        A=TensorSpec(whole.A.dtype, shape, start, start + size),
+        experts=stack.experts,
+    )
+
+
+def _whole(first: ModuleHeader) -> ModuleHeader:
+    """The stack of which this is the first expert."""
+    rank, A = first.rank * first.experts, first.A
+    end = A.start + first.experts * (A.end - A.start)
+    spec = TensorSpec(A.dtype, (rank, first.inputs), A.start, end)
+    return replace(first, name=whole_name(first.name), rank=rank, A=spec, experts=0)
 
 
 def _unusable(name: str, where: str) -> InputError:
@@ -239,7 +320,8 @@ def _unusable(name: str, where: str) -> InputError:
     return InputError(f"tensor '{name}' {what}", where=where, remedy=remedy)
 
 
-def _module(where: str, name: str, sides: Mapping[str, TensorSpec], scales: Scales) -> ModuleHeader:
+def _module(where: str, name: str, sides: Mapping[str, TensorSpec]) -> ModuleHeader:
+    """A module, whose scale is not known yet."""
     if len(sides) != 2:
         missing = "B" if "A" in sides else "A"
         raise InputError(f"module '{name}' has no lora_{missing}", where=where)
@@ -263,7 +345,7 @@ def _module(where: str, name: str, sides: Mapping[str, TensorSpec], scales: Scal
         rank=rank,
         inputs=A.shape[1],
         outputs=B.shape[0],
-        scale=scales.of(name, rank),
+        scale=1.0,
         A=A,
         B=B,
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from koinize.adapter.config import CONFIG_FILE
+from koinize.adapter.experts import is_part, owner
 from koinize.adapter.header import AdapterHeader
 from koinize.errors import InputError
 
@@ -25,7 +26,9 @@ MOVED = (
 )
 OLD, NEW = MOVED[0]
 # Parts that say in which class a layer was loaded, and not which layer it is.
-NEUTRAL = frozenset({"language_model", "model", "module", "text_model", "transformer"})
+NEUTRAL = frozenset({"language_model", "llm", "model", "module", "text_model", "transformer"})
+# Parts that transformers calls otherwise since its version 5.
+SINCE = {"block_sparse_moe": "mlp", "embed_out": "lm_head"}
 MOVED_NOTE = (
     "saved before transformers 4.52: its layers are called here as the others' are, "
     f"'{NEW}' for '{OLD}'"
@@ -88,9 +91,33 @@ def moved(name: str) -> str:
     return name
 
 
+def renamed(header: AdapterHeader, names: Mapping[str, str]) -> AdapterHeader:
+    """The adapter with its layers called by these names, which all of them have."""
+    changed = min((old for old, new in names.items() if new != old), default=None)
+    if changed is None:
+        return header
+    modules = {}
+    for name, module in header.modules.items():
+        new = names[owner(name)] + name.removeprefix(owner(name))
+        modules[new] = replace(module, name=new)
+    note = "its layers are called here as in today's base: "
+    return replace(
+        header,
+        modules=dict(sorted(modules.items())),
+        target_modules=None,  # which may spell the old names
+        warnings=(*header.warnings, f"{note}'{names[changed]}' for '{changed}'"),
+    )
+
+
+def kind_of(name: str) -> tuple[str, ...]:
+    """What names of one layer have in common, whatever it was moved into: its numbers, its kind."""
+    *before, last = name.split(".")
+    return (*(part for part in before if part.isdecimal()), SINCE.get(last, last))
+
+
 def is_expert(module: str) -> bool:
     """Whether a module is one of a mixture's experts, which are numbered."""
-    return EXPERT.search(module) is not None
+    return EXPERT.search(module) is not None or is_part(module)
 
 
 def named_as(header: AdapterHeader, layers: Iterable[str]) -> AdapterHeader:
@@ -100,13 +127,14 @@ def named_as(header: AdapterHeader, layers: Iterable[str]) -> AdapterHeader:
     the class that it was loaded in; where there is none or more than one, it stays.
     """
     known = set(layers)
-    if header.modules.keys() <= known:
+    if {*map(owner, header.modules)} <= known:
         return header
     same = _by_layer(known)
     modules = {}
     for name, module in header.modules.items():
-        candidates = [name] if name in known else same.get(_layer(name), [])
-        new = candidates[0] if len(candidates) == 1 else name
+        place = owner(name)  # of an expert in a stack, the module that the experts are in
+        candidates = [place] if place in known else same.get(_layer(place), [])
+        new = candidates[0] + name.removeprefix(place) if len(candidates) == 1 else name
         modules[new] = replace(module, name=new)
     if len(modules) < len(header.modules):
         return header
@@ -143,7 +171,7 @@ def _by_layer(modules: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _layer(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in NEUTRAL)
+    return ".".join(SINCE.get(part, part) for part in name.split(".") if part not in NEUTRAL)
 
 
 def _shape(header: AdapterHeader, name: str) -> tuple[int, int]:

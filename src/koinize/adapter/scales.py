@@ -51,8 +51,13 @@ class Scales:
                 where=self._where,
                 remedy="the two files do not belong together; save the adapter again",
             )
+        return self.stated(module)[1]
+
+    def stated(self, module: str) -> tuple[float, float]:
+        """The rank and the scale that the configuration gives to a module, or to a parameter."""
+        rank = self._ranks.get(module, self._rank)
         alpha = self._alphas.get(module, self._alpha)
-        return alpha / (math.sqrt(rank) if self._root else rank)
+        return rank, alpha / (math.sqrt(rank) if self._root else rank)
 
     def _number(self, key: str, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:

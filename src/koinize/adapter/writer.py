@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from koinize.adapter.config import CONFIG_FILE
+from koinize.adapter.experts import is_part, part_name, whole_name
 from koinize.adapter.factors import LARGEST_ENTRY, Adapter, Factors, magnitude
 from koinize.adapter.header import WEIGHTS_FILE, AdapterHeader
 from koinize.adapter.scales import own_keys
@@ -56,24 +58,42 @@ class AdapterWriter:
         self._folder = self._draft.folder
         self._dtype = dtype
         self._ranks: dict[str, int] = {}
+        self._stacks: dict[str, dict[str, Factors]] = {}  # experts that wait for the last of theirs
         largest: dict[str, tuple[int, ...]] = {}
-        for shape in sorted(shapes, key=lambda shape: shape.name):
-            largest[_tensor_name(shape.name, "A")] = (shape.rank, shape.inputs)
-            largest[_tensor_name(shape.name, "B")] = (shape.outputs, shape.rank)
+        ordered = sorted(shapes, key=lambda shape: shape.name)
+        self._experts = Counter(whole_name(one.name) for one in ordered if is_part(one.name))
+        for shape in ordered:
+            whole = whole_name(shape.name)
+            rank = shape.rank * self._experts.get(whole, 1)
+            largest[_tensor_name(whole, "A")] = (rank, shape.inputs)
+            largest[_tensor_name(whole, "B")] = (shape.outputs, rank)
         self._tensors = TensorWriter(self._folder / WEIGHTS_FILE, largest, dtype, saved)
 
     def write(self, module: str, factors: Factors) -> float:
         """Append one module's factors, cast to the writer's dtype. Modules come in sorted order.
 
-        Returns a bound on the entries of their product. Raises NotFiniteError for what would be
-        refused when it is read again, InputError for what float16 cannot hold.
+        An expert of a stack is written with the others, which have its rank. Returns a bound on the
+        entries of the product. Raises NotFiniteError for what would be refused when it is read
+        again, InputError for what float16 cannot hold.
         """
+        self._ranks[module] = factors.rank
+        if not is_part(module):
+            return self._pair(module, factors)
+        whole = whole_name(module)
+        waiting = self._stacks.setdefault(whole, {})
+        waiting[module] = factors
+        if len(waiting) == self._experts[whole]:
+            experts = [waiting[part_name(whole, index)] for index in range(len(waiting))]
+            del self._stacks[whole]
+            self._pair(whole, together(experts))
+        return factors.rank * magnitude(factors.A) * magnitude(factors.B)
+
+    def _pair(self, module: str, factors: Factors) -> float:
         largest_a = self._append(module, "A", factors.A)
         largest_b = self._append(module, "B", factors.B)
         bound = factors.rank * largest_a * largest_b
         if bound > LARGEST_ENTRY:
             raise NotFiniteError(module)
-        self._ranks[module] = factors.rank
         return bound
 
     def copy(self, adapter: Adapter) -> None:
@@ -156,15 +176,27 @@ class NotFiniteError(ArithmeticError):
         super().__init__(module)
 
 
+def together(experts: Sequence[Factors]) -> Factors:
+    """The factors of a stack's experts, in their order, as PEFT keeps them: A one below the other,
+    and B with the experts' columns in turn.
+    """
+    import torch
+
+    B = torch.stack([one.B for one in experts], dim=-1)  # (outputs, rank, experts)
+    return Factors(B=B.reshape(len(B), -1), A=torch.cat([one.A for one in experts]))
+
+
 def peft_config(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> dict[str, object]:
     """The `adapter_config.json` of an adapter with these ranks, for the base of the inputs.
 
+    Experts have the largest rank of all, so that no pattern has to name their parameters.
     `r` is the largest rank, because a server that ignores `rank_pattern` allocates `r`.
     """
     rank = max(ranks.values())
     keys = own_keys(ranks)
     others = {keys[module]: number for module, number in ranks.items() if number != rank}
     tasks = {header.task_type for header in inputs}
+    parameters = sorted({one for header in inputs for one in header.parameters})
     return {
         "alpha_pattern": others,
         "auto_mapping": None,
@@ -182,6 +214,7 @@ def peft_config(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> dict[s
         "rank_pattern": others,
         "revision": next((one.revision for one in inputs if one.revision), None),
         "target_modules": _targets(inputs, ranks),
+        **({"target_parameters": parameters} if parameters else {}),
         "task_type": tasks.pop() if len(tasks) == 1 else None,
         "use_dora": False,
         "use_rslora": False,
@@ -194,7 +227,7 @@ def _targets(inputs: list[AdapterHeader], ranks: Mapping[str, int]) -> list[str]
     modules = {tuple(header.modules) for header in inputs}
     only = selections.pop()
     if selections or len(modules) > 1 or only is None:
-        return sorted(ranks)
+        return sorted(module for module in ranks if not is_part(module))
     return only if isinstance(only, str) else list(only)
 
 

@@ -5,12 +5,12 @@ is read. Then one module after the other is read, merged and written, so memory 
 largest module. The output's bytes depend on the adapters and the settings alone: not on the order
 of the inputs, nor on the number of threads.
 
-What is in here: `merging`, the merge itself, with `plan` (all that headers tell), `memory` (how
-many modules at once), `device`, `workers` and `stream` (modules read, merged and handed on),
-`sizes` (which adapter is far from the others) and `card` (what the folder says of itself). Beside
-it the tools: `verify` does a merge again and compares, `resize` changes the rank of one adapter and
-`rescale` its scale, `fuse` (with `conv1d`) adds an adapter to its base, and `inspect` (with
-`compare`) says what adapters hold and where they disagree.
+What is in here: `merging`, the merge itself, with `plan` (all that headers tell), `naming` (one
+layer by two names), `memory` (how many modules at once), `device`, `workers` and `stream` (modules
+read, merged and handed on), `sizes` (which adapter is far from the others) and `card` (what the
+folder says of itself). Beside it the tools: `verify` does a merge again and compares, `resize`
+changes the rank of one adapter and `rescale` its scale, `fuse` (with `conv1d`) adds an adapter to
+its base, and `inspect` (with `compare`) says what adapters hold and where they disagree.
 
 Two worked paths.
 

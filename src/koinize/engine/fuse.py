@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from koinize.adapter import Adapter, AdapterHeader, ModuleHeader, read_header
+from koinize.adapter.experts import is_part, whole_name
 from koinize.adapter.tensorfile import TORCH_NAMES, TensorSpec, read_tensor_specs
 from koinize.engine.conv1d import transposed_modules
 from koinize.engine.workers import worker_pool
 from koinize.errors import InputError, StepError, nearest
 from koinize.files import LARGEST_TEXT, parse_json, read_bytes
 from koinize.store import NewFolder, refuse_existing
+
+if TYPE_CHECKING:
+    import torch
+
+    from koinize.model.checkpoint import Stored
 
 INDEX_FILE = "model.safetensors.index.json"
 OTHER_BASE = "give the base that the adapter was trained on"
@@ -40,6 +47,15 @@ class _Target:
     name: str
     spec: TensorSpec
     turned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Experts:
+    """The base's tensors to which the updates of a stack's modules are added, by their names."""
+
+    modules: tuple[str, ...]
+    stored: Stored
+    places: Mapping[str, tuple[str, TensorSpec]]
 
 
 def fuse_adapter(
@@ -76,7 +92,7 @@ def fuse_adapter(
 Tensors = Mapping[str, tuple[str, TensorSpec]]
 
 
-def _plan(header: AdapterHeader, base: Path, tensors: Tensors) -> list[_Target]:
+def _plan(header: AdapterHeader, base: Path, tensors: Tensors) -> list[_Target | _Experts]:
     if header.saved:
         raise InputError(
             f"holds the whole modules {', '.join(header.modules_to_save)}, which are no update",
@@ -84,18 +100,19 @@ def _plan(header: AdapterHeader, base: Path, tensors: Tensors) -> list[_Target]:
             expected="LoRA factors alone",
             remedy="merge it into the base with PEFT",
         )
-    mapped = _mapped(header, tensors, base)
+    linear = [name for name in header.modules if not is_part(name)]
+    mapped = _mapped(linear, tensors, base)
     names = {
-        module: mapped.get(f"{module}.weight") or _name(module, tensors, base)
-        for module in header.modules
+        module: mapped.get(f"{module}.weight") or _name(module, tensors, base) for module in linear
     }
     _refuse_shared(names, base)
     shapes = {module: tensors[name][1].shape for module, name in names.items()}
     turned = transposed_modules(header, base, shapes)
-    return [
+    found: list[_Target | _Experts] = [
         _target(header.modules[module], base, (name, *tensors[name]), module in turned)
         for module, name in names.items()
     ]
+    return [*found, *_experts(header, base, tensors)]
 
 
 def _weight_files(base: Path) -> list[str]:
@@ -145,11 +162,52 @@ def _tensors(base: Path, files: list[str]) -> dict[str, tuple[str, TensorSpec]]:
     return {name: place for name, place in found.items() if place[0] in files}
 
 
-def _mapped(header: AdapterHeader, tensors: Tensors, base: Path) -> dict[str, str]:
+def _experts(header: AdapterHeader, base: Path, tensors: Tensors) -> Iterator[_Experts]:
+    """The stacks, with what the base's files hold of their parameters."""
+    from koinize.model.checkpoint import stored_stacks
+
+    wholes: dict[str, dict[int, ModuleHeader]] = {}
+    for name, module in header.modules.items():
+        if is_part(name):
+            wholes.setdefault(whole_name(name), {})[module.expert] = module
+    known = stored_stacks(base, tensors, header.parameters) if wholes else {}
+    for whole, modules in wholes.items():
+        if whole not in known:
+            raise InputError(
+                f"has no tensors for the experts '{whole}', which the adapter changes",
+                where=str(base),
+                remedy=OTHER_BASE,
+            )
+        stored, first = known[whole], modules[0]
+        sides = (first.inputs, first.outputs) if stored.turned else (first.outputs, first.inputs)
+        if stored.shape not in ((len(modules), *sides), sides if len(modules) == 1 else ()):
+            raise InputError(
+                f"parameter '{stored.parameter}' is {list(stored.shape)}",
+                where=str(base),
+                expected=f"{[len(modules), *sides]}, as the adapter has it",
+                remedy=OTHER_BASE,
+            )
+        order = tuple(modules[expert].name for expert in range(len(modules)))
+        yield _Experts(order, stored, _places(stored, base, tensors))
+
+
+def _places(stored: Stored, base: Path, tensors: Tensors) -> dict[str, tuple[str, TensorSpec]]:
+    """The tensors that a parameter is made of. Raises InputError for others than those."""
+    import torch
+
+    parts = stored.split(torch.empty(stored.shape, device="meta"))
+    for name, part in parts.items():
+        file, spec = tensors[name]
+        if spec.dtype not in TORCH_NAMES or spec.shape != tuple(part.shape):
+            raise _other_tensor(base / file, name, spec, tuple(part.shape))
+    return {name: tensors[name] for name in parts}
+
+
+def _mapped(linear: Collection[str], tensors: Tensors, base: Path) -> dict[str, str]:
     """The tensors by the names that transformers gives them, if some module needs it."""
     from koinize.model.checkpoint import weight_names
 
-    if all(f"{module}.weight" in tensors for module in header.modules):
+    if all(f"{module}.weight" in tensors for module in linear):
         return {}
     return weight_names(base, tensors)
 
@@ -195,12 +253,16 @@ def _target(
     name, file, spec = tensor
     shape = (module.inputs, module.outputs) if turned else (module.outputs, module.inputs)
     if spec.dtype not in TORCH_NAMES or spec.shape != shape:
-        raise InputError(
-            f"tensor '{name}' is {spec.dtype} {list(spec.shape)}",
-            where=str(base / file),
-            expected=f"{list(shape)} in {', '.join(TORCH_NAMES)}, as the adapter has it",
-        )
+        raise _other_tensor(base / file, name, spec, shape)
     return _Target(module.name, file, name, spec, turned)
+
+
+def _other_tensor(path: Path, name: str, spec: TensorSpec, shape: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"tensor '{name}' is {spec.dtype} {list(spec.shape)}",
+        where=str(path),
+        expected=f"{list(shape)} in {', '.join(TORCH_NAMES)}, as the adapter has it",
+    )
 
 
 def _copy(base: Path, draft: Path, weights: list[str]) -> None:
@@ -223,7 +285,7 @@ def _belongs(path: Path) -> bool:
 def _add_all(
     adapter: Adapter,
     draft: Path,
-    plan: list[_Target],
+    plan: list[_Target | _Experts],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[float, float]:
     """Add every module; squared norms over all of (what rounding lost, the update)."""
@@ -236,35 +298,57 @@ def _add_all(
     return lost, total
 
 
-def _add(adapter: Adapter, draft: Path, target: _Target) -> tuple[float, float]:
-    """Add one module in the copied file; squared norms of (what rounding lost, the update)."""
+def _add(adapter: Adapter, draft: Path, target: _Target | _Experts) -> tuple[float, float]:
+    """Add one module, or a parameter of all experts, in the copied files; squared norms of (what
+    rounding lost, the update).
+    """
+    if isinstance(target, _Target):
+        update = _update(adapter, target.module, target.turned)
+        return _add_tensor(draft / target.file, target.name, target.spec, update)
     import torch
 
-    factors = adapter.factors(target.module)
+    stored = target.stored
+    updates = torch.stack([_update(adapter, one, stored.turned) for one in target.modules])
+    parts = stored.split(updates.view(stored.shape))
+    sums = [
+        _add_tensor(draft / file, name, spec, parts[name].contiguous())
+        for name, (file, spec) in target.places.items()
+    ]
+    return sum(lost for lost, _ in sums), sum(total for _, total in sums)
+
+
+def _update(adapter: Adapter, module: str, turned: bool) -> torch.Tensor:
+    factors = adapter.factors(module)
     update = factors.B @ factors.A
-    if target.turned:
-        update = update.T.contiguous()
-    spec = target.spec
+    return update.T.contiguous() if turned else update
+
+
+def _add_tensor(
+    path: Path, name: str, spec: TensorSpec, update: torch.Tensor
+) -> tuple[float, float]:
+    """Add to one tensor of a file; the sums as above."""
+    import torch
+
     dtype = getattr(torch, TORCH_NAMES[spec.dtype])
-    with (draft / target.file).open("r+b") as file:
+    with path.open("r+b") as file:
         file.seek(spec.start)
         weight = torch.frombuffer(bytearray(file.read(spec.end - spec.start)), dtype=dtype)
         exact = weight.reshape(spec.shape).float() + update
         rounded = exact.to(dtype)
         if not bool(torch.isfinite(rounded).all()):
-            raise _not_finite(target, bool(torch.isfinite(weight).all()))
+            raise _not_finite(name, spec, bool(torch.isfinite(weight).all()))
         file.seek(spec.start)
         file.write(rounded.view(torch.uint8).numpy().data)
     lost = (rounded.double() - exact.double()).square().sum()
     return float(lost), float(update.double().square().sum())
 
 
-def _not_finite(target: _Target, base_is: bool) -> InputError:
-    where = f"the base's tensor '{target.name}'"
+def _not_finite(name: str, spec: TensorSpec, base_is: bool) -> InputError:
+    where = f"the base's tensor '{name}'"
     if not base_is:
         return InputError("holds NaN or infinity", where=where, remedy="its file is damaged")
     return InputError(
-        f"with the update is beyond what {target.spec.dtype} can hold",
+        f"with the update is beyond what {spec.dtype} can hold",
         where=where,
         remedy="check the adapter's values, or convert the base to a wider dtype",
     )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from koinize.adapter.experts import is_part
+from koinize.adapter.factors import KEPT
 from koinize.engine.plan import Inputs
 from koinize.errors import InputError
 from koinize.merge.recipe import MergeSettings
@@ -54,8 +56,8 @@ def modules_at_once(
     largest, module = max(
         (module_bytes(given, settings, name, on_cpu), name) for name in given.modules
     )
-    # Beside the modules in flight, one is being written.
-    written = _output_bytes(given, settings, module)
+    # Beside the modules in flight, one is being written, with all that wait to be so with it.
+    written = _output_bytes(given, settings, module) + _stack_bytes(given, settings)
     if largest + written > limit:
         space = settings.composition().space
         remedy = f"give max-memory at least {_megabytes(largest + written)}"
@@ -114,6 +116,21 @@ def _shape(given: Inputs, module: str) -> tuple[int, int, list[int], int]:
     present = given.of_module(module)
     ranks = [one.rank for one in present]
     return present[0].outputs, present[0].inputs, ranks, given.trunk_rank(module)
+
+
+def _stack_bytes(given: Inputs, settings: MergeSettings) -> int:
+    """What is held of a stack of experts until the last of them is done: what was merged, as it
+    came and put together, and of each adapter the tensors that all experts share.
+    """
+    firsts = [given.of_module(name)[0] for name in given.modules if is_part(name)]
+    if not firsts:
+        return 0
+    merged = 2 * max(given.largest_rank(one, settings) for one in given.modules)
+    files = KEPT * (len(given.adapters) + (given.trunk is not None))
+    return max(
+        4 * one.experts * (files * one.rank * one.outputs + merged * (one.outputs + one.inputs))
+        for one in firsts
+    )
 
 
 def _output_bytes(given: Inputs, settings: MergeSettings, module: str) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from koinize.adapter import AdapterHeader, ModuleHeader, read_header
 from koinize.adapter.config import CONFIG_FILE
-from koinize.adapter.names import one_naming, quantized_copy
+from koinize.adapter.names import is_expert, one_naming, quantized_copy
+from koinize.engine.naming import as_in_base
 from koinize.errors import InputError, ManyErrors, did_you_mean
 from koinize.merge.option import matches
 from koinize.merge.recipe import MergeSettings
@@ -105,7 +106,8 @@ def _read(
         except InputError as error:
             errors.append(error)
     named = {quoted(language): header for language, header in headers.items()}
-    named, doubtful = one_naming(named if root is None else {**named, THE_TRUNK: root})
+    named = as_in_base(named if root is None else {**named, THE_TRUNK: root})
+    named, doubtful = one_naming(named)
     errors += [*doubtful, *_mismatches(named)]
     headers = {language: named[quoted(language)] for language in headers}
     root = named.get(THE_TRUNK)
@@ -218,6 +220,7 @@ def _mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
         return
     first_name, first = next(iter(headers.items()))
     yield from _saved_mismatches(headers)
+    yield from _other_parameters(headers)
     shapes: dict[str, tuple[str, tuple[int, int]]] = {}
     stating = next((one for one in headers.items() if one[1].revision), (first_name, first))
     for name, header in headers.items():
@@ -236,6 +239,27 @@ def _mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
                     expected="adapters of one base model",
                 )
                 break  # one module says it; the others would only repeat it
+
+
+def _other_parameters(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:
+    """Adapters of experts that do not all name the same parameters, or name layers in their place.
+
+    What a file calls a parameter's factors depends on which other ones are adapted beside it.
+    """
+    of_experts = [one for one in headers.items() if any(map(is_expert, one[1].modules))]
+    for name, header in of_experts[1:]:
+        first_name, first = of_experts[0]
+        if header.parameters != first.parameters:
+            yield InputError(
+                f"{name} adapts the experts' {_named(header)}, {first_name} {_named(first)}",
+                where=str(header.folder / CONFIG_FILE),
+                expected="the same target_parameters in all adapters of experts",
+                remedy="train them with the same ones, or leave the experts out",
+            )
+
+
+def _named(header: AdapterHeader) -> str:
+    return f"parameters {', '.join(header.parameters)}" if header.parameters else "linear layers"
 
 
 def _saved_mismatches(headers: Mapping[str, AdapterHeader]) -> Iterator[InputError]:

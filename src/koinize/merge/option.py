@@ -42,7 +42,9 @@ def having(model: type[BaseModel], trait: Trait) -> frozenset[str]:
 
 
 def matches(pattern: str, module: str) -> bool:
-    """Whether a glob matches a module's dotted name or its end, at a dot."""
+    """Whether a glob matches a module's dotted name or its end, at a dot, or spells it."""
+    if f".{module}".endswith(f".{pattern}"):  # a name may have brackets: `experts[3]`
+        return True
     return fnmatchcase(module, pattern) or fnmatchcase(module, f"*.{pattern}")
 
 

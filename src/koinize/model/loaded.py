@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from koinize.adapter import read_header
+from koinize.adapter.experts import owner
 from koinize.adapter.names import named_as
 from koinize.errors import InputError, StepError
 from koinize.model.encoding import Encoder
@@ -265,7 +266,7 @@ def with_adapter(loaded: Loaded, folder: Path | str | None) -> Iterator[Loaded]:
         yield loaded
         return
     header = named_as(read_header(folder), (name for name, _ in loaded.model.named_modules()))
-    layers = [one for one in header.modules if _has(loaded.model, one)]
+    layers = sorted({one for one in map(owner, header.modules) if _has(loaded.model, one)})
     loaded.untouched.note(loaded.model, layers)
     try:
         with warnings.catch_warnings():

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from koinize.adapter import AdapterHeader, ModuleHeader, read_header
+from koinize.adapter.experts import whole_name
 from koinize.adapter.names import is_expert, named_as
 from koinize.adapter.scales import own_keys
 from koinize.adapter.tensorfile import read_tensor_specs
 from koinize.errors import StepError
+from koinize.model.parameters import parameters_by_stack
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -41,13 +43,13 @@ def put_on(model: PreTrainedModel, folder: Path | str) -> PeftModel:
     peft_model = PeftModel.from_pretrained(
         model,
         str(folder),
-        config=plain_config(header),
+        config=plain_config(header, model),
         autocast_adapter_dtype=False,
         local_files_only=True,
         key_mapping=_renaming(header),
     )
     layers = peft_model.base_model.model
-    for name, module in header.modules.items():
+    for name, module in header.wholes.items():
         if not is_expert(name):
             layers.get_submodule(name).scaling[ADAPTER] = module.scale
     return peft_model
@@ -57,25 +59,35 @@ def _renaming(header: AdapterHeader) -> dict[str, str] | None:
     """Regular expressions for PEFT's `key_mapping`: the file's names to those of the model."""
     stored = {spec.start: name for name, spec in read_tensor_specs(header.weights).items()}
     found = {}
-    for name, module in header.modules.items():
+    for name, module in header.wholes.items():
         key = stored[module.A.start].removeprefix("base_model.model.").rpartition(".lora_A")[0]
         if key != name:
             found[rf"^{re.escape(key)}\.lora_"] = f"{name}.lora_"
     return found or None
 
 
-def plain_config(header: AdapterHeader) -> LoraConfig:
+def plain_config(header: AdapterHeader, model: nn.Module) -> LoraConfig:
     """What PEFT has to know to make room for the factors, and nothing that it could act on."""
     from peft import LoraConfig
 
-    keys = own_keys(header.modules)
-    if experts := [module for name, module in header.modules.items() if is_expert(name)]:
+    wholes = header.wholes
+    if experts := [module for name, module in wholes.items() if is_expert(name)]:
         return _with_experts(header, experts)
-    ranks = {keys[name]: module.rank for name, module in header.modules.items()}
+    stacks = parameters_by_stack(model, header.parameters)
+    parameters = {name: stacks[name] for name in wholes if name in stacks}
+    linear = [name for name in wholes if name not in parameters]
+    keys = {name: f"^{re.escape(one)}" for name, one in parameters.items()} | own_keys(linear)
+    rank = max(module.rank for module in header.modules.values())
+    others = {
+        keys[whole_name(name)]: module.rank
+        for name, module in header.modules.items()
+        if module.rank != rank
+    }
     return LoraConfig(
-        r=max(ranks.values()),
-        rank_pattern=ranks,
-        target_modules=sorted(header.modules),
+        r=rank,
+        rank_pattern=others,
+        target_modules=sorted(linear),
+        target_parameters=sorted(parameters.values()) or None,
         modules_to_save=list(header.modules_to_save) or None,
         fan_in_fan_out=header.fan_in_fan_out,
         init_lora_weights=False,

@@ -26,7 +26,7 @@ def refused_by_peft(header: AdapterHeader) -> str | None:
     local cache of the Hugging Face hub. Remote code never runs. Raises InputError for a base of
     more layers than anybody built.
     """
-    base = _configured_in(header)
+    base = configured_in(header)
     if base is None:
         return None
     refuse_size(base)
@@ -46,7 +46,7 @@ def refused_by_peft(header: AdapterHeader) -> str | None:
     return found
 
 
-def _configured_in(header: AdapterHeader) -> Path | None:
+def configured_in(header: AdapterHeader) -> Path | None:
     """The folder with the configuration of the adapter's base."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError

@@ -173,9 +173,12 @@ def stackable(loaded: Loaded, names: Collection[str]) -> bool:
     def look(name: str, module: nn.Module, args: tuple[Tensor]) -> None:  # noqa: ARG001
         seen[name].append(args[0].shape[:-1])
 
+    try:
+        layers = {name: loaded.model.get_submodule(name) for name in names}
+    except AttributeError:  # a parameter's factors, of a module that only PEFT makes
+        return False
     handles = [
-        loaded.model.get_submodule(name).register_forward_pre_hook(partial(look, name))
-        for name in names
+        layer.register_forward_pre_hook(partial(look, name)) for name, layer in layers.items()
     ]
     try:
         ids = torch.arange(15, device=loaded.device).view(3, 5)

@@ -21,14 +21,12 @@ from koinize.digest import digest
 from koinize.errors import InputError
 from koinize.model.loaded import Loaded
 from koinize.settings import LoraSpec, TrainingSpec
+from koinize.train.targets import bare_parameters, linear_targets
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
-
-# Families whose fused kernels bypass the layer out_proj, so that PEFT refuses to adapt it.
-MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 
 
 class Base(Protocol):
@@ -94,13 +92,14 @@ def _empty(base: Base, lora: LoraSpec) -> Iterator[PeftModel]:
     """The base with LoRA layers as PEFT makes them, and without them again afterwards."""
     from peft import LoraConfig, get_peft_model
 
-    targets = linear_targets(base.model, lora)
+    parameters = bare_parameters(base.model, lora)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         use_rslora=lora.rslora,
         lora_dropout=lora.dropout,
-        target_modules=targets,
+        target_modules=linear_targets(base.model, lora),
+        target_parameters=parameters or None,
         task_type="CAUSAL_LM",
         revision=base.revision,
     )
@@ -128,52 +127,6 @@ def _refuse_other_layers(peft_model: PeftModel) -> None:
                 where="lora.targets",
                 remedy="use 'all-linear', or names of the model's linear layers",
             )
-
-
-def linear_targets(model: PreTrainedModel, lora: LoraSpec) -> str | list[str]:
-    """What PEFT is asked to adapt: linear layers, and never the experts of a mixture.
-
-    Experts are parameters, which PEFT adds to "all-linear" in some families. Adapters of them cost
-    rank times the number of experts. Raises InputError where `lora.targets` names them.
-    """
-    from peft import LoraConfig
-
-    asked = lora.targets if lora.targets == "all-linear" else list(lora.targets)
-    routers = {name for name, one in model.named_modules() if _routes(one)}
-    if asked == "all-linear" and (routers or model.config.model_type in MAMBA):
-        output = model.get_output_embeddings()
-        linear = (name for name, one in model.named_modules() if type(one) is nn.Linear
-                  and one is not output)  # fmt: skip
-        left_out = {"out_proj"} if model.config.model_type in MAMBA else set()
-        return sorted({name.rpartition(".")[2] for name in linear} - left_out)
-    config = LoraConfig(target_modules=asked)
-    try:
-        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
-
-        convert_peft_config_for_transformers(config, model=model, conversions=None)
-    except ImportError:  # of a PEFT that maps nothing
-        return asked
-    except ValueError as error:
-        raise _expert_targets(str(error)) from error
-    if not config.target_parameters:
-        return asked
-    if asked != "all-linear":
-        raise _expert_targets(f"PEFT reads them as {', '.join(sorted(config.target_parameters))}")
-    return sorted(config.target_modules)
-
-
-def _routes(module: nn.Module) -> bool:
-    """Whether a linear layer is a mixture's router, which gives more than its product."""
-    return isinstance(module, nn.Linear) and "router" in type(module).__name__.lower()
-
-
-def _expert_targets(why: str) -> InputError:
-    return InputError(
-        f"names the experts of a mixture: {why}",
-        where="lora.targets",
-        expected="linear layers",
-        remedy="use 'all-linear', which leaves the experts out, or q_proj, k_proj, v_proj, o_proj",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +178,7 @@ def first_factors(
     if start is None:
         return _fresh(shapes, lora.seed)
     header = read_header(start)
-    found = {name: (one.rank, one.scale) for name, one in header.modules.items()}
+    found = {name: (one.rank, one.scale) for name, one in header.wholes.items()}
     wanted = {name: (shapes[name][0], scales[name]) for name in shapes}
     if found != wanted:
         differing = min(name for name in {**found, **wanted} if found.get(name) != wanted.get(name))
