@@ -10,15 +10,15 @@ from typing import Any
 from koinize.ledger import Ledger
 from koinize.pipeline import Project
 from koinize.release import examine
-from koinize.store import Store
 
 MEASURED = ("seconds", "load_seconds", "peak_bytes", "path")
 
 
 def digests(root: Path) -> dict[str, dict[str, Any]]:
     """Name -> id, facts and the digests of the files of what every step of today made."""
-    store = Store(root / ".koinize")
-    opened = {step.name: store.open(step.id) for step in Project.at(root / "koinize.yaml").steps}
+    project = Project.at(root / "koinize.yaml")
+    store = project.store
+    opened = {step.name: store.open(step.id) for step in project.steps}
     return {
         name: {
             "id": one.id,

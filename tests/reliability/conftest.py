@@ -12,6 +12,16 @@ from tests.pipeline.conftest import SPEC, Small
 from tests.reliability.arena import Arena
 
 
+def write_project(folder: Path) -> None:
+    """A small project in which nothing was run."""
+    folder.mkdir()
+    small = Small(folder)
+    small.spec(SPEC.replace("[paper]", "[ties, knots-ties]").replace("[1.0, 2.0]", "[1.0]"))
+    (folder / "base").mkdir()
+    (folder / "base" / "config.json").write_text("{}")
+    (folder / "base" / "model.safetensors").write_bytes(b"weights")
+
+
 @pytest.fixture(scope="session")
 def fake() -> Iterator[Arena]:
     """Runs whose steps need no torch."""
@@ -30,12 +40,7 @@ def real() -> Iterator[Arena]:
 def new_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small project in which nothing was run; not to be changed."""
     folder = tmp_path_factory.mktemp("small") / "new"
-    folder.mkdir()
-    small = Small(folder)
-    small.spec(SPEC.replace("[paper]", "[ties, knots-ties]").replace("[1.0, 2.0]", "[1.0]"))
-    (folder / "base").mkdir()
-    (folder / "base" / "config.json").write_text("{}")
-    (folder / "base" / "model.safetensors").write_bytes(b"weights")
+    write_project(folder)
     return folder
 
 

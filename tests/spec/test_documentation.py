@@ -14,6 +14,7 @@ from koinize.merge.recipe import MergeSettings
 from koinize.model.base import BaseSpec
 from koinize.settings import EvaluationSection, TrainingSpec, UpdateSpec
 from koinize.spec import LoraSection, MachineSection, MergeSection, Price, Spec
+from koinize.store.spec import StoreSpec
 from koinize.tasks import Task, tasks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
@@ -32,6 +33,7 @@ SECTIONS = {
     "One candidate": MergeSettings,
     "price": Price,
     "machine": MachineSection,
+    "store": StoreSpec,
 }
 
 

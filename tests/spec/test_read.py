@@ -11,12 +11,16 @@ from koinize.spec import load
 
 TOP = (
     "adapters, base, baselines, evaluation, koinize, languages, lora, machine, margins, merge, "
-    "name, price, tasks, training"
+    "name, price, store, tasks, training"
 )
 OPTION_METRICS = "accuracy, accuracy-normalized, macro-f1, precision, recall"
 METRICS = (
     "accuracy, accuracy-normalized, chrf, exact-match, macro-f1, precision, recall, rouge-1, "
     "rouge-2, rouge-l"
+)
+NO_ADDRESS = (
+    "is no address of an object store such as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, "
+    "az://BUCKET/PREFIX"
 )
 TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
 
@@ -27,7 +31,7 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
         # keys that nobody knows, at every level
         ("trainings: {}", "7:1 unknown key 'trainings'; did you mean 'training'?"),
         ("xyz: 1", f"7:1 unknown key 'xyz'; choose one of: {TOP}"),
-        ("true: 1", f"7:1 unknown key 'true'; choose one of: {TOP}"),
+        ("true: 1", "7:1 unknown key 'true'; did you mean 'store'?"),
         ("training: {epoch: 3}", "7:12 unknown key 'epoch' in training; did you mean 'epochs'?"),
         ("lora: {rank: 3}", "7:8 unknown key 'rank' in lora; choose one of: alpha, dropout, "
             "overrides, r, rslora, seed, targets"),
@@ -153,6 +157,13 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
         ("margins: {accuracy: -2}", "7:11 margins.accuracy: expected a number above 0, not -2"),
         ("machine: {executor: roy}", "7:11 machine.executor: unknown executor 'roy'; choose one "
             "of: inline, local"),
+        ("store: s4://shared/x", f"7:1 store: {NO_ADDRESS}"),
+        ("store: s3://shared/../x", f"7:1 store: {NO_ADDRESS}"),
+        ("store: s3://key:secret@shared/x", "7:1 store: is no place for credentials; "
+            "docs/store.md says where they come from"),
+        ("store: {url: 's3://shared/x?X-Amz-Signature=ab'}", "7:9 store.url: is no place for "
+            "credentials; docs/store.md says where they come from"),
+        ("store: {cache_gigabytes: 1}", "7:1 missing key 'url' in store; add 'url: ...'"),
         # money
         ("price: {per_hour: cheap, source: x, date: 2026-01-31}", "7:9 price.per_hour: expected a "
             "number, not 'cheap'"),

@@ -60,6 +60,7 @@ GENEROUS = """\
 lora: {targets: [q_proj], rslora: true, overrides: {de: {r: 2}}}
 training: {patience: 2, epochs: 1}
 machine: {workers: auto, threads: 2, executor: inline}
+store: {url: "s3://shared/small", cache_gigabytes: 0.5}
 merge:
   candidates:
     - paper
@@ -82,6 +83,12 @@ def test_a_price_of_the_book_fits_and_loads(whole, good, loaded):
     assert loaded(text).price.record()["per_hour"] == "1.006"
 
 
+def test_an_address_alone_is_a_store(whole, good, loaded):
+    text = f"{good}store: gs://shared/small/\n"
+    assert faults(parsed(text), whole, whole) == []
+    assert loaded(text).store.url == "gs://shared/small"
+
+
 @pytest.mark.parametrize(
     "added",
     [
@@ -100,6 +107,8 @@ def test_a_price_of_the_book_fits_and_loads(whole, good, loaded):
         "baselines: [all]",
         "price: {per_hour: 1}",
         "price: {machine: aws-g5-xlarge, sorce: x}",
+        "store: {cache_gigabytes: -1, url: s3://shared/small}",
+        "store: [s3://shared/small]",
     ],
 )
 def test_what_reading_refuses_the_schema_refuses(whole, good, refused, added):

@@ -289,7 +289,7 @@ def doctor(
 
     file = existing_spec_file(place, spec)
     root = file.parent
-    for did in doctor.mend(root) if mend else ():
+    for did in doctor.mend(root, file.name) if mend else ():
         typer.echo(did, err=as_json)
     checks = doctor.examine(root, file.name)
     if as_json:

@@ -72,7 +72,7 @@ class Project:
     @property
     def store(self) -> Store:
         """The project's artifacts."""
-        return Store(self.home)
+        return Store(self.home, self.spec.store)
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -159,7 +159,7 @@ class Project:
     ) -> tuple[Plan, Outcome]:
         """Do what is missing, holding the project's lock; `approve` may raise to refuse it."""
         with locked(self.home):
-            self.store.sweep()
+            self.store.settle()
             return self.do(watcher, approve, asked)
 
     def do(

@@ -108,7 +108,7 @@ def run(
     in one interval: starting the workers, loading the model into each, the steps, and idle time.
     """
     ledger = Ledger(Home(home).ledger)
-    store = Store(home)
+    store = Store(home, spec.store)
     ledger.close_abandoned(Heartbeat.read(Home(home).heartbeat), partial(_kept, store))
     if not missing:
         return Outcome()
@@ -162,6 +162,7 @@ class _Run:
     ) -> None:
         self.waiting = {one.step.id: one for one in missing}
         self.spec, self.root, self.home = spec, root, home
+        self.store = Store(home, spec.store)
         self.watcher, self.executor, self.account = watcher, executor, account
         self.running: dict[Future[dict[str, Any]], Hand] = {}
         self.outcome = Outcome()
@@ -237,7 +238,7 @@ class _Run:
                 self._failed(hand, job, told.get(job.step.id) or _ended_by(error, job))
 
     def _done(self, hand: Hand, job: Job, facts: Mapping[str, Any]) -> None:
-        Store(self.home).point({job.step.name: job.step.id})
+        self.store.point({job.step.name: job.step.id})
         self._close(hand, job, "done", facts, "")
         self.outcome.done.append(job.step.name)
 
@@ -256,7 +257,7 @@ class _Run:
 
     def _facts(self, job: Job) -> Mapping[str, Any] | None:
         """What is recorded of the artifact that this step was to make; None if it did not."""
-        artifact = Store(self.home).manifest(job.step.id)
+        artifact = self.store.manifest(job.step.id)
         return artifact.facts if artifact else None
 
     def _look(self, hand: Hand) -> None:

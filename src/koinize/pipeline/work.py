@@ -89,7 +89,7 @@ def perform(job: Job) -> dict[str, Any]:
 
     Raises KoinizeError with a message for people; the unexpected leaves its traceback in a log.
     """
-    store = Store(job.home)
+    store = Store(job.home, job.spec.store)
     started = time.perf_counter()
     kind = KINDS[job.step.kind]
     try:
@@ -114,7 +114,7 @@ def perform_together(jobs: Sequence[Job]) -> dict[str, Failure]:
     Returns what failed, by the step's id, and says it in the step's failure_file besides, since the
     others may go on for hours. Raises KoinizeError for what ends all of them.
     """
-    store, failures = Store(jobs[0].home), dict[str, Failure]()
+    store, failures = Store(jobs[0].home, jobs[0].spec.store), dict[str, Failure]()
     try:
         loading = [_load_first(jobs[0])]  # told with the first artifact
 

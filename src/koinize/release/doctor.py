@@ -68,25 +68,33 @@ def examine(root: Path, spec: str = SPEC_FILE) -> list[Check]:
     checks = [*_versions(), _devices(), _specification(root / spec), _disk(root)]
     if not home.is_dir():
         return [*checks, Check(FOLDER, "note", "nothing was run here yet")]
-    kept = (_lock(home), *_ledger(home), *_artifacts(home), *_memory(home), *_releases(home))
+    kept = (_lock(home), *_ledger(home), *_stored(home, root / spec), *_releases(home))
     return [*checks, *kept, *_read_again(root / spec)]
 
 
-def mend(root: Path) -> list[str]:
+def mend(root: Path, spec: str = SPEC_FILE) -> list[str]:
     """Mend the project in this folder as far as it can be done, and say what was done.
 
-    Holds the lock: raises InputError when another koinize works here. A broken release stays, since
-    nothing makes it again.
+    Holds the lock: raises InputError when another koinize works here, or when a shared store is out
+    of reach. A broken release stays, since nothing makes it again.
     """
     home = root / FOLDER
     if not home.is_dir():
         return []
     with locked(home):
-        done = [*_mend_artifacts(Store(home)), *_mend_ledger(home)]
+        done = [*_mend_artifacts(_store(home, root / spec)), *_mend_ledger(home)]
         for path in _unreadable(home):
             path.unlink()
             done.append(f"removed {path.relative_to(home)}; it is made again")
     return done
+
+
+def _store(home: Path, file: Path) -> Store:
+    """The store that koinize.yaml names; while that cannot be read, what is on this machine."""
+    try:
+        return Store(home, load(file).store)
+    except KoinizeError:  # `_specification` says it
+        return Store(home)
 
 
 def _mend_artifacts(store: Store) -> Iterator[str]:
@@ -99,6 +107,9 @@ def _mend_artifacts(store: Store) -> Iterator[str]:
     if left := len(store.leftovers()):
         store.sweep()
         yield f"removed {left} half-built artifacts of processes that were killed"
+    if orphans := store.orphans():
+        store.remove_orphans()
+        yield f"removed {len(orphans)} artifacts that were never sent whole to the store"
     if store.written_names() is None and store.ids():
         store.point(store.names())
         yield f"wrote {store.home.names.name} again, with the newest artifact of each name"
@@ -227,8 +238,16 @@ def _ends_whole(path: Path) -> bool:
     return not content or content.endswith(b"\n")
 
 
-def _memory(home: Path) -> Iterator[Check]:
-    store = Store(home)
+def _stored(home: Path, file: Path) -> Iterator[Check]:
+    store = _store(home, file)
+    if out_of_reach := _attempt("store", store.ids):
+        yield out_of_reach
+        return
+    yield from _artifacts(store)
+    yield from _memory(home, store)
+
+
+def _memory(home: Path, store: Store) -> Iterator[Check]:
     if store.written_names() is None and store.ids():
         yield Check(store.home.names.name, "broken", f"is lost or cannot be read; {MEND}")
     for path in _unreadable(home):
@@ -236,6 +255,9 @@ def _memory(home: Path) -> Iterator[Check]:
     if left := store.leftovers():
         told = f"{len(left)} half-built artifacts of killed processes; the next run removes them"
         yield Check("leftovers", "note", told)
+    if orphans := store.orphans():
+        told = f"{len(orphans)} artifacts were never sent whole; `koinize gc --delete` removes them"
+        yield Check("orphans", "note", told)
 
 
 def _unreadable(home: Path) -> list[Path]:
@@ -243,8 +265,7 @@ def _unreadable(home: Path) -> list[Path]:
     return [path for path in Home(home).remembered() if read_record(path) is None]
 
 
-def _artifacts(home: Path) -> Iterator[Check]:
-    store = Store(home)
+def _artifacts(store: Store) -> Iterator[Check]:
     ids = sorted(store.ids())
     broken = [found for one in ids if (found := _attempt(short(one), partial(store.open, one)))]
     yield Check("artifacts", "good", f"{len(ids) - len(broken)} of {len(ids)} are whole")

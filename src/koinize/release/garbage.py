@@ -64,6 +64,7 @@ def collect(project: Project) -> list[Garbage]:
         gone = {one.id for one in found}
         store.forget(name for name, artifact in store.names().items() if artifact in gone)
         store.sweep()
+        store.remove_orphans()
         return found
 
 

@@ -31,6 +31,7 @@ from koinize.model.base import BaseSpec
 from koinize.settings import BranchSpec, EvaluationSection, LoraSpec, TrainingSpec
 from koinize.shown import without_secrets
 from koinize.spec.grid import expand
+from koinize.store.spec import StoreSpec
 from koinize.tasks import Task, tasks
 
 VERSION = 1
@@ -293,6 +294,10 @@ class Spec(Frozen):
     )
     price: Price | None = None
     machine: MachineSection = MachineSection()
+    store: StoreSpec | None = Field(
+        default=None,
+        description="object store that holds the artifacts; without it they stay on this machine",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -2,8 +2,10 @@
 
 - `home`: which file lies where under `.koinize`;
 - `artifacts`: `Store`, where a step's result is committed last and verified when it is opened;
-- `place`: where artifacts are kept, as `Store` sees it, and `folder`, one on this machine;
 - `manifest`: what is recorded of an artifact;
+- `place`: where artifacts are kept, as `Store` sees it; `folder`, one on this machine; `bucket`,
+  one in an object store, with `objects`, which speaks to that, and `cache`, copies of what it has;
+  `spec`: which of them koinize.yaml means;
 - `record`: a JSON object that carries its own digest, for what only saves time when it is there;
 - `typed`: what is read, checked field by field before anybody uses it;
 - `durable`: whole files or none, and folders that a dead process leaves for the next to sweep.

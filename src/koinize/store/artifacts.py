@@ -10,14 +10,13 @@ them, and whether it is as it was written, is decided here for every place alike
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from koinize.digest import file_digest, short
+from koinize.digest import short
 from koinize.errors import BrokenError, KoinizeError
 from koinize.files import read_bytes
 from koinize.store.durable import (
@@ -29,12 +28,17 @@ from koinize.store.durable import (
     temporary_folder,
     write_atomically,
 )
-from koinize.store.folder import Folder
 from koinize.store.home import Home
-from koinize.store.manifest import MANIFEST, Manifest, broken, manifest_text, read_manifest
-from koinize.store.place import Names, Place
-
-logger = logging.getLogger(__name__)
+from koinize.store.manifest import (
+    MANIFEST,
+    Manifest,
+    broken,
+    manifest_text,
+    read_manifest,
+    wrong_file,
+)
+from koinize.store.place import Names
+from koinize.store.spec import StoreSpec, place
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,11 @@ class Draft:
 
 
 class Store:
-    """The artifacts of one project, whose `.koinize` is `root`."""
+    """The artifacts of one project, whose `.koinize` is `root` and whose `store` is `where`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, where: StoreSpec | None = None) -> None:
         self.root, self.home = root, Home(root)
-        self._place: Place = Folder(self.home)
+        self._place = place(self.home, where)
         self._verified: dict[str, Artifact] = {}
 
     def ids(self) -> set[str]:
@@ -90,6 +94,18 @@ class Store:
         """
         if artifact_id in self._verified:
             return self._verified[artifact_id]
+        artifact = self._brought(artifact_id)
+        wrong = wrong_file(artifact, artifact.folder)
+        if wrong and self._place.again(artifact_id):
+            artifact = self._brought(artifact_id)
+            wrong = wrong_file(artifact, artifact.folder)
+        if wrong:
+            where = self._place.where(artifact_id)
+            raise broken(where, f"its file {wrong} is missing or has changed")
+        self._verified[artifact_id] = artifact
+        return artifact
+
+    def _brought(self, artifact_id: str) -> Artifact:
         recorded = self.manifest(artifact_id)
         if recorded is None:
             raise KoinizeError(
@@ -97,19 +113,7 @@ class Store:
                 where=self._place.where(),
                 remedy="run again: it will be built",
             )
-        artifact = self._brought(recorded)
-        wrong = _wrong(artifact)
-        if wrong and self._place.again(artifact_id):
-            artifact = self._brought(recorded)
-            wrong = _wrong(artifact)
-        if wrong:
-            where = self._place.where(artifact_id)
-            raise broken(where, f"its file {wrong} is missing or has changed")
-        self._verified[artifact_id] = artifact
-        return artifact
-
-    def _brought(self, recorded: Manifest) -> Artifact:
-        return Artifact(**vars(recorded), folder=self._place.files(recorded.id))
+        return Artifact(**vars(recorded), folder=self._place.files(artifact_id))
 
     @contextmanager
     def building(self, artifact_id: str, name: str, inputs: Mapping[str, str]) -> Iterator[Draft]:
@@ -139,9 +143,6 @@ class Store:
     def _or_newest(self, written: Names | None) -> Names:
         if written is not None:
             return written
-        if self.home.names.exists():
-            said = "%s cannot be read; the newest artifact of each name is taken"
-            logger.warning(said, self.home.names)
         found: list[tuple[float, Manifest]] = []
         for artifact_id in self.ids():
             with suppress(KoinizeError, FileNotFoundError):
@@ -190,6 +191,21 @@ class Store:
         except (BrokenError, OSError):
             return None
 
+    def settle(self) -> None:
+        """Begin a run: remove what processes that no longer live left half built here, and see that
+        what is made can be committed. Raises InputError where it cannot.
+        """
+        self.sweep()
+        self._place.settle()
+
+    def orphans(self) -> list[str]:
+        """What writers on any machine left half written in a shared store, a day ago or longer."""
+        return self._place.orphans()
+
+    def remove_orphans(self) -> None:
+        """Remove that."""
+        self._place.remove_orphans()
+
     def sweep(self) -> None:
         """Remove what processes that no longer live left half built."""
         for path in self.leftovers():
@@ -206,12 +222,3 @@ class Store:
                 if abandoned:
                     found.append(path)
         return found
-
-
-def _wrong(artifact: Artifact) -> str:
-    """The first of its files that is missing or has changed; empty when all are as recorded."""
-    for name, entry in artifact.files.items():
-        path = artifact.path(name)
-        if not path.is_file() or file_digest(path) != entry["sha256"]:
-            return name
-    return ""

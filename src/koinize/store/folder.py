@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import stat
@@ -17,6 +18,8 @@ from koinize.store.home import Home
 from koinize.store.manifest import MANIFEST, broken
 from koinize.store.place import Names
 from koinize.store.typed import typed
+
+logger = logging.getLogger(__name__)
 
 IDENTITY = re.compile(r"[0-9a-f]{64}")
 
@@ -88,11 +91,25 @@ class Folder:
         """The sizes of its files, summed."""
         return folder_bytes(self.files(artifact_id))
 
+    def settle(self) -> None:
+        """What is committed here needs no more."""
+
+    def orphans(self) -> list[str]:
+        """A rename leaves none."""
+        return []
+
+    def remove_orphans(self) -> None:
+        """There are none."""
+
     def names(self) -> Names | None:
         """What the file of names says."""
+        path = self.home.names
         try:
-            return typed(Names, parse_json(read_bytes(self.home.names)))
-        except (FileNotFoundError, NotRegularError, ValueError, KoinizeError):
+            return typed(Names, parse_json(read_bytes(path)))
+        except FileNotFoundError:
+            return None
+        except (NotRegularError, ValueError, KoinizeError):
+            logger.warning("%s cannot be read; the newest artifact of each name is taken", path)
             return None
 
     def rename(self, change: Callable[[Names | None], Names]) -> None:

@@ -18,8 +18,8 @@ class Home:
 
     What cannot be made again, and is never written over: `ledger`, `releases`. What a run makes
     again, at a price: `artifacts`. What only saves time, and may be removed at any moment:
-    `names`, `inputs`, `experience`, `lengths`, `digests`, interference. What belongs to a process
-    at work: `lock`, `holder`, `heartbeat`, progress, `temporary`.
+    `names`, `inputs`, `experience`, `lengths`, `digests`, interference, `cache`. What belongs to a
+    process at work: `lock`, `holder`, `heartbeat`, progress, `temporary`.
     """
 
     folder: Path
@@ -28,6 +28,11 @@ class Home:
     def artifacts(self) -> Path:
         """One folder for each artifact, named by its id."""
         return self.folder / "artifacts"
+
+    @property
+    def cache(self) -> Path:
+        """Copies of what a shared store has."""
+        return self.folder / "cache"
 
     @property
     def names(self) -> Path:

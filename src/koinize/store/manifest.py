@@ -127,6 +127,15 @@ def read_manifest(content: bytes, artifact_id: str, where: str) -> Manifest:
     return Manifest(found["id"], found["name"], found["inputs"], facts, found["files"])
 
 
+def wrong_file(recorded: Manifest, folder: Path) -> str:
+    """The first of its files that is missing here or has changed; empty when all are right."""
+    for name, entry in recorded.files.items():
+        path = folder / name
+        if not path.is_file() or file_digest(path) != entry["sha256"]:
+            return name
+    return ""
+
+
 def broken(where: str, what: str) -> BrokenError:
     """The artifact that is at `where`, which ends with its id, is not as it was written."""
     return BrokenError(

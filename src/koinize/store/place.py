@@ -13,8 +13,8 @@ Names = dict[str, str]
 class Place(Protocol):
     """Where artifacts are, each whole under its id or not at all, with the names that point there.
 
-    `Folder` is one on this machine. Every method may raise OSError or, with a message for people,
-    KoinizeError.
+    `Folder` is one on this machine, `Bucket` one in an object store. Every method may raise OSError
+    or, with a message for people, KoinizeError.
     """
 
     def where(self, artifact_id: str = "") -> str:
@@ -48,7 +48,16 @@ class Place(Protocol):
         """The bytes that it takes, whether or not it is whole."""
 
     def names(self) -> Names | None:
-        """The names as they were written; None where they are lost or cannot be read."""
+        """The names as they were written; None where they are lost or, with a warning, spoiled."""
+
+    def settle(self) -> None:
+        """Begin a run: see that one can commit, and finish committing what could not be before."""
+
+    def orphans(self) -> list[str]:
+        """What writers on any machine left half written, long enough ago to be nobody's."""
+
+    def remove_orphans(self) -> None:
+        """Remove that."""
 
     def rename(self, change: Callable[[Names | None], Names]) -> None:
         """Write the names as `change` makes them of what `names` says; it may be asked again."""

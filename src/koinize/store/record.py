@@ -9,16 +9,19 @@ from typing import Any
 
 from koinize.digest import digest
 from koinize.files import NotRegularError, parse_json, read_bytes
-from koinize.store.durable import write_atomically
+from koinize.store.durable import write_atomically, write_briefly
 
 OWN = "digest"
 
 
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write it whole or not at all; the folder must be there. Raises OSError."""
+def write_record(path: Path, record: Mapping[str, Any], *, durably: bool = True) -> None:
+    """Write it whole or not at all; the folder must be there. Raises OSError.
+
+    A copy of what is elsewhere need not be `durably` on disk.
+    """
     plain = json.loads(json.dumps(record))  # the digest is of what a reader will find
     text = json.dumps({**plain, OWN: digest(plain)}, indent=1, ensure_ascii=False)
-    write_atomically(path, text + "\n")
+    (write_atomically if durably else write_briefly)(path, text + "\n")
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
