@@ -176,15 +176,21 @@ class _Connection:
 
 
 @contextmanager
-def refusing(status: int, code: str, *, only: str = "", target: int = 0) -> Iterator[int]:
-    """A server that answers with this error, or only these methods so, and passes on the others."""
+def refusing(
+    status: int, code: str, *, only: str = "", target: int = 0, after: int = 0
+) -> Iterator[int]:
+    """A server that answers with this error, or only these methods so, and passes on the others.
+
+    The first `after` of them are passed on, too.
+    """
+    room = iter(range(after))
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            if only and self.command not in only.split():
+            if only and (self.command not in only.split() or next(room, None) is not None):
                 found = _passed_on(self, body, target)
             else:
                 text = f"<Error><Code>{code}</Code><Message>no</Message></Error>"

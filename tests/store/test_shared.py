@@ -16,6 +16,7 @@ from koinize.pipeline import Project
 from tests.reliability.arena import Arena
 from tests.reliability.conditions import digests, leftovers
 from tests.reliability.conftest import write_project
+from tests.store.servers import refusing
 
 
 @pytest.fixture
@@ -111,6 +112,29 @@ def test_a_run_that_is_killed_is_finished_on_another_machine(shared, arena):
         assert digests(a) == digests(b) == expected, operation
         assert (unsent(a), unsent(b), leftovers(a), leftovers(b)) == ([], [], [], [])
         assert arena.koinize("ledger", "verify", cwd=a).code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", ["moto"], indirect=True)
+def test_a_store_that_refuses_in_the_middle_of_a_run(shared, arena):
+    """What can go on goes on, nothing is lost, and the next run sends it all."""
+    a, b = machine(shared, "a"), machine(shared, "b")
+    refuse = refusing(403, "AccessDenied", only="PUT POST", target=shared.port, after=9)
+    with refuse as port:
+        shared.connect(port)
+        with Arena(fake=True) as refused:
+            ended = refused.koinize("run", cwd=a)
+    assert ended.code == 2
+    assert f"{shared.url} refused the request (AccessDenied)" in ended.output
+    assert "Traceback" not in ended.output
+    assert len(unsent(a)) > 10
+    shared.connect(shared.port)
+    before = made(a)
+    assert arena.koinize("run", cwd=a).code == 0
+    assert unsent(a) == []
+    assert all(made(a)[one] == 1 for one in before), "nothing was done twice"
+    assert arena.koinize("run", cwd=b).code == 0
+    assert (made(b), digests(b)) == (Counter(), digests(a))
 
 
 @pytest.mark.slow
