@@ -220,9 +220,8 @@ def _passed_on(
     handler: BaseHTTPRequestHandler, body: bytes, target: int
 ) -> tuple[int, dict[str, str], bytes]:
     url = f"http://127.0.0.1:{target}{handler.path}"
-    request = urllib.request.Request(
-        url, body or None, dict(handler.headers), method=handler.command
-    )
+    headers = {"content-type": "application/octet-stream", **handler.headers}  # else it is a form
+    request = urllib.request.Request(url, body or None, headers, method=handler.command)
     try:
         with urllib.request.urlopen(request, timeout=DEADLINE) as answer:  # noqa: S310
             return answer.status, dict(answer.headers), answer.read()
