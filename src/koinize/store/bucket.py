@@ -26,7 +26,7 @@ from pydantic import Field
 from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.files import parse_json
 from koinize.store.cache import Cache
-from koinize.store.durable import make_folder, temporary_folder
+from koinize.store.durable import temporary_folder
 from koinize.store.folder import IDENTITY, Folder
 from koinize.store.home import Home
 from koinize.store.manifest import MANIFEST, Manifest, broken, read_manifest, wrong_file
@@ -201,7 +201,7 @@ class Bucket:
         recorded = self._read(artifact_id, found)
         with temporary_folder(self.home.temporary) as folder:
             for name in recorded.files:
-                make_folder((folder / name).parent)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 key = f"{PAYLOAD}/{artifact_id}/{found.attempt}/{name}"
                 self.objects.download(key, folder / name)  # what is missing, the reader will miss
             return self.cache.keep(folder, artifact_id, found.attempt)

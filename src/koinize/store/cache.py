@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from koinize.store.durable import own_folder, remove
+from koinize.store.durable import refuse_link, remove
 from koinize.store.folder import folder_bytes
 from koinize.store.objects import Found
 from koinize.store.record import read_record, write_record
@@ -30,11 +31,12 @@ class Cache:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
+        self._unweighed = math.inf  # bytes that were kept since somebody looked at all of them
 
     def remember(self, artifact_id: str, found: Found) -> None:
         """Keep what the object of a manifest says."""
         path = self._memory(artifact_id)
-        own_folder(path.parent)
+        _made(path.parent)
         content = found.content.decode("utf-8", "replace")
         write_record(path, {"content": content, "tag": found.tag}, durably=False)
 
@@ -54,11 +56,14 @@ class Cache:
 
     def keep(self, folder: Path, artifact_id: str, attempt: str) -> Path:
         """Let a folder become the copy of this attempt, and make room for it."""
-        copy = own_folder(self._copies(artifact_id)) / attempt
+        copy = _made(self._copies(artifact_id)) / attempt
+        self._unweighed += folder_bytes(folder)
         with suppress(OSError):  # another process has brought the same meanwhile
             folder.rename(copy)
         self.copy(artifact_id, attempt)
-        self._make_room()
+        if self._unweighed > self.limit / 100:
+            self._make_room()
+            self._unweighed = 0
         return copy
 
     def drop(self, artifact_id: str) -> None:
@@ -83,6 +88,13 @@ class Cache:
 
     def _copies(self, artifact_id: str) -> Path:
         return self.folder / "files" / artifact_id
+
+
+def _made(folder: Path) -> Path:
+    """A folder of the cache, which need not be on disk when this returns."""
+    refuse_link(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _used(copy: Path) -> tuple[float, Path]:
