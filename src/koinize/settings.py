@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from koinize.digest import digest
 from koinize.frozen import Frozen
@@ -138,6 +139,53 @@ class BranchSpec(Frozen):
     schedule: Literal["linear", "cosine", "constant"] = "linear"
 
 
+PLACES = ("rows", "dev", "settings", "base", "start", "out")
+"""What a trainer's command may name, as {rows}: the files and folders that it is given."""
+
+
+class TrainerCommand(Frozen):
+    """A program that trains in koinize's place, and what it is given."""
+
+    command: Annotated[
+        tuple[Annotated[str, Field(max_length=10_000)], ...], Field(min_length=1, max_length=1000)
+    ] = Field(
+        description="the program and its arguments, never through a shell; {rows}, {dev}, "
+        "{settings}, {base}, {start} and {out} stand for paths"
+    )
+    version: str = Field(
+        default="", max_length=1000, description="of the program, as you call it; part of identity"
+    )
+    rows: Literal["prompt-completion", "messages"] = Field(
+        default="prompt-completion", description="the columns of the JSON lines that it is given"
+    )
+    hours: float = Field(
+        default=24.0, gt=0, le=10_000, exclude=True, description="after which it is stopped"
+    )
+
+    @field_validator("command")
+    @classmethod
+    def _known_places(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if not command[0] or any("\0" in one for one in command):
+            raise ValueError("write a list of a program and its arguments, each a text")
+        for name in re.findall(r"\{([a-z_]+)\}", " ".join(command)):
+            if name not in PLACES:
+                known = ", ".join(f"{{{one}}}" for one in PLACES)
+                raise ValueError(f"nothing stands for {{{name}}}; there are {known}")
+        return command
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it can train on from an adapter, as far as its command tells."""
+        return any("{start}" in one for one in self.command)
+
+
+def _trainer(value: object) -> object:
+    """Refuse what is neither, in one sentence."""
+    if value == "koinize" or isinstance(value, Mapping | TrainerCommand):
+        return value
+    raise ValueError(f"{value!r} is no trainer; write koinize, or {{command: [PROGRAM, ...]}}")
+
+
 class TrainingSpec(Frozen):
     """One training run. The loss is the mean over the target tokens of each optimizer step."""
 
@@ -181,6 +229,9 @@ class TrainingSpec(Frozen):
         "languages' rows ('joint') or on a share of them (0.2), {adapter: FOLDER}, {release: vN}",
     )
     branch: BranchSpec = BranchSpec()
+    trainer: Annotated[Literal["koinize"] | TrainerCommand, BeforeValidator(_trainer)] = Field(
+        default="koinize", description="koinize, or {command: [PROGRAM, ...]}: a program of yours"
+    )
 
     @model_validator(mode="after")
     def _one_end(self) -> TrainingSpec:
@@ -202,6 +253,11 @@ class TrainingSpec(Frozen):
     def has_trunk(self) -> bool:
         """Whether languages are branches of something that all of them started from."""
         return self.trunk != "none"
+
+    @property
+    def is_commanded(self) -> bool:
+        """Whether a program of the user's own trains."""
+        return isinstance(self.trainer, TrainerCommand)
 
     @property
     def branched(self) -> TrainingSpec:

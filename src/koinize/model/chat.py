@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from os.path import commonprefix
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
 from koinize.errors import InputError
 
 if TYPE_CHECKING:
@@ -141,7 +139,7 @@ class Chat:
                 add_generation_prompt=ask,
                 **self._arguments,
             )
-        except (TemplateError, ValueError, TypeError, KeyError) as error:
+        except Exception as error:  # a template is a program, and may fail as any other
             raise InputError(
                 f"the chat template refuses these messages: {error}",
                 where=where,

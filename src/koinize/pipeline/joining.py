@@ -34,13 +34,13 @@ def joined(ready: Sequence[Missing], free: int, spec: Spec) -> list[Missing]:
 def _company(step: Step, spec: Spec) -> Hashable:
     """Equal for steps that can share the base's forward passes; None for one that cannot.
 
-    Trainings can, unless dropout or factors in bfloat16 keep them alone; and systems that choose
-    among the options of the same rows.
+    Trainings can, unless dropout or factors in bfloat16 keep them alone, or a program of the user's
+    own does them; and systems that choose among the options of the same rows.
     """
     if step.kind == "train":
         dropout = spec.lora.of(step.language).dropout
         shares = dropout == 0 and spec.training.adapter_dtype == "float32"
-        return step.kind if shares else None
+        return step.kind if shares and not spec.training.is_commanded else None
     if step.kind == "evaluate" and spec.tasks[step.task].mode == "options":
         part = step.settings.get(PART, {})
         return step.kind, step.task, step.language, step.split, *part.values()

@@ -112,7 +112,7 @@ def uses(spec: Spec, steps: Iterable[Step]) -> dict[Use, str]:
         base = step.inputs.get("base", "")
         if step.kind == "evaluate":
             found[Use(step.task, step.language, step.split, training=False)] = base
-        elif step.kind == "train":
+        elif step.kind == "train" and not spec.training.is_commanded:  # which counts by itself
             trunk = spec.training.trunk if step.address.role == TRUNK else 1.0
             share = trunk if isinstance(trunk, float) else 1.0
             trained = [one.removeprefix(ROWS) for one in step.rows if one.startswith(ROWS)]

@@ -28,6 +28,7 @@ from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.plan import Missing, Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
 from koinize.pipeline.step import Step
+from koinize.pipeline.trainer import require_program
 from koinize.settings import TrunkFrom
 from koinize.spec import Spec, load
 from koinize.store import Home, Store
@@ -135,7 +136,10 @@ class Project:
         price = self.spec.price.record() if self.spec.price else {}
         steps = self.steps if asked is None else asked
         todo = plan(steps, self.store, self.experience(), workers, price, broken)
-        if self._base_here and any(one.step.kind == "train" for one in todo.missing):
+        trains = any(one.step.kind == "train" for one in todo.missing)
+        if trains:
+            require_program(self.spec, self.root)
+        if self._base_here and trains:
             cache = base.user_cache()
             refuse_unfit(self.spec, steps, self.root, self.home, self._base_here, cache)
         return replace(todo, lengths=self._lengths(todo))

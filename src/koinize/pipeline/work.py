@@ -94,7 +94,7 @@ def perform(job: Job) -> dict[str, Any]:
     kind = KINDS[job.step.kind]
     try:
         with _drafting(job, store) as draft:
-            loading = _load_first(job) if kind.needs_model else 0.0
+            loading = _load_first(job) if kind.needs_model and not is_commanded(job) else 0.0
             draft.facts.update(kind.perform(job, store, draft))
             draft.facts["load_seconds"] = round(loading, 3)
             draft.facts["seconds"] = round(time.perf_counter() - started - loading, 3)
@@ -106,6 +106,11 @@ def perform(job: Job) -> dict[str, Any]:
     finally:
         with suppress(OSError):
             job.progress_file.unlink()
+
+
+def is_commanded(job: Job) -> bool:
+    """Whether a program of the user's own does it, which loads the base model by itself."""
+    return job.step.kind == "train" and job.spec.training.is_commanded
 
 
 def perform_together(jobs: Sequence[Job]) -> dict[str, Failure]:

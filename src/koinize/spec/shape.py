@@ -314,6 +314,24 @@ class Spec(Frozen):
         return {"baselines": OF_A_GENERATION["baselines"], **value, "merge": merge}
 
     @model_validator(mode="after")
+    def _commands_go_on(self) -> Spec:
+        """Whatever trains on from an adapter has to be given it."""
+        training, trainer = self.training, self.training.trainer
+        if trainer == "koinize" or trainer.goes_on:
+            return self
+        needs = {
+            "training.trunk: branches are trained on from it": training.has_trunk,
+            "training.update.mode: continue": training.update.mode == "continue",
+            "baselines: comb-continued": "comb-continued" in self.baselines,
+        }
+        if found := [what for what, needed in needs.items() if needed]:
+            raise ValueError(
+                f"{found[0]}, and training.trainer.command takes no adapter to train on from; "
+                "name {start} in it, or remove the one or the other"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_way_to_follow(self) -> Spec:
         """A trunk decides the shape of its branches, and how they follow their rows."""
         if not self.training.has_trunk:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from koinize.errors import KoinizeError
 from koinize.ledger.address import TRUNK
+from koinize.model import base
 from koinize.pipeline import work
 from koinize.pipeline.generation import draw, read_anchors
 from koinize.pipeline.lineage import read_learnt, select, together, write_learnt
+from koinize.pipeline.trainer import Order, trained
 from koinize.pipeline.work import Job, Over
 from koinize.store import Draft, Store
 from koinize.tasks import Example
@@ -44,6 +46,16 @@ class _Asked:
         name = job.step.name
         return Training(name, self.rows, self.dev, lora, self.settings, out, self.start)
 
+    def by_command(self, job: Job, draft: Draft) -> Mapping[str, Any]:
+        """The same by a program of the user's own; the facts."""
+        folder = base.prepare(job.spec.base, job.root, base.user_cache())
+        lora = job.spec.lora.of("" if job.step.uses.trunk else job.step.language)
+        given = (self.rows, self.dev, lora, self.settings, self.start)
+        order = Order(job.step.name, folder.absolute(), *given, threads=job.threads)
+        found = trained(order, job.spec, job.root, job.home, draft.folder)
+        write_learnt(draft.folder, self.learnt)
+        return {"examples": len(self.rows), **found, **self.facts}
+
     def keep(self, report: TrainingReport, folder: Path) -> Mapping[str, Any]:
         """Writes the rows beside the adapter; the facts."""
         write_learnt(folder, self.learnt)
@@ -58,9 +70,11 @@ class _Asked:
 
 def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     """A PEFT folder, the rows that it was trained on, and what `TrainingReport` says."""
+    asked = _asked(job, store)
+    if work.is_commanded(job):
+        return asked.by_command(job, draft)
     from koinize.train import train
 
-    asked = _asked(job, store)
     one = asked.training(job, draft.folder)
     report = train(
         work.loaded(job),
