@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -383,3 +384,16 @@ def test_a_report_for_machines_where_nothing_can_be_written(
     (small.root / "report.html").mkdir()
     assert call("report", "--json") == (0, '{\n "project": "small"\n}\n', "")
     assert call("report", "--json", "-o", "report.html")[0] == 2
+
+
+def test_a_program_that_trains_is_shown_by_the_plan_and_not_run(call: Call, small: Small) -> None:
+    command = f'[{sys.executable}, -c, "open(1, 2)\\x1b", "{{settings}}"]'
+    small.spec(SPEC.replace("epochs: 2", f"trainer: {{command: {command}}}"))
+    code, out, _ = call("plan")
+    assert code == 0
+    words = "".join(out.split())
+    assert f"aprogramtrains:{sys.executable}-copen(1,2)\\u001b{{settings}}" in words
+    small.spec(SPEC.replace("epochs: 2", "trainer: {command: [no-such-program]}"))
+    code, _, err = call("plan")
+    assert code == 2
+    assert "there is no program 'no-such-program'" in err

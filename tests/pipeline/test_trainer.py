@@ -291,4 +291,4 @@ def test_a_whole_project_works_around_it(commanded: Commanded) -> None:
         for one in Ledger(commanded.root / ".koinize/ledger.jsonl").intervals()
         if one.kind == "train"
     ]
-    assert sorted(one.status for one in done)[:1] == ["done"]
+    assert {one.status for one in done} == {"failed", "done"}

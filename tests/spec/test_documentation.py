@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from koinize.errors import GateError, InputError, KoinizeError
 from koinize.merge.recipe import MergeSettings
 from koinize.model.base import BaseSpec
-from koinize.settings import EvaluationSection, TrainingSpec, UpdateSpec
+from koinize.settings import EvaluationSection, TrainerCommand, TrainingSpec, UpdateSpec
 from koinize.spec import LoraSection, MachineSection, MergeSection, Price, Spec
 from koinize.store.spec import StoreSpec
 from koinize.tasks import Task, tasks
@@ -27,6 +27,7 @@ SECTIONS = {
     "Every kind": Task,
     "lora": LoraSection,
     "training": TrainingSpec,
+    "trainer": TrainerCommand,
     "update": UpdateSpec,
     "evaluation": EvaluationSection,
     "merge": MergeSection,

@@ -45,6 +45,10 @@ def show_plan(todo: Plan, project: Project) -> None:
         console.print(line, markup=False, highlight=False)
     for few in too_few_rows(project):
         console.print(message(f"note: {few}"), markup=False, highlight=False)
+    trainer = project.spec.training.trainer
+    if trainer != "koinize" and any(one.step.kind == "train" for one in todo.missing):
+        command = message(f"a program trains: {' '.join(trainer.command)}")
+        console.print(command, markup=False, highlight=False)
     if todo.lengths is None:
         console.print("how many tokens the rows have is counted once the base model is here")
 

@@ -8,6 +8,7 @@ this base and of the shape that koinize.yaml asks for.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ def require_program(spec: Spec, root: Path) -> None:
 
 
 def _program(trainer: TrainerCommand, root: Path) -> str | None:
-    name = trainer.command[0]
-    return shutil.which(str(root / name) if "/" in name else name)
+    program = trainer.command[0]
+    return shutil.which(str(root / program) if os.sep in program else program)
 
 
 def trained(order: Order, spec: Spec, root: Path, home: Path, out: Path) -> dict[str, Any]:
