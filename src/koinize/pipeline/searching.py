@@ -54,22 +54,24 @@ class Search:
         return [self._scale(one, merges, SEARCH) for one in left]
 
     def _halved(self, stated: list[MergeSettings], merges: Merges) -> list[MergeSettings]:
-        """The candidate that is left in the end; one of those that go on, while that is open."""
+        """The candidate that is left in the end. While that is open, the rungs to come are planned
+        as if those that are listed first went on, since the others would take as long.
+        """
         made = {step.system: step.at(role=SEARCH) for step in _multiples(stated, merges)}
-        if not (steps := rungs(len(made))):
+        if not (all_rungs := rungs(len(made))):
             return stated
         alive, parts = list(made), dict[tuple[System, str], Step]()
         before = 0.0
-        for number, rung in enumerate(steps, 1):
+        self._add(*made.values())
+        for number, rung in enumerate(all_rungs, 1):
             asked = self._parts({one: made[one] for one in alive}, number, (before, rung.share))
             parts |= asked
             decision = self._rung(alive, number, rung, parts)
-            self._add(*(made[one] for one in alive), *asked.values(), decision)
-            manifest = self.history.store.manifest(decision.id)
-            if manifest is None:
-                self.goes_on = True
-                break
-            kept = manifest.facts["kept"]
+            steps = [*asked.values(), decision]
+            self._add(*(replace(one, waits=self.goes_on) for one in steps))
+            manifest = None if self.goes_on else self.history.store.manifest(decision.id)
+            self.goes_on = manifest is None
+            kept = manifest.facts["kept"] if manifest else [one.title for one in alive[: rung.keep]]
             alive, before = [one for one in alive if one.title in kept], rung.share
         settings = made[alive[0]].merge
         return [settings] if settings else []
