@@ -2,7 +2,7 @@
 
 import pytest
 
-from koinize.report.answer import the_answer
+from koinize.report.answer import the_answer, when_stated
 
 ROW = {
     "system": "ties",
@@ -88,3 +88,23 @@ def test_a_reference_of_other_rows_is_named_so():
 
 def test_nothing_is_said_where_nothing_was_compared():
     assert the_answer(task()) == ""
+
+
+def stated(**told):
+    return when_stated({"stated": {"utc": "2026-11-26T10:00:00+00:00", **told}})
+
+
+def test_when_the_margins_were_said():
+    day = "The margins were recorded on 2026-11-26, before test was first scored"
+    assert when_stated({"stated": None}) == ("Nobody recorded the margins before test was scored.")
+    assert stated(beforehand=True, changed=[]) == f"{day}."
+    assert stated(beforehand=False, changed=[]) == (
+        "The margins were first recorded on 2026-11-26, after test had been scored."
+    )
+    changed = {"metric": "macro-f1", "margin": 2.0, "now": 5.0}
+    assert stated(
+        beforehand=True, changed=[{**changed, "mean": "worse", "joint": "inconclusive"}]
+    ) == (
+        f"{day}, and changed since: that of macro-f1 was 2 points and is 5 now: by the first one, "
+        "worse in the mean and inconclusive over every language."
+    )

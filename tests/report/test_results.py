@@ -629,6 +629,7 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "verdicts",
         "pooled",
         "power",
+        "stated",
         "joint",
         "signatures",
         "costs",

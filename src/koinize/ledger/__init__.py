@@ -9,7 +9,8 @@ Seconds, money and joules are decimals; a price always comes with its unit, sour
 What is in here: `recording`, the ledger itself, on `chain` (`lines` that follow from one another;
 `heads` are where it once ended), as `history` reads it, and `heartbeat` (when a run was last
 alive); `address`, which step an interval is about; `interval`, one piece of work and the sums over
-many, with `summary` for tables. `prices` is the price book, `energy` reads the meters.
+many, with `summary` for tables; `margins`, what a language may lose and when that was said.
+`prices` is the price book, `energy` reads the meters.
 
 Two worked paths. A step starts: `Ledger.start` appends a line with run, address, share and price;
 it ends: `Ledger.end` appends the seconds by the run's own clock. A reader asks
@@ -36,6 +37,7 @@ from koinize.ledger.interval import (
     money,
     total,
 )
+from koinize.ledger.margins import Stated, first_stated, last_stated
 from koinize.ledger.recording import MILLISECOND, Ledger, Work
 
 __all__ = [
@@ -50,13 +52,16 @@ __all__ = [
     "Interval",
     "Ledger",
     "Setback",
+    "Stated",
     "System",
     "Work",
     "by_run",
     "covered",
     "elapsed",
+    "first_stated",
     "idle",
     "joules",
+    "last_stated",
     "money",
     "total",
 ]

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from koinize.ledger.interval import Interval, moment, unix
+from koinize.ledger.lines import MARGINS
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ def history(records: Iterable[Mapping[str, Any]]) -> History:
     """Pair the lines, in the order in which intervals were opened."""
     starts: dict[str, Mapping[str, Any]] = {}
     ends: dict[str, Mapping[str, Any]] = {}
-    for record in records:
+    for record in (one for one in records if one["event"] != MARGINS):
         (starts if record["event"] == "start" else ends)[record["interval"]] = record
     origins: dict[str, Decimal] = {}
     for start in starts.values():

@@ -6,12 +6,13 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
 from koinize.errors import KoinizeError
 from koinize.store.typed import Count, typed
 
+MARGINS = "margins"
 DECIMAL = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,2})?")
 
 
@@ -39,8 +40,8 @@ def _fields(fields: dict[str, str]) -> dict[str, str]:
     return fields
 
 
-Field = Literal["kind", "task", "system", "title", "language", "split", "role"]
-Fields = Annotated[dict[Field, str], AfterValidator(_fields)]
+AddressField = Literal["kind", "task", "system", "title", "language", "split", "role"]
+Fields = Annotated[dict[AddressField, str], AfterValidator(_fields)]
 """Those of an address (see `address.Address.record`); none where a line is of no step."""
 
 Decimals = Annotated[str, AfterValidator(_decimal)]
@@ -100,9 +101,23 @@ class End(TypedDict):
     attempt: NotRequired[dict[str, Any]]
 
 
+class Margins(TypedDict):
+    """What a language of a task may lose from here on, in points by metric."""
+
+    event: Literal["margins"]
+    interval: Literal[""]
+    utc: Moment
+    task: str
+    margins: dict[str, Annotated[float, Field(ge=0, le=100)]]
+
+
+KINDS: dict[object, Any] = {"start": Start, MARGINS: Margins}
+
+
 def checked(record: dict[str, Any], where: str) -> dict[str, Any]:
     """The record, as it is. Raises KoinizeError that names the line and the field."""
-    kind: Any = Start if record.get("event") == "start" else End
+    event = record.get("event")
+    kind = KINDS.get(event, End) if isinstance(event, str) else End
     remedy = "restore the file from a copy; koinize never writes such a line"
     try:
         typed(kind, record, where=where, remedy=remedy)

@@ -17,7 +17,7 @@ from koinize.ledger.heads import HEADS, Heads, not_on
 from koinize.ledger.heartbeat import Heartbeat
 from koinize.ledger.history import History, history
 from koinize.ledger.interval import IDLE, LOAD, Interval, left_of, total
-from koinize.ledger.lines import checked
+from koinize.ledger.lines import MARGINS, checked
 
 MILLISECOND = Decimal("0.001")
 BILLIONTH = Decimal("1e-9")
@@ -339,6 +339,12 @@ class Ledger:
     def attempts(self) -> list[Mapping[str, Any]]:
         """What gates tried and how it ended, the oldest first."""
         return [one["attempt"] for one in self.records() if one.get("attempt")]
+
+    def state_margins(self, task: str, margins: Mapping[str, float]) -> None:
+        """Record what a language of this task may lose, in points by metric."""
+        self._chain.append(
+            {"event": MARGINS, "interval": "", "task": task, "margins": dict(margins)}
+        )
 
     def forgotten(self, also: Iterable[Head] = ()) -> list[Head]:
         """Ends of the chain that were noted (beside it, or `also`) and are not on it any more.

@@ -24,6 +24,7 @@ from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lengths import Lengths, Use, measure, refuse
 from koinize.pipeline.lineage import History
+from koinize.pipeline.margins import commit_margins
 from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.plan import Missing, Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
@@ -203,6 +204,8 @@ class Project:
             for found in ("_base_here", "manner", "inputs", "steps"):
                 self.__dict__.pop(found, None)
             missing = self._sound_plan(asked).missing
+        ledger = Ledger(self.files.ledger)
+        commit_margins(ledger, self.spec, [one.step for one in missing])
         more = partial(self._unfolded, watcher)
         outcome = run(missing, self.spec, self.root, self.home, watcher, more)
         outcome.done[:0] = brought.done

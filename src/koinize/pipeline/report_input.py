@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from koinize import __version__, report
 from koinize.digest import short
 from koinize.errors import InputError
+from koinize.ledger import Ledger, first_stated
 from koinize.ledger.address import SEARCH, System
 from koinize.pipeline.interference import interference
 from koinize.pipeline.kinds import KINDS
@@ -128,6 +129,7 @@ class _Gatherer:
             interference=self._interference(),
             halved=self._halved(),
             branches=self._branches(),
+            stated=first_stated(Ledger(self.project.files.ledger).records(), self.name),
         )
 
     def _interference(self) -> report.Inspection | None:

@@ -16,6 +16,7 @@ from koinize.errors import InputError
 from koinize.ledger.address import BRANCH, System
 from koinize.merge.recipe import MergeSettings
 from koinize.metrics import Metric, ResultRow, metrics
+from koinize.pipeline.margins import margins_of
 from koinize.pipeline.project import Project
 from koinize.pipeline.step import Step
 from koinize.pipeline.systems import candidates
@@ -139,11 +140,8 @@ class Results:
 
     @cached_property
     def margins(self) -> dict[str, float]:
-        """Points that a language may lose, by metric: the task's word, else the project's, else the
-        metric's own.
-        """
-        own = {**self.project.spec.margins, **self.definition.margins}
-        return {name: own.get(name, metric.margin) for name, metric in self.metrics.items()}
+        """Points that a language may lose, by metric."""
+        return margins_of(self.project.spec, self.task)
 
     @property
     def stated_margins(self) -> tuple[str, ...]:

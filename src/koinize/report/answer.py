@@ -4,7 +4,7 @@ or worse than training on everything, by how much, how certain, and what the row
 
 from __future__ import annotations
 
-from koinize.report.figures import PooledRow, Power, Task
+from koinize.report.figures import FormerMargin, PooledRow, Power, Task
 from koinize.report.formats import count, listing
 from koinize.report.lookup import pooled
 
@@ -21,6 +21,36 @@ def the_answer(task: Task) -> str:
     since = listing(task["changed_since"])
     outdated = f" {reference} was trained before {since} changed." if since else ""
     return f"{mean} {_said(row)}{outdated}{_limits(task['power'])}"
+
+
+def when_stated(task: Task) -> str:
+    """Whether the margins were fixed before test was scored, and what the first ones would say."""
+    stated = task["stated"]
+    if stated is None:
+        return "Nobody recorded the margins before test was scored."
+    day = stated["utc"][:10]
+    if not stated["beforehand"]:
+        return f"The margins were first recorded on {day}, after test had been scored."
+    if not stated["changed"]:
+        return f"The margins were recorded on {day}, before test was first scored."
+    changed = "; ".join(
+        f"that of {one['metric']} was {one['margin']:g} points and is {one['now']:g} now: by the "
+        f"first one, {_by_first(one)}"
+        for one in stated["changed"]
+    )
+    return (
+        f"The margins were recorded on {day}, before test was first scored, and changed since: "
+        f"{changed}."
+    )
+
+
+def _by_first(one: FormerMargin) -> str:
+    verdicts = [
+        f"{verdict} {where}"
+        for verdict, where in ((one["mean"], "in the mean"), (one["joint"], "over every language"))
+        if verdict
+    ]
+    return " and ".join(verdicts) or "nothing was compared"
 
 
 def _said(row: PooledRow) -> str:

@@ -156,6 +156,26 @@ class Inspection(TypedDict):
     energy: Matrix
 
 
+class FormerMargin(TypedDict):
+    """A margin that is another one now, and the chosen merge's verdicts against the reference by
+    it: in the mean over languages, and in every language. None where nothing was compared.
+    """
+
+    metric: str
+    margin: float
+    now: float
+    mean: Outcome | None
+    joint: str | None
+
+
+class Margins(TypedDict):
+    """The margins as they were first recorded; see `ledger.Stated`."""
+
+    utc: str
+    beforehand: bool
+    changed: Sequence[FormerMargin]
+
+
 class TaskQuality(TypedDict):
     """What is said of a task's systems."""
 
@@ -166,6 +186,7 @@ class TaskQuality(TypedDict):
     pooled: Sequence[PooledRow]
     joint: Sequence[JointRow]
     power: Power | None
+    stated: Margins | None
     signatures: Sequence[SignatureRow]
 
 

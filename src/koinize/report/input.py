@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from koinize.ledger import Address, Interval
+from koinize.ledger import Address, Interval, Stated
 from koinize.report.blocks import Tone
 from koinize.report.figures import Inspection, SystemKind
 
@@ -54,7 +54,8 @@ class TaskInput:
     languages' adapters found, as plain values; None where there are not two. `branches` are the
     languages that left the trunk of the task's generation; None where there is no trunk.
     `halved` is the number of candidates of which halving left the one that is shown, 0 without it.
-    `changed_since` says which rows changed since the reference was trained.
+    `changed_since` says which rows changed since the reference was trained; `stated` what the
+    margins were when they were first recorded, None where nobody did.
     """
 
     name: str
@@ -70,6 +71,7 @@ class TaskInput:
     branches: tuple[str, ...] | None = None
     changed_since: tuple[str, ...] = ()
     halved: int = 0
+    stated: Stated | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from koinize.metrics import Metric, Score, metrics, score
 from koinize.report.figures import (
     CandidateRow,
     Estimate,
+    FormerMargin,
     JointRow,
+    Margins,
     PooledRow,
     Power,
     ScoreRow,
@@ -68,6 +70,7 @@ class Judged:
             "verdicts": [row for row, _ in verdicts],
             "pooled": list(self._pooled()),
             "power": self._power(),
+            "stated": self._stated(),
             "joint": list(_joint(self.task, verdicts)),
             "signatures": _signatures(self.task),
         }
@@ -147,6 +150,36 @@ class Judged:
         found = {one: self.evaluation(system, one, split) for one in self.task.languages}
         rows = {language: one.rows for language, one in found.items() if one}
         return rows if len(rows) == len(found) else {}
+
+    def _stated(self) -> Margins | None:
+        """When the margins were said, and what the verdicts would be by those that changed."""
+        stated = self.task.stated
+        if stated is None:
+            return None
+        changed = {
+            name: before
+            for name, before in stated.margins.items()
+            if name in self.metrics and before != self.task.margins.get(name, 0.0)
+        }
+        return {
+            "utc": stated.utc,
+            "beforehand": stated.beforehand,
+            "changed": [self._by_former(name, margin) for name, margin in changed.items()],
+        }
+
+    def _by_former(self, name: str, margin: float) -> FormerMargin:
+        metric, ours = self.metrics[name], self._test_rows(self.chosen.name if self.chosen else "")
+        theirs = self._test_rows(self.task.reference)
+        compared = bool(ours and theirs and margin > 0)
+        each = {one: compare(ours[one], theirs[one], metric, margin) for one in ours if compared}
+        several = compared and len(ours) > 1
+        return {
+            "metric": name,
+            "margin": margin,
+            "now": self.task.margins.get(name, 0.0),
+            "mean": compare_mean(ours, theirs, metric, margin).verdict if several else None,
+            "joint": in_every_language(each).verdict if each else None,
+        }
 
     def _power(self) -> Power | None:
         """What the chosen merge's test rows can show; None without a margin or without rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from koinize.report.answer import when_stated
 from koinize.report.collapsed import collapse_notes
 from koinize.report.costs import Accounts, task_costs
 from koinize.report.drift import drift
@@ -42,6 +43,7 @@ def results(source: ReportInput) -> Results:
             *_price_notes(source, accounts),
             *_share_notes(accounts),
             *_task_notes(tasks),
+            *_margin_notes(tasks),
             *(
                 note
                 for pair in zip(source.tasks, tasks, strict=True)
@@ -71,6 +73,14 @@ def _task(task: TaskInput, accounts: Accounts) -> Task:
         **quality.results(),
         "costs": task_costs(task, accounts),
     }
+
+
+def _margin_notes(tasks: Sequence[Task]) -> list[str]:
+    return [
+        f"{task['name']}: {when_stated(task)}"
+        for task in tasks
+        if (stated := task["stated"]) and (stated["changed"] or not stated["beforehand"])
+    ]
 
 
 def _price_notes(source: ReportInput, accounts: Accounts) -> list[str]:

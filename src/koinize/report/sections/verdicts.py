@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from koinize.report.answer import when_stated
 from koinize.report.blocks import (
     Block,
     Cell,
@@ -62,6 +63,7 @@ class Verdicts(Section):
         for task in tasks:
             if heading := named(results["tasks"], task):
                 blocks.append(Heading(heading))
+            blocks.append(Paragraph(when_stated(task), "muted"))
             blocks += [*_figure(task), *_tables(task), *_others(task)]
         return blocks
 
