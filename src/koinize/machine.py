@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import FrameType
 
 DRIVER = Path("/proc/driver/nvidia/gpus")
 # Bytes that glibc can be told to keep in a block; its older versions refuse more than the second.
 LARGEST, LARGEST_OF_OLDER = 2**31 - 1, 1 << 25
 MOST_CPU_WORKERS = 4  # each holds its own copy of the base model
 
+Handler = signal.Handlers | Callable[[int, FrameType | None], object]
 
 stop_asked = threading.Event()
 """Set by whoever receives a signal to stop: what it raises in the middle of work may be lost."""
@@ -22,6 +27,63 @@ def stop_if_asked() -> None:
     """Raise KeyboardInterrupt where a signal asked this process to stop."""
     if stop_asked.is_set():
         raise KeyboardInterrupt
+
+
+_undisturbed = [0]
+"""How many blocks of `undisturbed` the main thread is in."""
+
+
+def stop(_number: int, _frame: FrameType | None) -> None:
+    """What SIGINT and SIGTERM do: raise KeyboardInterrupt, or let `undisturbed` do so at its end.
+
+    Python drops an exception that is raised while it finalizes some object; so whoever works long
+    looks itself whether it was asked to stop.
+    """
+    stop_asked.set()
+    if not _undisturbed[0]:
+        raise KeyboardInterrupt
+
+
+def _stop_once(number: int, frame: FrameType | None) -> None:
+    """The same of a worker: whoever signals a group of processes often signals each of it again."""
+    if not stop_asked.is_set():
+        stop(number, frame)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What `stop` never cuts in two: it waits for the end of this block."""
+    _undisturbed[0] += 1
+    try:
+        yield
+    finally:
+        _undisturbed[0] -= 1
+    if not _undisturbed[0]:
+        stop_if_asked()
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGINT and SIGTERM `stop` this block, where they would end the process as by default.
+
+    For work that keeps what it has when it is stopped. A signal that is ignored stays so, and so
+    does every handler of somebody else; outside of the main thread nothing can be set.
+    """
+    default: dict[signal.Signals, Handler] = {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGINT: signal.default_int_handler,
+    }
+    here = threading.current_thread() is threading.main_thread()
+    taken = [one for one, usual in default.items() if here and signal.getsignal(one) == usual]
+    for one in taken:
+        signal.signal(one, _stop_once)
+    try:
+        yield
+    finally:
+        for one in taken:
+            signal.signal(one, default[one])
+        if signal.SIGTERM in taken:  # nobody else waits to hear of it
+            stop_asked.clear()
 
 
 @cache

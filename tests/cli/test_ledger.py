@@ -231,6 +231,7 @@ def test_export_writes_a_row_per_interval(call: Call, ledger: Ledger, tmp_path: 
         "group": "",
         "why": "",
         "error": "",
+        "lost_seconds": "",
     }
     assert call("export", "--csv", "out.csv") == (0, "wrote 4 intervals to out.csv\n", "")
     assert (tmp_path / "out.csv").read_text() == out

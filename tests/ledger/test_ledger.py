@@ -531,10 +531,13 @@ def test_the_documentation_has_every_field(path):
     tried.end("de", status="done", seconds=1, attempt={"task": "mood"})
     with_attempt = list(json.loads(tried.path.read_text()))
     assert set(with_attempt) - set(second) == {"attempt"}
+    Ledger(other).end("de", status="interrupted", seconds=3, lost=Decimal(1))
+    with_lost = list(json.loads(other.read_text().splitlines()[1]))
+    assert set(with_lost) - set(second) == {"lost"}
     tables = page.split("| field of ")[1:]
     assert [re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE) for table in tables] == [
         with_group,
-        with_attempt,
+        [*with_attempt[:-2], "lost", *second[-2:]],
     ]
     lines = page.partition("```json records\n")[2].partition("```")[0].splitlines()
     assert [list(json.loads(line)) for line in lines] == [first, second]

@@ -11,7 +11,7 @@ from koinize.ledger import Ledger
 from koinize.pipeline import Project
 from koinize.release import examine
 
-MEASURED = ("seconds", "load_seconds", "peak_bytes", "path")
+MEASURED = ("seconds", "load_seconds", "peak_bytes", "path", "steps_before", "tokens_before")
 
 
 def digests(root: Path) -> dict[str, dict[str, Any]]:
@@ -49,7 +49,9 @@ def check_finished(root: Path) -> None:
 def leftovers(root: Path) -> list[str]:
     """Files and folders that somebody should have removed."""
     home = root / ".koinize"
-    found = [path for name in ("tmp", "progress") for path in (home / name).glob("*")]
+    found = [
+        path for name in ("tmp", "progress", "checkpoints") for path in (home / name).glob("*")
+    ]
     found += [path for path in root.rglob("*") if path.name.endswith(".part")]
     found += [home / "holder.json"] if (home / "holder.json").exists() else []
     return sorted(str(path.relative_to(root)) for path in found)

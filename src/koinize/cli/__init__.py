@@ -9,7 +9,6 @@ import atexit
 import signal
 import sys
 from functools import cache
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -78,7 +77,7 @@ def main() -> NoReturn:
     guard()
     commands = application()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, machine.stop)
     atexit.register(_ignore_signals)
     try:
         commands()
@@ -96,13 +95,3 @@ def _ignore_signals() -> None:
     """Of a process that is done: while it takes itself down, a signal would be its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Let either signal end a run: intervals closed, workers stopped.
-
-    Python drops an exception that is raised while it finalizes some object; so whoever works long
-    looks itself whether it was asked to stop.
-    """
-    machine.stop_asked.set()
-    raise KeyboardInterrupt

@@ -42,6 +42,8 @@ def register(app: typer.Typer) -> None:
 @group.command()
 def show(place: Place = None, spec: SpecFile = None, as_json: AsJson = False) -> None:
     """Show what was spent, by kind of work and by run."""
+    from decimal import Decimal
+
     from koinize.ledger.summary import everything, kinds, runs
 
     ledger = _ledger(place, spec)
@@ -65,6 +67,10 @@ def show(place: Place = None, spec: SpecFile = None, as_json: AsJson = False) ->
         _table("kind of work", [*by_kind.items(), ("all", whole)]),
         _table("run begun (UTC)", ((one.started[:19], one.sum) for one in by_run)),
     )
+    ended = [one.lost for one in intervals if one.lost is not None]
+    if ended:
+        lost = f"{sum(ended, Decimal(0)):.3f} s of their work was lost"
+        typer.echo(f"{len(ended)} trainings were ended and saved, for others to go on: {lost}")
     for line in _warnings(setbacks):
         typer.echo(line)
 

@@ -50,6 +50,9 @@ class Silent:
     def started(self, step: Step) -> None:
         """Nothing."""
 
+    def resumed(self, step: Step, done: int, total: int) -> None:
+        """Nothing."""
+
     def moved(self, step: Step, done: int, total: int) -> None:
         """Nothing."""
 
@@ -73,6 +76,10 @@ class Lines(Silent):
         self.total += len(left) - len(self.left)
         self.expected += sum(left.values()) - sum(self.left.values())
         self.left = left
+
+    def resumed(self, step: Step, done: int, total: int) -> None:
+        """One line."""
+        self.console.print(message(f"{step.name} goes on at step {done} of {total}"), markup=False)
 
     def ended(self, step: Step, seconds: float, error: str) -> None:
         """One line."""
@@ -124,6 +131,11 @@ class Live(Lines):
     def started(self, step: Step) -> None:
         """A new bar."""
         self.rows[step.id] = self.bars.add_task(line(step.name), total=None, note="")
+
+    def resumed(self, step: Step, done: int, total: int) -> None:
+        """A line above the bars."""
+        said = f"{step.name} goes on at step {done} of {total}"
+        self.bars.console.print(message(said), markup=False)
 
     def moved(self, step: Step, done: int, total: int) -> None:
         """The step's bar."""

@@ -2,7 +2,8 @@
 
 An executor is a context manager whose `submit(function, *arguments)` returns a `Future`. The
 function and its arguments must pickle; a failure is that future's exception, never the end of the
-others. Leaving the context on an exception stops what is still running.
+others. Leaving the context on an exception stops what is still running, which gets a chance to save
+what it has (SIGTERM, KeyboardInterrupt).
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,10 +25,13 @@ from koinize.executors import WorkerEndedError
 # Read by a worker's libraries as they load.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PARENT_POLL_SECONDS = 1.0
+# What a worker that is asked to end may take to save its work: most end at once.
+GRACE_SECONDS = 15.0
 
 
 class LocalExecutor:
-    """`workers` processes with `threads` threads each.
+    """`workers` processes with `threads` threads each. One that is stopped gets SIGTERM, and a
+    while to save what it has.
 
     Every process is a pool of its own, with a thread here that waits for it. In one pool for all, a
     single worker that the system kills (out of memory, say) would take the others' work with it.
@@ -57,15 +61,14 @@ class LocalExecutor:
         trace: TracebackType | None,
     ) -> None:
         self._waiters.shutdown(wait=error is None, cancel_futures=error is not None)
+        stopped: list[BaseProcess] = []
         for pool in list(
             self._pools.values()
         ):  # a waiter that sees its process die puts in a new pool
             processes = pool._processes or {}  # the pool forgets them when it shuts down
             pool.shutdown(wait=error is None)
-            if error is not None:
-                for process in list(processes.values()):
-                    process.kill()
-                    process.join()
+            stopped += [] if error is None else list(processes.values())
+        _end(stopped)
         self._waiters.shutdown()
         for name, value in self._environment.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -98,6 +101,20 @@ def _ending(pool: ProcessPoolExecutor) -> str:
     if code is None:
         return "no process"
     return f"code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """Ask processes to end, and kill those that have not after a while."""
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + GRACE_SECONDS
+    try:
+        for process in processes:
+            process.join(max(0.0, until - time.monotonic()))
+    finally:  # also when somebody asks again
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 def _one_process(worker: int) -> ProcessPoolExecutor:

@@ -27,8 +27,10 @@ from koinize.ledger.interval import (
     GATE,
     IDLE,
     LOAD,
+    MILLISECOND,
     PROVISION,
     Interval,
+    Saved,
     by_run,
     covered,
     elapsed,
@@ -38,7 +40,7 @@ from koinize.ledger.interval import (
     total,
 )
 from koinize.ledger.margins import Stated, first_stated, last_stated
-from koinize.ledger.recording import MILLISECOND, Ledger, Work
+from koinize.ledger.recording import Ledger, Work
 
 __all__ = [
     "GATE",
@@ -51,6 +53,7 @@ __all__ = [
     "Heartbeat",
     "Interval",
     "Ledger",
+    "Saved",
     "Setback",
     "Stated",
     "System",

@@ -70,4 +70,5 @@ def _interval(start: Mapping[str, Any], end: Mapping[str, Any], origin: Decimal 
         fields=start.get("address", {}),
         sort=start.get("sort", ""),
         group=start.get("group", ""),
+        lost=Decimal(end["lost"]) if "lost" in end else None,
     )

@@ -12,6 +12,7 @@ from koinize.ledger.address import Address, alike, from_record, read_address
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+MILLISECOND = Decimal("0.001")
 
 IDLE, LOAD, PROVISION, GATE = "idle", "load", "provision", "gate"
 """The kinds that are no step of the graph: a run's unused machine time, loading the model into a
@@ -30,7 +31,8 @@ class Interval:
     the reason for the work, as `plan` gave it. `fields` are those of the step's address, and `sort`
     says which work it is like: both empty in the lines of an older koinize. `group` is the same for
     all that one worker did at once, and empty for what it did alone: within a group `seconds` are
-    a share of the worker's, and the intervals lie one after the other.
+    a share of the worker's, and the intervals lie one after the other. `lost` stands where an
+    interrupted training was saved, for another interval to go on: its seconds after the saving.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Interval:
     fields: Mapping[str, str] = field(default_factory=dict)
     sort: str = ""
     group: str = ""
+    lost: Decimal | None = None
 
     @cached_property
     def address(self) -> Address:
@@ -87,6 +90,24 @@ class Interval:
     def end(self) -> Decimal:
         """When it ended, in seconds since 1970."""
         return self.begin + self.seconds
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What an attempt had saved when it was ended: the seconds from its start until then, and the
+    tokens and units of its own. Another attempt goes on from there.
+    """
+
+    seconds: float
+    tokens: int
+    units: int
+
+    def lost(self, seconds: Decimal, wall: Decimal) -> Decimal:
+        """How many of an attempt's seconds were after the saving; it took `wall` of its worker's,
+        of which it has a share where others were done at once.
+        """
+        after = max(Decimal(0), wall - Decimal(self.seconds))
+        return (seconds * after / wall if wall else after).quantize(MILLISECOND)
 
 
 def unix(when: datetime) -> Decimal:

@@ -99,6 +99,7 @@ class End(TypedDict):
     energy: NotRequired[Energy]
     error: NotRequired[str]
     attempt: NotRequired[dict[str, Any]]
+    lost: NotRequired[Amount]
 
 
 class Margins(TypedDict):

@@ -16,10 +16,9 @@ from koinize.ledger.chain import Chain, Head, Setback
 from koinize.ledger.heads import HEADS, Heads, not_on
 from koinize.ledger.heartbeat import Heartbeat
 from koinize.ledger.history import History, history
-from koinize.ledger.interval import IDLE, LOAD, Interval, left_of, total
+from koinize.ledger.interval import IDLE, LOAD, MILLISECOND, Interval, Saved, left_of, total
 from koinize.ledger.lines import MARGINS, checked
 
-MILLISECOND = Decimal("0.001")
 BILLIONTH = Decimal("1e-9")
 KILLED = "the run was killed; closed at its last heartbeat"
 WHOLE_MACHINE = "1"
@@ -104,13 +103,15 @@ class Ledger:
         energy: Mapping[str, str] | None = None,
         at: Decimal | None = None,
         attempt: Mapping[str, Any] | None = None,
+        lost: Decimal | None = None,
     ) -> Head:
         """Close an interval with its outcome and its wall seconds (kept to the millisecond).
 
         `at` is when it ended, in seconds since its run began: it then covers the `seconds` before
         that, which may be less than what has passed since it was opened. `energy` has `joules` and
         `source`, or is empty where it could not be read. `attempt` is what a gate tried, and how it
-        ended. Returns where the chain ends now.
+        ended; `lost` are those of the seconds that are to be done again, of work that another
+        interval goes on with. Returns where the chain ends now.
         """
         return self._chain.append(
             {
@@ -124,6 +125,7 @@ class Ledger:
                 "energy": energy or {},
                 "error": error,
                 **({"attempt": attempt} if attempt else {}),
+                **({} if lost is None else {"lost": str(lost)}),
             }
         )
 
@@ -249,12 +251,14 @@ class Ledger:
         self,
         heartbeat: Heartbeat | float | None,
         kept: Callable[[Interval], Mapping[str, Any] | None] = lambda _: None,
+        saved: Callable[[Interval], Saved | None] = lambda _: None,
     ) -> list[Interval]:
         """Close what a killed run left open, as interrupted at the last heartbeat.
 
         A bare number is that heartbeat's Unix time. Where `kept` has the seconds, tokens and units
         of what the work made, it was only killed before it could say so here: that one is done,
-        and so is the loading of the model before it, where `kept` has its `load_seconds`.
+        and so is the loading of the model before it, where `kept` has its `load_seconds`. `saved`
+        is what another interval will go on with.
         A run that did not live to record its idle time gets it, too, where its heartbeat says how
         far it was.
         """
@@ -264,7 +268,7 @@ class Ledger:
         made = {one.id: kept(one) for one in closed}
         for interval in sorted(closed, key=lambda one: made[one.id] is None):
             if (facts := made[interval.id]) is None:
-                self._abandon(interval, last, past.origins.get(interval.run))
+                self._abandon(interval, last, past.origins.get(interval.run), saved(interval))
             else:
                 self._complete(interval, facts, past)
         if last and last.at is not None and last.run in past.origins:
@@ -275,7 +279,9 @@ class Ledger:
         """Every interval, in the order in which they were opened."""
         return self._history().intervals
 
-    def _abandon(self, one: Interval, last: Heartbeat | None, origin: Decimal | None) -> None:
+    def _abandon(
+        self, one: Interval, last: Heartbeat | None, origin: Decimal | None, saved: Saved | None
+    ) -> None:
         """Close one interval; by the run's own clock if possible, else by the wall clock."""
         begin, parts = left_of(one, self.intervals())
         if last and origin is not None and last.run == one.run and last.at is not None:
@@ -285,7 +291,16 @@ class Ledger:
             seconds, at = (Decimal(last.unix) - begin if last else Decimal(0)) / parts, None
         said = KILLED if seconds >= 0 else f"{KILLED}, which is no later than its start"
         seconds = max(Decimal(0), seconds)
-        self.end(one.id, status="interrupted", seconds=seconds, error=said, at=at)
+        self.end(
+            one.id,
+            status="interrupted",
+            seconds=seconds,
+            tokens=saved.tokens if saved else 0,
+            units=saved.units if saved else 0,
+            error=said,
+            at=at,
+            lost=saved.lost(seconds, seconds * parts + begin - one.begin) if saved else None,
+        )
 
     def _complete(self, one: Interval, facts: Mapping[str, Any], past: History) -> None:
         """Close one interval by what its work measured."""

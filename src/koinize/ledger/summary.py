@@ -17,7 +17,7 @@ COLUMNS = (
     "interval", "run", "step", "kind", "status", "artifact", "device", "started_utc",
     "seconds", "share", "machine_seconds", "tokens", "units",
     "price_per_hour", "currency", "price_source", "price_date", "cost",
-    "joules", "energy_source", "group", "why", "error",
+    "joules", "energy_source", "group", "why", "error", "lost_seconds",
 )  # fmt: skip
 
 
@@ -126,5 +126,5 @@ def _cells(one: Interval) -> list[object]:
         *(one.price.get(key, "") for key in ("per_hour", "currency", "source", "date")),
         plain(one.cost) if one.price else "",
         one.energy.get("joules", ""), one.energy.get("source", ""),
-        one.group, one.why, one.error,
+        one.group, one.why, one.error, "" if one.lost is None else plain(one.lost),
     ]  # fmt: skip

@@ -17,10 +17,11 @@ from koinize.digest import short
 from koinize.executors import Executor
 from koinize.ledger import MILLISECOND, PROVISION, Heartbeat, Ledger
 from koinize.ledger.energy import Meter
+from koinize.pipeline.attempt import saved
 from koinize.pipeline.plan import Missing
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job
-from koinize.store import Home
+from koinize.store import Home, Store
 
 MILLIONTH = Decimal("0.000001")
 
@@ -29,14 +30,15 @@ MILLIONTH = Decimal("0.000001")
 class Hand:
     """What one worker has in hand: the job of one step, or of several that it does at once.
 
-    `jobs` are those that are not over. Of the worker's time, what lies before `upto` (seconds since
-    the run began, by its monotonic clock) is in the ledger; `joules` are those of the time since,
-    as far as they were read.
+    `jobs` are those that are not over; all of them `began` at once. Of the worker's time, what lies
+    before `upto` (seconds since the run began, by its monotonic clock) is in the ledger; `joules`
+    are those of the time since, as far as they were read.
     """
 
     jobs: list[Job]
     together: bool
     name: str
+    began: Decimal
     upto: Decimal
     joules: Decimal = Decimal(0)
 
@@ -72,12 +74,13 @@ class Account:
 
     def begin(self, some: Sequence[Missing], jobs: Sequence[Job]) -> Hand:
         """Open the intervals of what one worker takes in hand."""
-        name = self._interval(jobs[0].step)
+        name = self.interval(jobs[0].step)
         group = f"{name}-group" if len(jobs) > 1 else ""
-        hand = Hand(list(jobs), len(jobs) > 1, group or name, self._now)
+        now = self._now
+        hand = Hand(list(jobs), len(jobs) > 1, group or name, now, now)
         for missing, job in zip(some, jobs, strict=True):
             self.ledger.start(
-                self._interval(job.step),
+                self.interval(job.step),
                 step=job.step.name,
                 kind=job.step.kind,
                 why=missing.why,
@@ -102,6 +105,12 @@ class Account:
         between them it is divided by time.
         """
         hand.jobs.remove(job)
+        name = self.interval(job.step)
+        saving = None
+        if status != "done":
+            saving = saved(Store(self.home.folder), job.step.id, name)
+        if saving:
+            facts = {**facts, "tokens": saving.tokens, "units": saving.units}
         left = self._now - hand.upto
         load = min(left, _milliseconds(facts.get("load_seconds", 0)))
         seconds = left - load
@@ -109,7 +118,6 @@ class Account:
             equal = seconds / (1 + len(hand.jobs))
             seconds = min(seconds, _milliseconds(facts.get("seconds", equal)))
         energy = self._energy(hand, left, load, seconds)
-        name = self._interval(job.step)
         if load:  # before the end of the step, without which nobody would miss it
             place = self._place(job.step, hand.upto)
             self.ledger.loaded(name, load, energy=energy[0], **place)
@@ -123,6 +131,7 @@ class Account:
             energy=energy[1],
             error=error,
             at=hand.upto,
+            lost=saving.lost(seconds, self._now - hand.began) if saving else None,
         )
         if not hand.jobs:
             self.hands.remove(hand)
@@ -165,7 +174,8 @@ class Account:
     def _now(self) -> Decimal:
         return self.ledger.at(self.run)
 
-    def _interval(self, step: Step) -> str:
+    def interval(self, step: Step) -> str:
+        """What the ledger calls this run's work on a step."""
         return f"{self.run}-{short(step.id)}"
 
     def _place(self, step: Step, at: Decimal) -> dict[str, Any]:

@@ -82,15 +82,22 @@ def of_comb(step: Address) -> bool:
 
 
 def learn(intervals: Iterable[Interval]) -> Experience:
-    """Sum up a ledger. What failed or was interrupted teaches nothing about a finished step."""
+    """Sum up a ledger. What failed or was interrupted teaches nothing about a finished step, but
+    for what was saved of it: that is a part of the work that the next attempt finished.
+    """
     runs: dict[tuple[Sort, str], list[tuple[float, int]]] = {}
+    begun: dict[tuple[str, str], tuple[float, int]] = {}
     combined: dict[str, Tally] = {}
     unfinished = 0
     for one in intervals:
         unfinished += one.status == "open"
+        seconds, units = begun.pop((one.kind, one.artifact), (0.0, 0))
+        seconds, units = seconds + float(one.seconds - (one.lost or 0)), units + one.units
+        if one.lost is not None:
+            begun[one.kind, one.artifact] = seconds, units
         if one.status != "done":
             continue
-        work = float(one.seconds), max(1, one.units)
+        work = seconds, max(1, units)
         runs.setdefault(((one.device, one.kind, one.alike), one.run), []).append(work)
         if of_comb(one.address):
             combined[one.step] = Tally.of_run([work])

@@ -16,6 +16,7 @@ from koinize.pipeline.lengths import Lengths, Use
 from koinize.pipeline.outlook import Outlook, outlooks
 from koinize.pipeline.step import Step
 from koinize.store import Manifest, Store
+from koinize.store.checkpoint import Reached
 
 SHOWN_CHANGES = 3
 NEVER, GONE, NEWER = "never done", "its artifact is gone", "koinize computes it differently now"
@@ -81,8 +82,10 @@ def plan(
     present = store.ids()
     rates = Rates(experience, machine.device())
     once = {step.id: step for step in reversed(steps) if step.id not in present}
+    begun = {one: store.checkpoint(one).recorded() for one in store.checkpoints() & once.keys()}
+    left = {one: 1 - at["steps"] / max(1, at["planned"]) for one, at in begun.items() if at}
     work = [
-        Work(step, rate := rates.step(step), rate.seconds(step.units))
+        Work(step, rate := rates.step(step), rate.seconds(step.units) * left.get(step.id, 1.0))
         for step in steps
         if once.get(step.id) is step  # a trunk may be COMB as well: that is one training
     ]
@@ -91,7 +94,10 @@ def plan(
     kinds = dict.fromkeys(one.step.kind for one in work)
     known = {one.step.kind for one in work if one.rate.learnt}
     return Plan(
-        missing=tuple(Missing(one.step, reasons.why(one.step), one.seconds) for one in work),
+        missing=tuple(
+            Missing(one.step, reasons.why(one.step) + _goes_on(begun.get(one.step.id)), one.seconds)
+            for one in work
+        ),
         total=len(steps),
         wall=times.wall,
         machine=times.machine,
@@ -102,6 +108,11 @@ def plan(
         set_up=set_up(steps, work, rates, workers),
         outlook=tuple(outlooks(steps, present, rates)),
     )
+
+
+def _goes_on(at: Reached | None) -> str:
+    """Where a training that was ended will go on; nothing for what begins at its beginning."""
+    return f"; goes on at step {at['steps']} of {at['planned']}" if at else ""
 
 
 class _Reasons:

@@ -20,9 +20,10 @@ from koinize import machine
 from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.executors import Executor, executors
 from koinize.files import parse_json, read_bytes
-from koinize.ledger import GATE, LOAD, Heartbeat, Interval, Ledger
+from koinize.ledger import GATE, LOAD, Heartbeat, Interval, Ledger, Saved
 from koinize.ledger.energy import metering
 from koinize.pipeline.account import Account, Hand
+from koinize.pipeline.attempt import last_attempt, saved
 from koinize.pipeline.joining import joined
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
@@ -43,6 +44,9 @@ class Watcher(Protocol):
 
     def started(self, step: Step) -> None:
         """A worker began this step."""
+
+    def resumed(self, step: Step, done: int, total: int) -> None:
+        """It goes on after `done` of `total` parts, which an earlier run did."""
 
     def moved(self, step: Step, done: int, total: int) -> None:
         """It did `done` of `total` parts of it."""
@@ -109,7 +113,8 @@ def run(
     """
     ledger = Ledger(Home(home).ledger)
     store = Store(home, spec.store)
-    ledger.close_abandoned(Heartbeat.read(Home(home).heartbeat), partial(_kept, store))
+    heartbeat = Heartbeat.read(Home(home).heartbeat)
+    ledger.close_abandoned(heartbeat, partial(_kept, store), partial(_saved, store))
     if not missing:
         return Outcome()
     shutil.rmtree(Home(home).progress, ignore_errors=True)  # of a run that was killed
@@ -143,7 +148,12 @@ def _kept(store: Store, interval: Interval) -> Mapping[str, Any] | None:
     if artifact is None:
         return None
     loading = {"seconds": artifact.facts.get("load_seconds", 0)}
-    return loading if interval.kind == LOAD else artifact.facts
+    return loading if interval.kind == LOAD else last_attempt(artifact.facts)
+
+
+def _saved(store: Store, interval: Interval) -> Saved | None:
+    """What a killed step had saved of itself."""
+    return saved(store, interval.artifact, interval.id) if interval.artifact else None
 
 
 class _Run:
@@ -216,22 +226,29 @@ class _Run:
 
     def _start(self, some: Sequence[Missing]) -> None:
         threads = self.executor.threads
-        jobs = [Job(one.step, self.spec, self.root, self.home, threads) for one in some]
+        place = self.spec, self.root, self.home, threads
+        jobs = [Job(one.step, *place, self.account.interval(one.step)) for one in some]
         hand = self.account.begin(some, jobs)
         for job in jobs:
-            self.watcher.started(job.step)
+            self._begin(job.step)
         if hand.together:
             future = self.executor.submit(perform_together, jobs)
         else:
             future = self.executor.submit(perform, jobs[0])
         self.running[future] = hand
 
+    def _begin(self, step: Step) -> None:
+        """Tell of a step that begins, or goes on."""
+        self.watcher.started(step)
+        if reached := self.store.checkpoint(step.id, step.name).read():
+            self.watcher.resumed(step, reached["steps"], reached["planned"])
+
     def _finish(self, future: Future[dict[str, Any]], hand: Hand) -> None:
         error = future.exception()
         told = future.result() if hand.together and not error else {}
         for job in list(hand.jobs):
             # A worker may be killed after it kept what it made, and before it could say so.
-            facts = self._facts(job) if error or hand.together else future.result()
+            facts = self._facts(job) if error or hand.together else last_attempt(future.result())
             if facts is not None:
                 self._done(hand, job, facts)
             else:
@@ -262,7 +279,7 @@ class _Run:
             artifact = self.store.manifest(job.step.id)
         except InputError:  # a store out of reach: the step itself says so, and others go on
             return None
-        return artifact.facts if artifact else None
+        return last_attempt(artifact.facts) if artifact else None
 
     def _look(self, hand: Hand) -> None:
         """Show how far it is. Of several steps that are done at once, end those that are over, but
@@ -289,6 +306,9 @@ def _ended_by(error: BaseException | None, job: Job) -> Failure:
     """The failure of a step whose worker ended, or could do none of its steps."""
     if isinstance(error, KoinizeError):
         return Failure(error=str(error))
+    if isinstance(error, KeyboardInterrupt):
+        said = f"{job.step.name} was stopped with its worker process; run again to go on"
+        return Failure(error=said)
     return Failure(error=ended(job, error))
 
 

@@ -46,13 +46,16 @@ PROGRESS_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Job:
-    """One step with everything that a worker needs to do it. `home` is the .koinize folder."""
+    """One step with everything that a worker needs to do it. `home` is the .koinize folder, and
+    `interval` what the ledger calls this attempt.
+    """
 
     step: Step
     spec: Spec
     root: Path
     home: Path
     threads: int
+    interval: str = ""
 
     @property
     def progress_file(self) -> Path:

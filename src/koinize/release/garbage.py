@@ -11,6 +11,7 @@ from koinize.pipeline import Project
 from koinize.pipeline.run import locked
 from koinize.release.archive import Releases
 from koinize.store import Home
+from koinize.store.folder import folder_bytes
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def garbage(project: Project) -> list[Garbage]:
     A step of today keeps its artifact, and the one that its name points to: what it was before it
     changed, so that `plan` can say what changed. An adapter that was continued keeps the one it
     went on from, without which it could not be built again. Names of steps that left the project
-    keep nothing.
+    keep nothing. How far a training was, when it was ended, is kept while it is a step of today.
     Raises KoinizeError when a release is broken: then nobody knows what it refers to.
     """
     store = project.store
@@ -51,6 +52,11 @@ def garbage(project: Project) -> list[Garbage]:
         except KoinizeError:
             name = "broken"
         found.append(Garbage(artifact_id, name, store.size(artifact_id)))
+    today = {step.id for step in project.steps}
+    for begun in store.checkpoints() - (today - store.ids()):
+        reached = store.checkpoint(begun).recorded()
+        size = folder_bytes(project.files.checkpoints / begun)
+        found.append(Garbage(begun, reached["name"] if reached else "broken", size))
     return sorted(found, key=lambda one: (-one.bytes, one.id))
 
 

@@ -64,6 +64,26 @@ class Accounts:
         }
 
     @cached_property
+    def attempts(self) -> dict[str, list[Interval]]:
+        """Interval of finished work -> the attempts, ended, that it went on from."""
+        found: dict[str, list[Interval]] = {}
+        begun: dict[tuple[str, str], list[Interval]] = {}
+        for one in self.source.intervals:
+            if one.lost is not None:
+                begun.setdefault((one.kind, one.artifact), []).append(one)
+            elif one.status == "done" and (earlier := begun.pop((one.kind, one.artifact), None)):
+                found[one.id] = earlier
+        return found
+
+    def whole(self, interval: Interval) -> list[Interval]:
+        """All attempts at what this one finished."""
+        return [*self.attempts.get(interval.id, ()), interval]
+
+    def seconds(self, interval: Interval) -> Decimal:
+        """Wall seconds of all attempts together."""
+        return sum((one.seconds for one in self.whole(interval)), Decimal(0))
+
+    @cached_property
     def prices(self) -> list[dict[str, str]]:
         """The distinct prices that costs are computed with, in order of appearance."""
         used = [self._price(interval) for interval in self.source.intervals]
@@ -81,12 +101,15 @@ class Accounts:
         return interval.price or self.source.price or {}
 
     def taken(self, intervals: Iterable[Interval | None]) -> Taken | None:
-        """What these took; None when there are none or one of them is missing."""
+        """What these took, with the attempts that they went on from; None when there are none or
+        one of them is missing.
+        """
         chosen = list(intervals)
         present = [interval for interval in chosen if interval is not None]
         if not chosen or len(present) < len(chosen):
             return None
-        return Taken(covered(present), total(present)[0], self._cost(present), len(present))
+        whole = [one for interval in present for one in self.whole(interval)]
+        return Taken(covered(whole), total(whole)[0], self._cost(whole), len(present))
 
     def amount(self, intervals: Iterable[Interval | None]) -> Amount | None:
         """The same as plain numbers."""
@@ -154,7 +177,7 @@ def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
     made = setup if task.branches is not None else [*setup, *merges]  # a trunk needs no merge
     merged = accounts.taken(made) if merges or task.branches is not None else None
     with_choosing = accounts.taken([*made, *choice])
-    parallel = _parallel(setup, merges)
+    parallel = _parallel(setup, merges, accounts)
     workers = _workers([*accounts.find(combined_training(task)), *setup])
     together = _at_best(workers, combined, merged.elapsed if merged else None)
     updates = [_update(one, merges, accounts) for one in trainings.values()]
@@ -222,7 +245,7 @@ def _updated(task: TaskInput, accounts: Accounts) -> dict[str, Interval | None]:
 def _estimated(trainings: Sequence[Interval | None], accounts: Accounts) -> Taken | None:
     """COMB where nobody trained it: the same rows pass the model, one language after the other."""
     taken = accounts.taken(trainings)
-    elapsed = sum((one.seconds for one in trainings if one), Decimal(0))
+    elapsed = sum((accounts.seconds(one) for one in trainings if one), Decimal(0))
     return replace(taken, elapsed=elapsed) if taken else None
 
 
@@ -238,7 +261,7 @@ def _update(
         return None
     # A merge waits for its training, whatever this ledger's order was.
     waiting = (covered(one for one in some if one) for some in (merges, choice))
-    return replace(taken, elapsed=training.seconds + sum(waiting, Decimal(0)))
+    return replace(taken, elapsed=accounts.seconds(training) + sum(waiting, Decimal(0)))
 
 
 def _paid_back(
@@ -263,13 +286,13 @@ def _mean(values: Sequence[Decimal | None]) -> Decimal | None:
 
 
 def _parallel(
-    trainings: Sequence[Interval | None], merges: Sequence[Interval | None]
+    trainings: Sequence[Interval | None], merges: Sequence[Interval | None], accounts: Accounts
 ) -> Decimal | None:
     """Wall seconds with a machine per language: the longest training, then merge after merge."""
     needed = [*trainings, *merges]
     if not merges or any(one is None for one in needed):
         return None
-    longest = max(one.seconds for one in trainings if one)
+    longest = max(accounts.seconds(one) for one in trainings if one)
     return longest + sum(one.seconds for one in merges if one)
 
 

@@ -55,6 +55,7 @@ def breakdown(source: ReportInput, accounts: Accounts) -> list[SpentRow]:
     """All machine time that the ledger knows, each second once, idle time included."""
     rows = [row for task in source.tasks for row in _task_rows(task, accounts)]
     counted = {id(one) for row in rows for one in row.work}
+    counted |= {id(one) for some in accounts.attempts.values() for one in some}
     standing = {id(one) for one in accounts.standing.values()}
     rest = [one for one in source.intervals if id(one) not in counted and one.kind != IDLE]
     done = [one for one in rest if one.status == "done"]
@@ -101,8 +102,10 @@ def around(source: ReportInput, accounts: Accounts) -> list[AroundRow]:
         (label, accounts.taken([one for one in every if (one.kind, one.status) == (kind, "done")]))
         for kind, label in AROUND
     ]
+    gone_on = {id(one) for some in accounts.attempts.values() for one in some}
     for status in ("failed", "interrupted"):
         lost = [one for one in every if one.status == status and one.kind != IDLE]
+        lost = [one for one in lost if id(one) not in gone_on]
         rows.append((status, accounts.taken(lost)))
     rows.append(("idle", _idle(source, accounts)))
     return [{"label": label, **taken.figures()} for label, taken in rows if taken]

@@ -248,6 +248,12 @@ class MachineSection(Frozen):
         default=1,
         description="trainings, or evaluations of the same rows, that a worker does at once",
     )
+    checkpoint_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="of a training's work that a kill may cost: how often it saves how far it is",
+    )
 
 
 def _with_comb(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:

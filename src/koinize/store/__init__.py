@@ -6,6 +6,7 @@
 - `place`: where artifacts are kept, as `Store` sees it; `folder`, one on this machine; `bucket`,
   one in an object store, with `objects`, which speaks to that, and `cache`, copies of what it has;
   `spec`: which of them koinize.yaml means;
+- `checkpoint`: how far a training is, until its artifact is there;
 - `record`: a JSON object that carries its own digest, for what only saves time when it is there;
 - `typed`: what is read, checked field by field before anybody uses it;
 - `durable`: whole files or none, and folders that a dead process leaves for the next to sweep.
@@ -18,6 +19,7 @@ Two paths through it. A step builds: `with store.building(id, ...) as draft`, fi
 from __future__ import annotations
 
 from koinize.store.artifacts import Artifact, Draft, Store
+from koinize.store.checkpoint import Checkpoint
 from koinize.store.durable import (
     NewFolder,
     put_in_place,
@@ -33,6 +35,7 @@ from koinize.store.record import read_record, write_record
 __all__ = [
     "MANIFEST",
     "Artifact",
+    "Checkpoint",
     "Draft",
     "Home",
     "Manifest",

@@ -10,6 +10,7 @@ them, and whether it is as it was written, is decided here for every place alike
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 from koinize.digest import short
 from koinize.errors import BrokenError, KoinizeError
 from koinize.files import read_bytes
+from koinize.store.checkpoint import Checkpoint
 from koinize.store.durable import (
     PART,
     free,
@@ -28,6 +30,7 @@ from koinize.store.durable import (
     temporary_folder,
     write_atomically,
 )
+from koinize.store.folder import identities
 from koinize.store.home import Home
 from koinize.store.manifest import (
     MANIFEST,
@@ -67,10 +70,19 @@ class Store:
         self.root, self.home = root, Home(root)
         self._place = place(self.home, where)
         self._verified: dict[str, Artifact] = {}
+        self.opened = time.monotonic()  # from which on work that it was opened for is counted
 
     def ids(self) -> set[str]:
         """The ids of every committed artifact."""
         return self._place.ids()
+
+    def checkpoints(self) -> set[str]:
+        """The ids of the artifacts of which a beginning is kept."""
+        return identities(self.home.checkpoints)
+
+    def checkpoint(self, artifact_id: str, name: str = "") -> Checkpoint:
+        """Where the step of this id and name keeps how far it is."""
+        return Checkpoint(self.home.checkpoints / artifact_id, self.home.temporary, name)
 
     def manifest(self, artifact_id: str) -> Manifest | None:
         """What is recorded of an artifact, its files unread; None when there is none.
@@ -128,6 +140,7 @@ class Store:
             write_atomically(folder / MANIFEST, text)
             self._place.commit(folder, artifact_id)
             self.home.lost(artifact_id).unlink(missing_ok=True)
+            self.checkpoint(artifact_id).discard()
 
     def names(self) -> Names:
         """Name -> id of what was current when the last run ended or stopped.
@@ -164,7 +177,8 @@ class Store:
         )
 
     def discard(self, artifact_id: str) -> None:
-        """Remove an artifact."""
+        """Remove an artifact, or its beginning."""
+        self.checkpoint(artifact_id).discard()
         self._verified.pop(artifact_id, None)
         self._place.remove(artifact_id)
 

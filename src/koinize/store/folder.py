@@ -36,9 +36,7 @@ class Folder:
 
     def ids(self) -> set[str]:
         """The names of folders that are an id; whoever leads to one put it there whole."""
-        folder = self.home.artifacts
-        entries = os.scandir(folder) if folder.is_dir() else ()
-        return {entry.name for entry in entries if IDENTITY.fullmatch(entry.name)}
+        return identities(self.home.artifacts)
 
     def manifest(self, artifact_id: str) -> bytes | None:
         """The bytes of the file; a folder without one is broken, and so is a link."""
@@ -119,6 +117,12 @@ class Folder:
         if names != (before or {}):
             own_folder(self.home.folder)
             write_atomically(self.home.names, json.dumps(names, indent=0, sort_keys=True))
+
+
+def identities(folder: Path) -> set[str]:
+    """The entries of a folder that are called by an id."""
+    entries = os.scandir(folder) if folder.is_dir() else ()
+    return {entry.name for entry in entries if IDENTITY.fullmatch(entry.name)}
 
 
 def folder_bytes(folder: Path) -> int:

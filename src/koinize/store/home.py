@@ -18,8 +18,8 @@ class Home:
 
     What cannot be made again, and is never written over: `ledger`, `releases`. What a run makes
     again, at a price: `artifacts`. What only saves time, and may be removed at any moment:
-    `names`, `inputs`, `experience`, `lengths`, `digests`, interference, `cache`. What belongs to a
-    process at work: `lock`, `holder`, `heartbeat`, progress, `temporary`.
+    `names`, `inputs`, `experience`, `lengths`, `digests`, interference, `cache`, `checkpoints`.
+    What belongs to a process at work: `lock`, `holder`, `heartbeat`, progress, `temporary`.
     """
 
     folder: Path
@@ -47,6 +47,11 @@ class Home:
     def temporary(self) -> Path:
         """What is half built; each entry is locked by the process that builds it."""
         return self.folder / "tmp"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder for each artifact of which a beginning is kept, named by its id."""
+        return self.folder / "checkpoints"
 
     @property
     def ledger(self) -> Path:

@@ -38,6 +38,9 @@ class Measured(TypedDict, total=False):
     units: Count
     updates: Count
     rank: Count
+    steps: Count
+    steps_before: Count
+    tokens_before: Count
     chosen: str
     adapter: Identity
     metric: str

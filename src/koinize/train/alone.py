@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +22,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from koinize import machine
 from koinize.model.encoding import buckets
 from koinize.model.loaded import Loaded, pad, peak_bytes, reset_peak
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train.average import TailAverage
-from koinize.train.lora import injected, layers_of, save
+from koinize.train.lora import injected, layers_of, save, tensor_name
 from koinize.train.report import Progress, TrainingReport, no_number, report_of
+from koinize.train.saving import (
+    BEST,
+    FIRST,
+    MEAN,
+    SECOND,
+    VALUE,
+    Point,
+    RandomStreams,
+    Saving,
+    parted,
+    random_streams,
+    set_random_streams,
+)
 from koinize.train.schedule import (
     Row,
     encode_rows,
@@ -51,13 +66,16 @@ def train(
     progress: Progress | None = None,
     *,
     start: Path | None = None,
+    saving: Saving | None = None,
 ) -> TrainingReport:
     """Trains one adapter and writes it to `out` as a PEFT folder; the base is left as it was.
 
     The result depends on the examples, not on their order, and on nothing random but the seeds.
     With `patience` the adapter of the best dev loss is written, else the last, or with `average`
-    the mean over the last steps. `start` is the PEFT
-    folder of an adapter to train on from, with a fresh optimizer, instead of a fresh one.
+    the mean over the last steps. `start` is the PEFT folder of an adapter to train on from, with a
+    fresh optimizer, instead of a fresh one. With `saving` it goes on where an earlier attempt was,
+    to what that would have become, and saves how far it is: by time, and when SIGINT or SIGTERM
+    ends it (KeyboardInterrupt).
     `progress` gets (steps done, steps planned, loss). Raises InputError for unusable examples or
     targets, or a start of another shape than `lora`, and StepError when the loss is no longer a
     number.
@@ -66,7 +84,7 @@ def train(
     reset_peak(loaded.device)
     rows, dev_rows = encode_rows(loaded, train_examples, dev_examples, training)
     with injected(loaded, lora, training, start) as peft_model:
-        report = _Loop(loaded, peft_model, training, progress).run(rows, dev_rows)
+        report = _Loop(loaded, peft_model, training, progress, saving).run(rows, dev_rows)
         layers = layers_of(peft_model).items()
         factors = {
             name: (one.lora_A["default"].weight, one.lora_B["default"].weight)
@@ -74,7 +92,11 @@ def train(
         }
         save(loaded, peft_model.peft_config["default"], factors, out)
     return replace(
-        report, seconds=time.perf_counter() - started, peak_bytes=peak_bytes(loaded.device)
+        report,
+        seconds=time.perf_counter() - started,
+        peak_bytes=peak_bytes(loaded.device),
+        steps_before=saving.steps_before if saving else 0,
+        tokens_before=saving.tokens_before if saving else 0,
     )
 
 
@@ -87,48 +109,87 @@ class _Loop:
         peft_model: PeftModel,
         training: TrainingSpec,
         progress: Progress | None,
+        saving: Saving | None,
     ) -> None:
-        self.loaded, self.training, self.progress = loaded, training, progress
-        self.parameters = [p for p in peft_model.parameters() if p.requires_grad]
+        self.loaded, self.training = loaded, training
+        self.progress, self.saving = progress, saving
+        layers = layers_of(peft_model)
+        self.factors: dict[str, Tensor] = {
+            tensor_name(name, side): getattr(one, f"lora_{side}")["default"].weight
+            for name, one in layers.items()
+            for side in "AB"
+        }
+        self.parameters = list(self.factors.values())
+        self.draws = any(one.training for one in layers.values())  # for dropout
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=training.learning_rate, weight_decay=training.weight_decay
         )
         self.losses: list[float] = []
         self.dev_losses: list[float] = []
-        self.kept_epoch = 0
+        self.epoch = self.kept_epoch = 0  # epochs that are done, and the one that is kept
+        self.tokens = 0  # that were seen, padding left out
         self.best: list[Tensor] = []
+        self.streams: RandomStreams = {}
 
     def run(self, rows: list[Row], dev_rows: list[Row]) -> TrainingReport:
-        training = self.training
-        planned = planned_steps(rows, training)
-        self.tail = TailAverage(training.average, planned)
-        for epoch in range(training.epochs):
-            for batch in epoch_batches(rows, training, epoch):
-                self._step(batch, planned)
-            if dev_rows:
-                self.dev_losses.append(self._dev_loss(dev_rows))
-            if self._should_stop(epoch + 1):
-                break
+        self.planned = planned_steps(rows, self.training)
+        self.tail = TailAverage(self.training.average, self.planned)
+        self._resume()
+        stopped = self.saving.when_stopped(self._point) if self.saving else nullcontext()
+        with stopped:
+            while not self._is_over():
+                self._train_epoch(rows)
+                self._end_epoch(dev_rows)
         self._restore_best()
-        return report_of(rows, epoch + 1, self.losses, self.dev_losses, self.kept_epoch)
+        return report_of(rows, self.epoch, self.losses, self.dev_losses, self.kept_epoch)
 
-    def _step(self, batch: list[Row], planned: int) -> None:
+    def _train_epoch(self, rows: list[Row]) -> None:
+        """The steps of this epoch that are left."""
+        batches = epoch_batches(rows, self.training, self.epoch)
+        done = len(self.losses) - self.epoch * len(batches)
+        for batch in batches[done:]:
+            self._step(batch)
+            if self.saving and self.saving.is_due():
+                self.saving.save(self._point())
+
+    def _end_epoch(self, dev_rows: list[Row]) -> None:
+        measured = [self._dev_loss(dev_rows)] if dev_rows else []
+        with machine.undisturbed():
+            self.dev_losses += measured
+            self.epoch += 1
+            if self.training.patience is None:
+                self.kept_epoch = self.epoch
+            elif self.dev_losses[-1] <= min(self.dev_losses):
+                self.kept_epoch = self.epoch
+                self.best = [parameter.detach().clone() for parameter in self.parameters]
+            self._note_streams()
+
+    def _is_over(self) -> bool:
+        patience = self.training.patience
+        waited = patience is not None and self.epoch - self.kept_epoch >= patience
+        return waited or self.epoch == self.training.epochs
+
+    def _step(self, batch: list[Row]) -> None:
         step = len(self.losses)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.training.learning_rate * rate(step, planned, self.training)
+            group["lr"] = self.training.learning_rate * rate(step, self.planned, self.training)
         targets = target_tokens(batch)
         loss = 0.0
         for part in self._passes(batch):
+            machine.stop_if_asked()
             loss += self._backward(part, targets)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
         if not (math.isfinite(loss) and math.isfinite(float(norm))):
             raise no_number(loss, float(norm), step, batch)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.losses.append(loss)
-        self.tail.take(step + 1, self.parameters)
+        with machine.undisturbed():
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.losses.append(loss)
+            self.tail.take(step + 1, self.parameters)
+            self.tokens += sum(row.tokens.longest for row in batch)
+            self._note_streams()
         if self.progress:
-            self.progress(step + 1, planned, loss)
+            self.progress(step + 1, self.planned, loss)
 
     def _backward(self, part: list[Row], batch_targets: int) -> float:
         """Adds one forward pass's share of the batch's gradient; returns its share of the loss."""
@@ -177,16 +238,68 @@ class _Loop:
                 logits = self.loaded.head(some)
             yield cross_entropy(logits, wanted, reduction="sum")
 
-    def _should_stop(self, epoch: int) -> bool:
-        if self.training.patience is None:
-            self.kept_epoch = epoch
-            return False
-        if self.dev_losses[-1] <= min(self.dev_losses):
-            self.kept_epoch = epoch
-            self.best = [parameter.detach().clone() for parameter in self.parameters]
-        return epoch - self.kept_epoch >= self.training.patience
-
     @torch.no_grad()
     def _restore_best(self) -> None:
         for parameter, best in zip(self.parameters, self.best or self.parameters, strict=True):
             parameter.copy_(best)
+
+    def _resume(self) -> None:
+        """Go on where an earlier attempt was."""
+        if self.saving:
+            point = self.saving.resume(self.planned, self.factors, random=self.draws)
+            if point:
+                self._go_on_from(point)
+        self._note_streams()
+
+    @torch.no_grad()
+    def _go_on_from(self, point: Point) -> None:
+        self.losses, self.dev_losses = list(point.losses), list(point.dev_losses)
+        self.epoch, self.kept_epoch, self.tokens = point.epoch, point.kept_epoch, point.tokens
+        values, first, second = point.part(VALUE), point.part(FIRST), point.part(SECOND)
+        device, steps = self.loaded.device, float(len(point.losses))
+        for name, parameter in self.factors.items():
+            parameter.copy_(values[name])
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(steps),
+                "exp_avg": first[name].to(device),
+                "exp_avg_sq": second[name].to(device),
+            }
+        best = point.part(BEST)
+        self.best = [best[name].to(device) for name in self.factors] if best else []
+        mean = point.part(MEAN)
+        self.tail.mean = [mean[name].to(device) for name in self.factors] if mean else []
+        if self.draws:
+            set_random_streams(point.part("random"), device)
+
+    def _note_streams(self) -> None:
+        """Remember what the next draw at random depends on, where there is any."""
+        if self.saving and self.draws:
+            self.streams = random_streams(self.loaded.device)
+
+    def _point(self) -> Point:
+        """Where it is. Within a step or an epoch's end nothing of this has moved yet."""
+        moments = dict(zip(self.factors, self._moments(), strict=True))
+        first = {name: one["exp_avg"] for name, one in moments.items()}
+        second = {name: one["exp_avg_sq"] for name, one in moments.items()}
+        best = dict(zip(self.factors, self.best, strict=True)) if self.best else {}
+        mean = dict(zip(self.factors, self.tail.mean, strict=True)) if self.tail.mean else {}
+        return Point(
+            self.losses,
+            self.dev_losses,
+            self.epoch,
+            self.kept_epoch,
+            self.tokens,
+            self.planned,
+            parted(VALUE, self.factors)
+            | parted(FIRST, first)
+            | parted(SECOND, second)
+            | parted(BEST, best)
+            | parted(MEAN, mean)
+            | parted("random", self.streams),
+        )
+
+    def _moments(self) -> Iterator[dict[str, Tensor]]:
+        for parameter in self.parameters:
+            zeros = {"exp_avg": torch.zeros_like(parameter)}  # before the first step
+            zeros["exp_avg_sq"] = zeros["exp_avg"]
+            yield self.optimizer.state.get(parameter) or zeros

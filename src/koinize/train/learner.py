@@ -7,18 +7,20 @@ lie with those of the others, in one buffer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from koinize.errors import KoinizeError
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train.average import TailAverage
-from koinize.train.lora import Frame, Pair
+from koinize.train.lora import Frame, Pair, tensor_name
 from koinize.train.report import TrainingReport, no_number, report_of
+from koinize.train.saving import Point, Saving
 from koinize.train.schedule import Row, epoch_batches, planned_steps, rate
 
 
@@ -33,6 +35,7 @@ class Training:
     settings: TrainingSpec
     out: Path
     start: Path | None = None
+    saving: Saving | None = None
 
 
 @dataclass(eq=False)
@@ -77,8 +80,9 @@ class Learner:
 
     @property
     def at_epochs_end(self) -> bool:
-        """Whether the step that was begun last is the last of its epoch."""
-        return not self._left
+        """Whether the step that was begun last is the last of an epoch that is not ended yet."""
+        epoch = self.planned // self.settings.epochs
+        return not self._left and self.steps > self.epoch * epoch
 
     def next_batch(self) -> list[Row]:
         """Begins an optimizer step: its rows."""
@@ -86,6 +90,31 @@ class Learner:
         self._taken.append(batch)
         self.passed += sum(row.tokens.longest for row in batch)
         return batch
+
+    def resume(self) -> Point | None:
+        """Be where an earlier attempt was, if there was one; its tensors are the loop's to use."""
+        if self.training.saving is None:
+            return None
+        shapes = self.frame.shapes.items()
+        factors = {
+            tensor_name(name, side): torch.empty(shape, device="meta")
+            for name, (rank, inputs, outputs) in shapes
+            for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank)))
+        }
+        point = self.training.saving.resume(self.planned, factors, random=False)
+        if point:
+            for _ in point.losses:
+                self.next_batch()
+            self.losses, self.dev_losses = list(point.losses), list(point.dev_losses)
+            self.epoch, self.kept_epoch, self.passed = point.epoch, point.kept_epoch, 0
+        return point
+
+    def point(self, tensors: Mapping[str, Tensor]) -> Point:
+        """How far it is, with these tensors; steps whose loss was not read do not count."""
+        done = self._taken[: len(self.losses)]
+        tokens = sum(row.tokens.longest for batch in done for row in batch)
+        counts = self.epoch, self.kept_epoch, tokens, self.planned
+        return Point(self.losses, self.dev_losses, *counts, tensors)
 
     def _in_order(self) -> Iterator[list[Row]]:
         for epoch in range(self.settings.epochs):
@@ -106,17 +135,27 @@ class Learner:
             return
         self.losses.append(loss)
 
-    def ends(self, values: Tensor) -> bool:
-        """Ends an epoch with its row of the buffer; whether it was the last."""
+    def end_epoch(self, values: Tensor) -> None:
+        """Ends an epoch, after its dev loss, with its row of the buffer."""
         self.epoch += 1
-        patience = self.settings.patience
-        if patience is None:
+        if self.settings.patience is None:
             self.kept_epoch = self.epoch
         elif self.dev_losses[-1] <= min(self.dev_losses):
             self.kept_epoch, self.best = self.epoch, values.clone()
-        stopped = patience is not None and self.epoch - self.kept_epoch >= patience
-        return stopped or self.epoch == self.settings.epochs
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the epoch that was ended last is its last."""
+        patience = self.settings.patience
+        waited = patience is not None and self.epoch - self.kept_epoch >= patience
+        return waited or self.epoch == self.settings.epochs
 
     def report(self) -> TrainingReport:
         """What it did; time and memory are not known yet."""
-        return report_of(self.rows, self.epoch, self.losses, self.dev_losses, self.kept_epoch)
+        report = report_of(self.rows, self.epoch, self.losses, self.dev_losses, self.kept_epoch)
+        saving = self.training.saving
+        return replace(
+            report,
+            steps_before=saving.steps_before if saving else 0,
+            tokens_before=saving.tokens_before if saving else 0,
+        )

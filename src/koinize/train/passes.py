@@ -1,13 +1,30 @@
-"""Which rows of which adapters share a forward pass."""
+"""Which rows of which adapters share a forward pass, and what that is given."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from koinize.train.schedule import Row
 
 Share = tuple[int, list[Row]]
 """The place of an adapter among those that learn, and rows of it for one forward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One forward pass on the device: `ids` (sequences, width), the same number of sequences for
+    each of its adapters; and for each of its n target tokens: its place among all ids, itself, the
+    place of its adapter, and its weight in that adapter's loss.
+    """
+
+    ids: Tensor
+    places: Tensor
+    targets: Tensor
+    owners: Tensor
+    weights: Tensor
 
 
 def length(row: Row) -> int:

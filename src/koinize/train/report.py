@@ -26,8 +26,10 @@ class TrainingReport:
     losses: tuple[float, ...]  # one per optimizer step
     dev_losses: tuple[float, ...]  # one per epoch; empty without dev examples
     kept_epoch: int  # the epoch, from 1, whose adapter was written
-    seconds: float
+    seconds: float  # of the attempt that ended it, where earlier ones were killed
     peak_bytes: int
+    steps_before: int = 0  # that earlier attempts had done
+    tokens_before: int = 0  # and had seen
 
 
 def report_of(

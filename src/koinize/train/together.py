@@ -15,7 +15,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 
 import numpy as np
@@ -23,17 +25,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from koinize import machine
 from koinize.errors import KoinizeError
 from koinize.model.encoding import buckets
 from koinize.model.loaded import Loaded, peak_bytes, reset_peak, send
-from koinize.model.stacked import Layout, Slots, Working, stackable
+from koinize.model.stacked import Slots, Working, stackable
 from koinize.settings import LoraSpec
-from koinize.train.adamw import RowwiseAdamW
 from koinize.train.alone import train
+from koinize.train.buffers import Buffers
 from koinize.train.learner import Learner, Training
 from koinize.train.lora import Frame, first_factors, frame_of, save
-from koinize.train.passes import Share, grouped, largest, length
+from koinize.train.passes import Batch, Share, grouped, largest, length
 from koinize.train.report import Progress, TrainingReport
+from koinize.train.saving import Point
 from koinize.train.schedule import Row, encode_rows, target_tokens
 
 # Steps whose losses may lie unread on an accelerator; one that is no number is found when read.
@@ -61,6 +65,7 @@ def train_together(
     `seconds` are the adapter's share of the time: that of each step is shared out by the tokens
     that passed the model in it. `peak_bytes` are those of all until then. `ended` may keep an
     adapter before the others end; a time that it takes is shared by those that go on.
+    What has `saving` goes on where an earlier attempt was, alone or beside others, and is saved.
     """
     began = time.perf_counter()
     reset_peak(loaded.device)
@@ -119,27 +124,22 @@ def _prepare(loaded: Loaded, training: Training, frame: Frame) -> Learner:
 def _alone(loaded: Loaded, one: Training, progress: Progress | None) -> Outcome:
     examples = one.train_examples, one.dev_examples
     try:
-        return train(loaded, *examples, one.lora, one.settings, one.out, progress, start=one.start)
+        return train(
+            loaded,
+            *examples,
+            one.lora,
+            one.settings,
+            one.out,
+            progress,
+            start=one.start,
+            saving=one.saving,
+        )
     except KoinizeError as error:
         return error
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """One forward pass on the device: `ids` (sequences, width), the same number of sequences for
-    each of its adapters; and for each of its n target tokens: its place among all ids, itself, the
-    place of its adapter, and its weight in that adapter's loss.
-    """
-
-    ids: Tensor
-    places: Tensor
-    targets: Tensor
-    owners: Tensor
-    weights: Tensor
-
-
 class _Loop:
-    """The factors of all adapters that still learn, a row each, and what is done to them."""
+    """The adapters that still learn, and what is done to all of them at once."""
 
     def __init__(
         self,
@@ -154,58 +154,77 @@ class _Loop:
         learners = list(places.values())
         self.learners, self.live = learners, list(learners)
         self.shared_until = began
-        self.layout = Layout([one.frame.shapes for one in learners])
-        self.slots = Slots(loaded.model, self.layout.shapes)
-        self.optimizer = RowwiseAdamW(self._first())
-        self.gradients = torch.zeros_like(self.optimizer.values)
-        scales = torch.tensor([[one.frame.scale] for one in learners])
-        self.scales = send(scales, loaded.device)
+        self.buffers = Buffers(learners, loaded.device)
+        self.slots = Slots(loaded.model, self.buffers.layout.shapes)
         self.accelerated = on_accelerator(loaded.device)
         self.unread: list[Tensor] = []
         # What one adapter may put into a pass, times the adapters: also when some have ended.
         self.budget = loaded.pass_tokens(sum(one.settings.batch_tokens for one in learners))
 
-    def _first(self) -> Tensor:
-        values = torch.zeros(len(self.learners), self.layout.width, device=self.loaded.device)
-        views = self.layout.views(values)
-        for row, learner in enumerate(self.learners):
-            for name, (A, B) in learner.first:
-                views[name][0][row, : len(A)] = A
-                views[name][1][row, :, : len(A)] = B
-        return values
-
     def run(self) -> None:
         """Trains and writes all of them."""
-        with self.slots.hooked(), warnings.catch_warnings():
+        with self.slots.hooked(), warnings.catch_warnings(), ExitStack() as stack:
             # An adapter's row keeps its factors together and not each layer's, as torch expects.
             warnings.filterwarnings("ignore", message="grad and param do not obey")
+            for one in self.learners:
+                if one.training.saving:
+                    point = partial(self._point, one)
+                    stack.enter_context(one.training.saving.when_stopped(point))
+            self._end(self.live)
             while self.live:
                 self._step()
-                ended = [one for one in self.live if one.at_epochs_end]
-                if ended or not self.accelerated or len(self.unread) == READ_EVERY:
-                    self._read()
-                self._end_epoch([one for one in ended if one.outcome is None])
-                self._share_out_time()
-                self._drop()
+                self._end(self.live)
+                self._save()
+
+    def _end(self, some: list[Learner]) -> None:
+        """End the epochs that are over, and what has to end with them."""
+        ended = [one for one in some if one.at_epochs_end]
+        if ended or not self.accelerated or len(self.unread) == READ_EVERY:
+            self._read()
+        self._end_epoch([one for one in ended if one.outcome is None])
+        for one in some:
+            if one.outcome is None and one.is_over:
+                self._finish(one)
+        self._share_out_time()
+        self._drop()
+
+    def _save(self) -> None:
+        """Save those for which it is time."""
+        for one in self.live:
+            if one.training.saving and one.training.saving.is_due():
+                self._save_one(one)
+
+    def _save_one(self, one: Learner) -> None:
+        point = self._point(one)
+        if one.training.saving and point:
+            one.training.saving.save(point)
+
+    def _point(self, one: Learner) -> Point | None:
+        """Where one is, between two steps; None where there is nothing to go on with."""
+        self._read()
+        if one not in self.live or isinstance(one.outcome, KoinizeError):
+            return None
+        return one.point(self.buffers.tensors(one, self.live.index(one)))
 
     def _step(self) -> None:
         batches = [one.next_batch() for one in self.live]
         weights = [1 / target_tokens(batch) for batch in batches]
         losses = torch.zeros(len(self.live), device=self.loaded.device)
-        self.gradients.zero_()
+        self.buffers.gradients.zero_()
         for shares in self._passes(dict(enumerate(batches))):
+            machine.stop_if_asked()
             self._learn(shares, weights, losses)
-        self.gradients[:, : self.layout.A_width].mul_(self.scales)
-        norms = self._clip()
-        self.optimizer.step(
-            self.gradients,
-            rates=[one.rate for one in self.live],
-            decays=[one.settings.weight_decay for one in self.live],
-            steps=[one.steps for one in self.live],
-        )
-        for values, one in zip(self.optimizer.values, self.live, strict=True):
-            one.tail.take(one.steps, [values])
-        self.unread.append(torch.stack([losses, norms]))
+        norms = self.buffers.clip([one.settings.max_grad_norm for one in self.live])
+        with machine.undisturbed():
+            self.buffers.optimizer.step(
+                self.buffers.gradients,
+                rates=[one.rate for one in self.live],
+                decays=[one.settings.weight_decay for one in self.live],
+                steps=[one.steps for one in self.live],
+            )
+            for values, one in zip(self.buffers.values, self.live, strict=True):
+                one.tail.take(one.steps, [values])
+            self.unread.append(torch.stack([losses, norms]))
 
     def _passes(self, rows: Mapping[int, list[Row]]) -> Iterator[list[Share]]:
         """Cuts the rows of adapters, by their places, into passes within the budget."""
@@ -235,7 +254,7 @@ class _Loop:
             piece.sum().backward()  # type: ignore[no-untyped-call]
             losses.index_add_(0, owners, piece.detach())
         hidden.backward(rows.grad)  # type: ignore[no-untyped-call]
-        self.gradients.index_add_(0, members, working.gradients.float())
+        self.buffers.gradients.index_add_(0, members, working.gradients.float())
 
     @torch.no_grad()
     def _put(self, shares: list[Share]) -> tuple[Tensor, Working]:
@@ -244,15 +263,14 @@ class _Loop:
         members = send(torch.tensor([place for place, _ in shares]), device)
         working = self.slots.current
         if working is None or len(working.values) != len(shares):
-            working = Working(self.layout, len(shares), self.loaded.dtype, device, learn=True)
+            layout, dtype = self.buffers.layout, self.loaded.dtype
+            working = Working(layout, len(shares), dtype, device, learn=True)
             self.slots.current = working
-        values = self.optimizer.values.index_select(0, members)
-        values[:, : self.layout.A_width].mul_(self.scales.index_select(0, members))
-        working.values.copy_(values)
+        working.values.copy_(self.buffers.scaled(members))
         working.gradients.zero_()
         return members, working
 
-    def _batch(self, shares: list[Share], weights: Sequence[float]) -> _Batch:
+    def _batch(self, shares: list[Share], weights: Sequence[float]) -> Batch:
         height = max(len(rows) for _, rows in shares)
         width = max(len(row.line) for _, rows in shares for row in rows)
         ids = np.full((len(shares) * height, width), self.loaded.encoder.pad_token)
@@ -270,9 +288,9 @@ class _Loop:
         device = self.loaded.device
         sent = send(torch.tensor([places, targets, owners]), device)
         each = send(torch.tensor([weights[owner] for owner in owners]), device)
-        return _Batch(send(torch.from_numpy(ids), device), sent[0], sent[1], sent[2], each)
+        return Batch(send(torch.from_numpy(ids), device), sent[0], sent[1], sent[2], each)
 
-    def _hidden(self, batch: _Batch) -> Tensor:
+    def _hidden(self, batch: Batch) -> Tensor:
         """Hidden states (n, hidden) that predict the n target tokens."""
         # Right padding needs no mask under causal attention.
         with self.loaded.precision():
@@ -280,7 +298,7 @@ class _Loop:
         states: Tensor = output.last_hidden_state
         return states.flatten(0, 1).index_select(0, batch.places)
 
-    def _losses(self, hidden: Tensor, batch: _Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    def _losses(self, hidden: Tensor, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Successive pieces of the weighted cross-entropies, and whose they are."""
         size = self.loaded.head_rows
         parts = (hidden, batch.targets, batch.owners, batch.weights)
@@ -291,22 +309,16 @@ class _Loop:
                 logits = self.loaded.head(some)
             yield owners, cross_entropy(logits, wanted, reduction="none") * weights
 
-    @torch.no_grad()
-    def _clip(self) -> Tensor:
-        """Clips each adapter's gradient as clip_grad_norm_ does; the norms before (adapters,)."""
-        norms: Tensor = torch.linalg.vector_norm(self.gradients, dim=1)
-        limits = torch.tensor([one.settings.max_grad_norm for one in self.live])
-        factors = (send(limits, self.loaded.device) / (norms + 1e-6)).clamp(max=1.0)
-        self.gradients.mul_(factors[:, None])
-        return norms
-
     def _read(self) -> None:
         """Fetches the losses that lie on the device; ends adapters with one that is no number."""
-        for losses, norms in torch.stack(self.unread).tolist():
-            for one, loss, norm in zip(self.live, losses, norms, strict=True):
-                one.read(loss, norm)
-            self._tell()
-        self.unread = []
+        if not self.unread:
+            return
+        with machine.undisturbed():
+            for losses, norms in torch.stack(self.unread).tolist():
+                for one, loss, norm in zip(self.live, losses, norms, strict=True):
+                    one.read(loss, norm)
+                self._tell()
+            self.unread = []
 
     def _tell(self) -> None:
         last = [one.losses[-1] for one in self.live if one.outcome is None]
@@ -318,14 +330,14 @@ class _Loop:
             self.progress(done, planned, sum(last) / len(last))
 
     def _end_epoch(self, ended: list[Learner]) -> None:
-        if measured := [one for one in ended if one.dev_rows]:
-            for one, loss in zip(measured, self._dev_losses(measured), strict=True):
+        measured = [one for one in ended if one.dev_rows]
+        losses = self._dev_losses(measured) if measured else []
+        with machine.undisturbed():
+            for one, loss in zip(measured, losses, strict=True):
                 one.dev_losses.append(loss)
                 one.passed += sum(length(row) for row in one.dev_rows)
-        for one in ended:
-            values = self.optimizer.values[self.live.index(one)]
-            if one.ends(values):
-                self._finish(one, values if one.best is None else one.best)
+            for one in ended:
+                one.end_epoch(self.buffers.values[self.live.index(one)])
 
     @torch.no_grad()
     def _dev_losses(self, measured: list[Learner]) -> list[float]:
@@ -340,19 +352,18 @@ class _Loop:
         found: list[float] = losses.tolist()
         return [found[place] for place in rows]
 
-    def _finish(self, one: Learner, values: Tensor) -> None:
-        views = self.layout.views(values[None])
-        factors = {}
-        for name, (rank, _, _) in one.frame.shapes.items():
-            A, B = views[name]
-            factors[name] = A[0, :rank], B[0, :, :rank]
-        save(self.loaded, one.frame.config, factors, one.training.out)
-        one.outcome, one.best = one.report(), None
+    def _finish(self, one: Learner) -> None:
+        """Write an adapter; what it was is saved, too, as long as others may still be killed."""
+        if len(self.live) > 1:
+            self._save_one(one)
+        values = self.buffers.values[self.live.index(one)] if one.best is None else one.best
+        save(self.loaded, one.frame.config, self.buffers.pairs(one, values), one.training.out)
+        one.outcome = one.report()
 
     def _share_out_time(self) -> None:
         """Gives each adapter its part of the seconds since the last time, by tokens."""
         now = time.perf_counter()
-        tokens = sum(one.passed for one in self.live)
+        tokens = max(1, sum(one.passed for one in self.live))
         for one in self.live:
             one.seconds += (now - self.shared_until) * one.passed / tokens
             one.passed = 0
@@ -370,12 +381,12 @@ class _Loop:
                 outcome = replace(outcome, seconds=one.seconds, peak_bytes=peak)
             if outcome is not None:
                 self.over(self.places[one], outcome, one.seconds)
+                one.best = None
         rows = send(torch.tensor(kept, dtype=torch.long), self.loaded.device)
-        self.live = [self.live[place] for place in kept]
-        self.optimizer.keep(rows)
-        self.scales = self.scales[rows]
-        self.gradients = torch.zeros_like(self.optimizer.values)
-        self.slots.current = None
+        with machine.undisturbed():
+            self.live = [self.live[place] for place in kept]
+            self.buffers.keep(rows)
+            self.slots.current = None
 
 
 def on_accelerator(device: torch.device) -> bool:

@@ -21,7 +21,7 @@ from koinize.tasks import Example
 
 if TYPE_CHECKING:
     from koinize.settings import TrainingSpec
-    from koinize.train import Training, TrainingReport
+    from koinize.train import Saving, Training, TrainingReport
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class _Asked:
     learnt: Mapping[str, Sequence[str]]
     facts: Mapping[str, Any]
 
-    def training(self, job: Job, out: Path) -> Training:
+    def training(self, job: Job, store: Store, out: Path) -> Training:
         """The same for the trainer."""
         from koinize.train import Training
 
         lora = job.spec.lora.of("" if job.step.uses.trunk else job.step.language)
-        name = job.step.name
-        return Training(name, self.rows, self.dev, lora, self.settings, out, self.start)
+        rows, saving = (self.rows, self.dev), _saving(job, store)
+        return Training(job.step.name, *rows, lora, self.settings, out, self.start, saving)
 
     def by_command(self, job: Job, draft: Draft) -> Mapping[str, Any]:
         """The same by a program of the user's own; the facts."""
@@ -75,7 +75,7 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
         return asked.by_command(job, draft)
     from koinize.train import train
 
-    one = asked.training(job, draft.folder)
+    one = asked.training(job, store, draft.folder)
     report = train(
         work.loaded(job),
         one.train_examples,
@@ -85,6 +85,7 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
         one.out,
         progress=work.reporter(job),
         start=one.start,
+        saving=one.saving,
     )
     return asked.keep(report, draft.folder)
 
@@ -94,7 +95,7 @@ def perform_together(jobs: Sequence[Job], store: Store, scratch: Path, over: Ove
     from koinize.train import train_together
 
     ready = list(_ready(jobs, store, over))
-    trainings = [asked.training(job, scratch / job.step.id) for job, asked in ready]
+    trainings = [asked.training(job, store, scratch / job.step.id) for job, asked in ready]
 
     def ended(place: int, outcome: TrainingReport | KoinizeError, seconds: float) -> None:
         job, asked = ready[place]
@@ -137,6 +138,19 @@ def _asked(job: Job, store: Store) -> _Asked:
         start=parent.folder if parent else None,
         learnt=together(today, learnt),
         facts={"updates": parent.facts.get("updates", 0) + 1 if parent else 0},
+    )
+
+
+def _saving(job: Job, store: Store) -> Saving:
+    """How far it is lies under the step's id until that is an artifact."""
+    from koinize.train import Saving
+
+    return Saving(
+        store.checkpoint(job.step.id, job.step.name),
+        job.spec.machine.checkpoint_seconds,
+        interval=job.interval,
+        units=job.step.units,
+        began=store.opened,
     )
 
 
