@@ -133,6 +133,10 @@ REFUSED_CONFIGS = [
         "target_parameters names 'experts', and no tensor is of it; save the adapter again",
     ),
     (
+        {"target_parameters": [f"experts.{n}" for n in range(101)]},
+        "target_parameters names 101 parameters; expected at most 100",
+    ),
+    (
         {"target_parameters": "experts"},
         "target_parameters is 'experts'; expected a list of parameters' names",
     ),

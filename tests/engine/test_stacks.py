@@ -11,9 +11,12 @@ from koinize.adapter import open_adapter, read_header
 from koinize.adapter.tensorfile import read_tensor_specs
 from koinize.engine import merge_adapters
 from koinize.engine.fuse import fuse_adapter
+from koinize.engine.memory import module_bytes, modules_at_once
+from koinize.engine.plan import plan_merge
 from koinize.engine.verify import verify_adapter
 from koinize.errors import InputError
 from koinize.examples.tiny.make_base import tiny_tokenizer
+from koinize.merge.recipe import merge_settings
 from koinize.model.loaded import adopt, with_adapter
 from tests.peft_folders import configured
 
@@ -250,6 +253,20 @@ def test_verify_loads_it_the_way_peft_does(tmp_path, two):
     assert mismatch.startswith("PEFT does not load it: ")
 
 
+def test_a_stack_waits_in_memory(two):
+    """Until its last expert is merged: what was, twice, and B of two stacks of every adapter."""
+    adapters, _ = two("mixtral")
+    settings = merge_settings(recipe="mean")
+    given = plan_merge(adapters, settings)
+    module = max(given.modules, key=lambda one: module_bytes(given, settings, one))
+    rank, experts = 4, 3  # of the mean, and gate_up_proj is 96 x 32
+    waiting = 4 * experts * (2 * 2 * 2 * 96 + 2 * rank * (96 + 32))
+    needed = module_bytes(given, settings, module) + 4 * 2 * rank * (96 + 32) + waiting
+    assert modules_at_once(given, settings, needed, 1) == 1
+    with pytest.raises(InputError, match="max-memory is"):
+        modules_at_once(given, settings, needed - 1, 1)
+
+
 def test_experts_beside_none(tmp_path, two):
     """A language that leaves the experts alone has an update of zero there."""
     adapters, wanted = two("qwen3_moe", en={"target_parameters": None})
@@ -271,6 +288,24 @@ def test_ranks_that_explain_no_number_of_experts_are_refused(tmp_path, two):
     folder = two("mixtral")[0]["de"]
     configured(folder, rank_pattern={"down_proj": 4})
     with pytest.raises(InputError, match="its ranks are others"):
+        read_header(folder)
+
+
+def test_experts_without_end_are_not_made(tmp_path, two):
+    """A hole in a file takes no place on a disk, and would be a module for each of its rows."""
+    folder = two("mixtral")[0]["de"]
+    configured(folder, target_modules=[], target_parameters=["experts.down_proj"], r=1)
+    name, count = "base_model.model.model.layers.0.mlp.experts", 20_000
+    entries, end = {}, 0
+    for side, shape in (("A", (count, 1)), ("B", (1, count))):
+        entries[f"{name}.lora_{side}.weight"] = {
+            "dtype": "F32", "shape": shape, "data_offsets": [end, end := end + 4 * count],
+        }  # fmt: skip
+    header = json.dumps(entries).encode()
+    with (folder / "adapter_model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(file.tell() + end)
+    with pytest.raises(InputError, match="has 20000 experts; expected at most 10000"):
         read_header(folder)
 
 

@@ -4,6 +4,8 @@ import json
 import subprocess
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from koinize.errors import InputError
@@ -108,6 +110,28 @@ def test_an_adapter_from_elsewhere(ask, tmp_path, shapes, said):
     found = ask(given={"a": str(folder)}, merges=[Merge("mean", {"recipe": "mean"}, {"de": "a"})])
     assert len(found) == (said is not None)
     assert all(said in one and str(folder) in one for one in found)
+
+
+@pytest.mark.parametrize(
+    ("experts", "wrong"),
+    [(4, []), (3, ["adapts 'model.layers.1.mlp.experts[0]' of 3 experts, and the base has 4"])],
+)
+def test_an_adapter_of_experts_from_elsewhere(ask, tmp_path, experts, wrong):
+    folder, place = tmp_path / "de", "base_model.model.model.layers.1.mlp.experts"
+    folder.mkdir()
+    shapes = {
+        f"{place}.lora_A.weight": (2 * experts, 48),
+        f"{place}.lora_B.weight": (32, 2 * experts),
+    }
+    tensors = {name: torch.ones(shape) for name, shape in shapes.items()}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "base_model_name_or_path": "x/base", "r": 2, "lora_alpha": 2}
+    config |= {"target_modules": [], "target_parameters": ["experts.down_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    found = ask("mixtral", given={"a": str(folder)}, texts=False)
+    assert [one.partition(";")[0] for one in found] == [f"{folder} {one}" for one in wrong]
+    (said,) = ask("llama", given={"a": str(folder)}, texts=False)
+    assert "adapts 'model.layers.1.mlp.experts[0]', and the base has no such layer" in said
 
 
 @pytest.fixture

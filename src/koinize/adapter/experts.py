@@ -21,6 +21,8 @@ from koinize.errors import InputError
 NESTED = ".base_layer"
 PART = re.compile(r"(.+)\[(\d+)\]")
 MOST_PARAMETERS = 5  # of one module
+MOST_NAMED = 100
+MOST_EXPERTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,9 @@ def parameters_of(config: Mapping[str, object], where: str) -> tuple[str, ...]:
         raise InputError(
             f"target_parameters is {stated!r}", where=where, expected="a list of parameters' names"
         )
+    if len(stated) > MOST_NAMED:
+        what = f"target_parameters names {len(stated)} parameters"
+        raise InputError(what, where=where, expected=f"at most {MOST_NAMED}")
     return tuple(sorted(set(stated)))
 
 
@@ -136,7 +141,11 @@ def stacks(
             where=where,
             expected=f"experts times the rank, for {', '.join(possible)}",
         )
-    return dict(zip(names, found.pop(), strict=True))
+    only = found.pop()
+    if only[0].experts > MOST_EXPERTS:
+        what = f"'{owner(part_name(names[-1], 0))}' has {only[0].experts} experts"
+        raise InputError(what, where=where, expected=f"at most {MOST_EXPERTS}")
+    return dict(zip(names, only, strict=True))
 
 
 def _solved(rows: Sequence[int], kinds: Sequence[tuple[float, float]]) -> Iterator[Stack]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -132,12 +133,16 @@ class Adapter:
             )
         return Factors(B=B.mul_(entry.scale), A=A, scale=entry.scale, bound=largest)
 
+    @cached_property
+    def _wholes(self) -> Mapping[str, ModuleHeader]:
+        return self.header.wholes
+
     def stored(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
         """A and B of one module, or stack, as they stand in the file, in float32, without alpha.
 
         Raises InputError on NaN and infinity.
         """
-        entry = self.header.wholes[module]
+        entry = self._wholes[module]
         A, _ = self._tensor(f"{module}.lora_A", entry.A)
         B, _ = self._tensor(f"{module}.lora_B", entry.B)
         return A, B

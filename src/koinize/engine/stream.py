@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from koinize.adapter import Adapter, AdapterWriter, Factors, ModuleShape
@@ -106,7 +107,7 @@ class MergeStream:
         """Carry over the whole modules, which all adapters share."""
         writer.copy(next(iter(self._adapters.values())))
 
-    @property
+    @cached_property
     def _largest_rank(self) -> int:
         """The most that any module may get."""
         return max(self._inputs.largest_rank(one, self._settings) for one in self.modules)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from koinize.adapter import AdapterHeader, read_header
+from koinize.adapter import ModuleHeader, read_header
+from koinize.adapter.experts import whole_name
 from koinize.adapter.header import WEIGHTS_FILE
 from koinize.adapter.names import is_expert, named_as
 from koinize.engine.plan import plan_merge
@@ -26,6 +27,7 @@ from koinize.files import parse_json
 from koinize.merge.recipe import MergeSettings
 from koinize.model.families import REMEDY
 from koinize.model.loading import in_words, without_weights
+from koinize.model.parameters import parameters_by_stack
 from koinize.pipeline.dry_run import Fault, Merge, Question
 from koinize.settings import LoraSpec
 from koinize.store.typed import typed
@@ -167,22 +169,29 @@ def _misfits(base: _Base, folder: Path) -> Iterator[InputError]:
     """Why an adapter from elsewhere cannot be put on the base, by its shapes; the first reason."""
     stored = read_header(folder)
     header = named_as(stored, (name for name, _ in base.model.named_modules()))
-    for name in header.modules:
-        if not is_expert(name) and (why := _misfit(base.model, header, name)):
+    stacks = parameters_by_stack(base.model, header.parameters)
+    for name, module in header.modules.items():
+        place = f"{name}.weight" if not module.experts else stacks.get(whole_name(name), "")
+        if (module.experts or not is_expert(name)) and (why := _misfit(base.model, module, place)):
             yield InputError(
                 why, where=str(folder), expected=f"an adapter of base model '{base.name}'"
             )
             return
 
 
-def _misfit(model: PreTrainedModel, header: AdapterHeader, name: str) -> str:
-    module = header.modules[name]
+def _misfit(model: PreTrainedModel, module: ModuleHeader, place: str) -> str:
+    """Why a module cannot be on the parameter at this place; empty if it can."""
+    name = module.name
     try:
-        weight = model.get_submodule(name).weight
+        shape = tuple(model.get_parameter(place).shape) if place else None
     except AttributeError:
+        shape = None
+    if shape is None:
         return f"adapts '{name}', and the base has no such layer"
-    shape, adapted = tuple(weight.shape), (module.outputs, module.inputs)
-    if shape in (adapted, adapted[::-1]):  # inputs x outputs in a Conv1D
+    adapted = (module.outputs, module.inputs)
+    if len(shape) == 3 and shape[0] != module.experts:
+        return f"adapts '{name}' of {module.experts} experts, and the base has {shape[0]}"
+    if shape[-2:] in (adapted, adapted[::-1]):  # inputs x outputs in a Conv1D
         return ""
     return f"adapts '{name}' as {adapted[0]} x {adapted[1]}, and it is {list(shape)} in the base"
 
