@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import fcntl
 import json
@@ -116,6 +117,25 @@ def test_everybody_else_has_the_files_of_artifacts_from_the_store():
         if goes_to_artifacts(path.read_text(encoding="utf-8"))
     }
     assert found == KNOW_THE_FOLDERS, "read through Store.open, which checks every byte"
+
+
+ONLY_HERE = {"release/audit.py", "release/doctor.py"}
+"""What one ledger tells of; what is left to look at while koinize.yaml cannot be read."""
+
+
+def is_of_this_machine_alone(node: ast.AST) -> bool:
+    """Whether somebody opens a store without saying what koinize.yaml says of it."""
+    called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    return called and node.func.id == "Store" and len(node.args) < 2
+
+
+def test_everybody_else_opens_the_store_that_koinize_yaml_names():
+    found = {
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        if any(map(is_of_this_machine_alone, ast.walk(ast.parse(path.read_text("utf-8")))))
+    }
+    assert found == ONLY_HERE, "Store(home, spec.store)"
 
 
 @pytest.mark.parametrize(

@@ -357,6 +357,16 @@ def test_a_store_out_of_reach(shared, monkeypatch):
     assert read(shared.machine("b")) == BUILT
 
 
+def test_what_a_killed_write_left_in_the_cache_is_swept(shared):
+    a = shared.machine("a")
+    build(a)
+    left = a.home.cache / "manifests" / f".{ID}.json-1f.part"
+    left.touch()
+    a.sweep()
+    assert not left.exists()
+    assert read(a) == BUILT
+
+
 def test_what_is_no_artifact_is_not_listed(shared):
     build(shared.machine("a"))
     for key in ("manifests/notes.json", "artifacts/notes", "artifacts/x/y", "else"):
@@ -389,6 +399,16 @@ def test_how_many_requests_an_artifact_takes(shared):
     assert exchanges(b.ids) == 1
     assert exchanges(lambda: b.open(ID)) == 0
     wire.close()
+
+
+def test_an_account_that_nobody_named(tmp_path, monkeypatch):
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_CONNECTION_STRING"):
+        monkeypatch.delenv(name, raising=False)
+    objects._client.cache_clear()
+    assert refusal(Store(tmp_path, StoreSpec(url="az://shared/x")).ids) == (
+        "az://shared/x cannot be used: the environment lacks what the store needs, or has it "
+        "wrong; docs/store.md says what is read"
+    )
 
 
 def test_an_object_store_without_its_package(tmp_path, monkeypatch):

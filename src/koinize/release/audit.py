@@ -32,7 +32,10 @@ def contradictions(home: Path) -> list[str]:
     Raises KoinizeError where the chain itself is broken.
     """
     ledger = Ledger(Home(home).ledger)
-    return [*_cut(ledger, home), *_seconds(ledger, Store(home))]
+    here = Store(
+        home
+    )  # a shared artifact may be another machine's, in whose ledger its seconds are
+    return [*_cut(ledger, home), *_seconds(ledger, here)]
 
 
 def _cut(ledger: Ledger, home: Path) -> Iterator[str]:

@@ -231,7 +231,8 @@ class Store:
         refuse_link(temporary)
         begun = [*temporary.iterdir()] if temporary.is_dir() else []
         found = []
-        for path in (*begun, *self.root.glob(f".*{PART}")):
+        parts = [*self.root.glob(f".*{PART}"), *self.home.cache.glob(f"*/.*{PART}")]
+        for path in (*begun, *parts):
             with free(path) as abandoned:
                 if abandoned:
                     found.append(path)

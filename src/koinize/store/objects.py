@@ -251,6 +251,12 @@ def _explained(text: str, url: str) -> InputError:
             expected="credentials that may read, list, write and delete there",
             remedy="docs/store.md says where they come from; what was finished is kept here",
         )
+    if "HTTP error" not in text and not said:
+        return InputError(
+            "cannot be used: the environment lacks what the store needs, or has it wrong",
+            where=url,
+            remedy="docs/store.md says what is read",
+        )
     if said:
         return InputError(
             f"answered with an error ({said})", where=url, remedy="run again: nothing is lost"
