@@ -28,6 +28,7 @@ from koinize.model.loaded import Loaded, pad, peak_bytes, reset_peak
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train.average import TailAverage
+from koinize.train.budget import Budget
 from koinize.train.lora import injected, layers_of, save, tensor_name
 from koinize.train.report import Progress, TrainingReport, no_number, report_of
 from koinize.train.saving import (
@@ -113,6 +114,7 @@ class _Loop:
     ) -> None:
         self.loaded, self.training = loaded, training
         self.progress, self.saving = progress, saving
+        self.budget = Budget(loaded.pass_tokens(training.batch_tokens))
         layers = layers_of(peft_model)
         self.factors: dict[str, Tensor] = {
             tensor_name(name, side): getattr(one, f"lora_{side}")["default"].weight
@@ -153,7 +155,10 @@ class _Loop:
                 self.saving.save(self._point())
 
     def _end_epoch(self, dev_rows: list[Row]) -> None:
-        measured = [self._dev_loss(dev_rows)] if dev_rows else []
+        measured = []
+        if dev_rows:
+            loss = self.budget.fit(lambda: self._dev_loss(dev_rows), self._undo, dev_rows)
+            measured.append(loss)
         with machine.undisturbed():
             self.dev_losses += measured
             self.epoch += 1
@@ -173,11 +178,7 @@ class _Loop:
         step = len(self.losses)
         for group in self.optimizer.param_groups:
             group["lr"] = self.training.learning_rate * rate(step, self.planned, self.training)
-        targets = target_tokens(batch)
-        loss = 0.0
-        for part in self._passes(batch):
-            machine.stop_if_asked()
-            loss += self._backward(part, targets)
+        loss = self.budget.fit(lambda: self._gradients(batch), self._undo, batch)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
         if not (math.isfinite(loss) and math.isfinite(float(norm))):
             raise no_number(loss, float(norm), step, batch)
@@ -190,6 +191,20 @@ class _Loop:
             self._note_streams()
         if self.progress:
             self.progress(step + 1, self.planned, loss)
+
+    def _gradients(self, batch: list[Row]) -> float:
+        """Adds the gradients of a batch, pass by pass; returns its loss."""
+        targets, loss = target_tokens(batch), 0.0
+        for part in self._passes(batch):
+            machine.stop_if_asked()
+            loss += self._backward(part, targets)
+        return loss
+
+    def _undo(self) -> None:
+        """Be where the step began."""
+        self.optimizer.zero_grad()
+        if self.draws:
+            set_random_streams(self.streams, self.loaded.device)
 
     def _backward(self, part: list[Row], batch_targets: int) -> float:
         """Adds one forward pass's share of the batch's gradient; returns its share of the loss."""
@@ -213,8 +228,7 @@ class _Loop:
         return loss / target_tokens(rows)
 
     def _passes(self, rows: list[Row]) -> Iterator[list[Row]]:
-        budget = self.loaded.pass_tokens(self.training.batch_tokens)
-        return buckets(rows, lambda row: row.tokens.longest, budget)
+        return buckets(rows, lambda row: row.tokens.longest, self.budget.tokens)
 
     def _hidden(self, part: list[Row]) -> tuple[Tensor, Tensor]:
         """Hidden states (n, hidden) that predict the part's n target tokens, and those tokens."""
@@ -273,7 +287,7 @@ class _Loop:
 
     def _note_streams(self) -> None:
         """Remember what the next draw at random depends on, where there is any."""
-        if self.saving and self.draws:
+        if self.draws:
             self.streams = random_streams(self.loaded.device)
 
     def _point(self) -> Point:

@@ -20,6 +20,7 @@ from koinize.adapter.header import WEIGHTS_FILE
 from koinize.digest import digest
 from koinize.errors import InputError
 from koinize.model.loaded import Loaded
+from koinize.model.stacked import stackable
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.train.targets import bare_parameters, linear_targets
 
@@ -157,6 +158,24 @@ def frame_of(base: Base, lora: LoraSpec) -> Frame:
             scale=float(next(iter(layers.values())).scaling["default"]),
             linear=kinds <= {nn.Linear, Conv1D} and output not in layers.values(),
         )
+
+
+class Frames:
+    """Frames by shape of adapter, each made once."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.known: dict[LoraSpec, Frame | None] = {}
+
+    def of(self, lora: LoraSpec, training: TrainingSpec) -> Frame | None:
+        """None for a training that has to be alone. Raises InputError for unusable targets."""
+        if lora.dropout > 0 or training.adapter_dtype != "float32":
+            return None
+        shape = lora.model_copy(update={"seed": 0})
+        if shape not in self.known:
+            frame = frame_of(self.loaded, shape)
+            self.known[shape] = frame if stackable(self.loaded, frame.shapes) else None
+        return self.known[shape]
 
 
 def _shape(layer: LoraLayer) -> tuple[int, int, int]:

@@ -29,12 +29,12 @@ from koinize import machine
 from koinize.errors import KoinizeError
 from koinize.model.encoding import buckets
 from koinize.model.loaded import Loaded, peak_bytes, reset_peak, send
-from koinize.model.stacked import Slots, Working, stackable
-from koinize.settings import LoraSpec
+from koinize.model.stacked import Slots, Working
 from koinize.train.alone import train
+from koinize.train.budget import Budget
 from koinize.train.buffers import Buffers
 from koinize.train.learner import Learner, Training
-from koinize.train.lora import Frame, first_factors, frame_of, save
+from koinize.train.lora import Frame, Frames, first_factors, save
 from koinize.train.passes import Batch, Share, grouped, largest, length
 from koinize.train.report import Progress, TrainingReport
 from koinize.train.saving import Point
@@ -69,7 +69,7 @@ def train_together(
     """
     began = time.perf_counter()
     reset_peak(loaded.device)
-    frames = _Frames(loaded)
+    frames = Frames(loaded)
     outcomes: dict[int, Outcome] = {}
 
     def over(index: int, outcome: Outcome, seconds: float) -> None:
@@ -80,7 +80,7 @@ def train_together(
     learners: dict[int, Learner] = {}
     for index, training in enumerate(trainings):
         try:
-            if (frame := frames.of(training)) is not None:
+            if (frame := frames.of(training.lora, training.settings)) is not None:
                 learners[index] = _prepare(loaded, training, frame)
         except KoinizeError as error:
             over(index, error, 0.0)
@@ -92,24 +92,6 @@ def train_together(
             outcome = _alone(loaded, trainings[index], progress)
             over(index, outcome, time.perf_counter() - began)
     return [outcomes[index] for index in range(len(trainings))]
-
-
-class _Frames:
-    """Frames by shape of adapter, each made once."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        self.loaded = loaded
-        self.known: dict[LoraSpec, Frame | None] = {}
-
-    def of(self, training: Training) -> Frame | None:
-        """None for a training that has to be alone. Raises InputError for unusable targets."""
-        if training.lora.dropout > 0 or training.settings.adapter_dtype != "float32":
-            return None
-        shape = training.lora.model_copy(update={"seed": 0})
-        if shape not in self.known:
-            frame = frame_of(self.loaded, shape)
-            self.known[shape] = frame if stackable(self.loaded, frame.shapes) else None
-        return self.known[shape]
 
 
 def _prepare(loaded: Loaded, training: Training, frame: Frame) -> Learner:
@@ -159,7 +141,8 @@ class _Loop:
         self.accelerated = on_accelerator(loaded.device)
         self.unread: list[Tensor] = []
         # What one adapter may put into a pass, times the adapters: also when some have ended.
-        self.budget = loaded.pass_tokens(sum(one.settings.batch_tokens for one in learners))
+        tokens = sum(one.settings.batch_tokens for one in learners)
+        self.budget = Budget(loaded.pass_tokens(tokens))
 
     def run(self) -> None:
         """Trains and writes all of them."""
@@ -211,9 +194,17 @@ class _Loop:
         weights = [1 / target_tokens(batch) for batch in batches]
         losses = torch.zeros(len(self.live), device=self.loaded.device)
         self.buffers.gradients.zero_()
-        for shares in self._passes(dict(enumerate(batches))):
-            machine.stop_if_asked()
-            self._learn(shares, weights, losses)
+
+        def undo() -> None:
+            self._free()
+            losses.zero_()
+
+        def learn() -> None:
+            for shares in self._passes(dict(enumerate(batches))):
+                machine.stop_if_asked()
+                self._learn(shares, weights, losses)
+
+        self.budget.fit(learn, undo, [row for batch in batches for row in batch])
         norms = self.buffers.clip([one.settings.max_grad_norm for one in self.live])
         with machine.undisturbed():
             self.buffers.optimizer.step(
@@ -226,21 +217,26 @@ class _Loop:
                 one.tail.take(one.steps, [values])
             self.unread.append(torch.stack([losses, norms]))
 
+    def _free(self) -> None:
+        """Give back what a pass that was broken off holds, and its share of the gradients."""
+        self.slots.current = None
+        self.buffers.gradients.zero_()
+
     def _passes(self, rows: Mapping[int, list[Row]]) -> Iterator[list[Share]]:
         """Cuts the rows of adapters, by their places, into passes within the budget."""
         own = {
-            place: max(self.budget // len(rows), self.live[place].settings.batch_tokens)
+            place: max(self.budget.tokens // len(rows), self.live[place].settings.batch_tokens)
             for place in rows
         }
         cut = [
-            [(place, part) for part in buckets(some, length, min(self.budget, own[place]))]
+            [(place, part) for part in buckets(some, length, min(self.budget.tokens, own[place]))]
             for place, some in rows.items()
         ]
         for parts in zip_longest(*cut):
             shares = [part for part in parts if part is not None]
             # An adapter's rows come longest first; neighbours in length share a pass.
             shares.sort(key=lambda share: length(share[1][0]))
-            yield from grouped(shares, self.budget if self.accelerated else largest(shares))
+            yield from grouped(shares, self.budget.tokens if self.accelerated else largest(shares))
 
     def _learn(self, shares: list[Share], weights: list[float], losses: Tensor) -> None:
         """Adds one pass's share to the gradients, and to the losses (adapters that learn,)."""
@@ -331,7 +327,9 @@ class _Loop:
 
     def _end_epoch(self, ended: list[Learner]) -> None:
         measured = [one for one in ended if one.dev_rows]
-        losses = self._dev_losses(measured) if measured else []
+        losses: list[float] = []
+        if rows := [row for one in measured for row in one.dev_rows]:
+            losses = self.budget.fit(lambda: self._dev_losses(measured), self._free, rows)
         with machine.undisturbed():
             for one, loss in zip(measured, losses, strict=True):
                 one.dev_losses.append(loss)
