@@ -401,6 +401,25 @@ def test_how_many_requests_an_artifact_takes(shared):
     wire.close()
 
 
+def test_credentials_of_a_profile(shared, tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    path = tmp_path / "credentials"
+    path.write_text("[team]\naws_access_key_id = key\naws_secret_access_key = very-secret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "team")
+    objects._client.cache_clear()
+    build(shared.machine("a"))
+    assert read(shared.machine("b")) == BUILT
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    objects._client.cache_clear()
+    assert refusal(shared.machine("a").ids) == (
+        f"{tmp_path}/config the profile that AWS_PROFILE names, or what stands in it, cannot be "
+        "used; mend the profile, or name another one"
+    )
+
+
 def test_an_account_that_nobody_named(tmp_path, monkeypatch):
     for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_CONNECTION_STRING"):
         monkeypatch.delenv(name, raising=False)

@@ -196,12 +196,19 @@ def _profile() -> Any:  # noqa: ANN401 - obstore has a type of its own for it
     """AWS credentials out of the usual profile, where the environment has none."""
     if any(os.environ.get(name) for name in WITHOUT_PROFILE):
         return None
+    from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
         return Boto3CredentialProvider()
     except ValueError:
         return None
+    except BotoCoreError:
+        raise InputError(
+            "the profile that AWS_PROFILE names, or what stands in it, cannot be used",
+            where=os.environ.get("AWS_CONFIG_FILE", "~/.aws"),
+            remedy="mend the profile, or name another one",
+        ) from None
 
 
 def _tag(meta: Any) -> dict[str, str]:  # noqa: ANN401 - obstore's types of an answer
