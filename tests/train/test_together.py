@@ -137,7 +137,16 @@ def test_each_adapter_is_what_it_is_alone(tmp_path, policy, family, batch_tokens
         expected = alone(base, one, tmp_path / one.name)
         assert report.losses == pytest.approx(expected.losses, rel=ROUNDING)
         assert report.dev_losses == pytest.approx(expected.dev_losses, rel=ROUNDING)
-        same = {"losses": (), "dev_losses": (), "seconds": 0.0, "peak_bytes": 0}
+        assert (report.dev_loss_before is None) == (not one.dev_examples)
+        if one.dev_examples:
+            assert report.dev_loss_before == pytest.approx(expected.dev_loss_before, rel=ROUNDING)
+        same = {
+            "dev_loss_before": None,
+            "losses": (),
+            "dev_losses": (),
+            "seconds": 0.0,
+            "peak_bytes": 0,
+        }
         assert replace(report, **same) == replace(expected, **same)
         assert apart(one.out, tmp_path / one.name) < 0.5 * ROUNDING  # the factors are below 0.5
         assert (one.out / "adapter_config.json").read_bytes() == (

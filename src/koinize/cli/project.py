@@ -103,6 +103,7 @@ def run(
     from koinize.cli.limits import Limits
     from koinize.cli.progress import watching
     from koinize.errors import StepError
+    from koinize.pipeline.endings import bad_ends
 
     limits = Limits.read(max_cost, max_time)
     project = open_project(place, spec, retrain_comb=retrain_comb, new_generation=new_generation)
@@ -111,12 +112,15 @@ def run(
     if outcome.failed:
         lines = [*outcome.failed.values(), f"{len(outcome.skipped)} steps wait for them"]
         raise StepError("\n".join(lines))
+    warnings = list(bad_ends(project, outcome.done))
     written = project.root / "report.html"
     if todo.missing or _is_outdated(written, project):
         _write_report(_results(project), written)
     if as_json:
-        print_json({"done": outcome.done, "report": str(written)})
+        print_json({"done": outcome.done, "warnings": warnings, "report": str(written)})
     else:
+        for warning in warnings:
+            typer.echo(f"warning: {warning}")
         did = f"{len(outcome.done)} steps done" if outcome.done else "nothing to do"
         typer.echo(f"{did}; the report is {written}")
 

@@ -14,8 +14,8 @@ can show at all by the `margins`. `run` does them, some at once as `joining` say
 in the run's `account`, where an `attempt` at a training counts by what it saved, through `work`,
 which finds in `kinds` (a table, one file for each kind) what to do; a `trainer` of the user's own
 is a `process` apart. `results` is the one room where a finished task is read: by `report_input`
-(with `interference`), by `whatif`, and by releases. `exhibit` shows one example as the model gets
-it, and `editing` changes koinize.yaml itself.
+(with `interference` and `endings`), by `whatif`, and by releases. `exhibit` shows one example as
+the model gets it, and `editing` changes koinize.yaml itself.
 
 Two worked paths.
 

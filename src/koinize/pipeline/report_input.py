@@ -10,6 +10,7 @@ from koinize.digest import short
 from koinize.errors import InputError
 from koinize.ledger import Ledger, first_stated
 from koinize.ledger.address import SEARCH, System
+from koinize.pipeline.endings import bad_ends
 from koinize.pipeline.interference import interference
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.lineage import ancestors
@@ -56,6 +57,7 @@ def gather(project: Project) -> ReportInput:
             *project.inputs.findings,
             *_lineage(project),
             *_searches(project),
+            *bad_ends(project),
             *_odd_adapters(project),
         ],
         continued={

@@ -136,6 +136,8 @@ class _Loop:
     def run(self, rows: list[Row], dev_rows: list[Row]) -> TrainingReport:
         self.planned = planned_steps(rows, self.training)
         self.tail = TailAverage(self.training.average, self.planned)
+        with torch.random.fork_rng():  # what is looked at moves no draw of dropout
+            before = self._dev_loss(dev_rows) if dev_rows else None
         self._resume()
         stopped = self.saving.when_stopped(self._point) if self.saving else nullcontext()
         with stopped:
@@ -143,7 +145,8 @@ class _Loop:
                 self._train_epoch(rows)
                 self._end_epoch(dev_rows)
         self._restore_best()
-        return report_of(rows, self.epoch, self.losses, self.dev_losses, self.kept_epoch)
+        report = report_of(rows, self.epoch, self.losses, self.dev_losses, self.kept_epoch)
+        return replace(report, dev_loss_before=before)
 
     def _train_epoch(self, rows: list[Row]) -> None:
         """The steps of this epoch that are left."""

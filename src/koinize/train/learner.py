@@ -49,6 +49,7 @@ class Learner:
     dev_rows: list[Row]
     losses: list[float] = field(default_factory=list)
     dev_losses: list[float] = field(default_factory=list)
+    dev_loss_before: float | None = None  # not measured where it goes on from an earlier attempt
     epoch: int = 0  # epochs that are done
     kept_epoch: int = 0
     best: Tensor | None = None  # its row of the buffer after the kept epoch; None for the last
@@ -156,6 +157,7 @@ class Learner:
         saving = self.training.saving
         return replace(
             report,
+            dev_loss_before=self.dev_loss_before,
             steps_before=saving.steps_before if saving else 0,
             tokens_before=saving.tokens_before if saving else 0,
         )

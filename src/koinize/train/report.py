@@ -30,6 +30,7 @@ class TrainingReport:
     peak_bytes: int
     steps_before: int = 0  # that earlier attempts had done
     tokens_before: int = 0  # and had seen
+    dev_loss_before: float | None = None  # the first step; None where it was not measured
 
 
 def report_of(

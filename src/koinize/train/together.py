@@ -153,6 +153,9 @@ class _Loop:
                 if one.training.saving:
                     point = partial(self._point, one)
                     stack.enter_context(one.training.saving.when_stopped(point))
+            fresh = [one for one in self.live if one.dev_rows and not one.steps]
+            for one, loss in zip(fresh, self._dev_losses(fresh) if fresh else [], strict=True):
+                one.dev_loss_before = loss
             self._end(self.live)
             while self.live:
                 self._step()
