@@ -230,6 +230,20 @@ def test_a_failure_ends_the_run_and_not_the_search(
     assert searched.missing() == []
 
 
+def test_a_project_that_was_chosen_as_stated_goes_all_the_way_at_once(
+    small: Small, searched: Searched
+) -> None:
+    """What a search begins with is there already, and so is what waits for its end."""
+    alone = SEARCHED.replace("[1.0, 2.0]", "[1.0]")
+    small.spec(alone.replace(", scale: search", ""))
+    searched.finish()
+    small.spec(alone)
+    assert not any(one.step.waits for one in searched.missing())
+    done = searched.finish()
+    assert "search/mood/ties density 1, 5 scales" in done
+    assert searched.missing() == []
+
+
 def test_other_dev_rows_search_again(searched: Searched) -> None:
     searched.finish()
     searched.small.rows("de", "dev", [f"de new {n}" for n in range(DEV)])

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from koinize import machine
+from koinize.ledger.address import SEARCH
 from koinize.model.manner import ENCODING
 from koinize.pipeline.alternative import Comparison, SetUp, compare, set_up
 from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
@@ -60,7 +61,7 @@ class Plan:
     @property
     def search_goes_on(self) -> bool:
         """Whether more steps may follow from the scores of those that are missing."""
-        return any(one.step.waits for one in self.missing)
+        return any(one.step.waits or one.step.kind == SEARCH for one in self.missing)
 
     def cost(self, wall: Estimate) -> Estimate | None:
         """What the whole machine costs for so long, idle time included; None without a price."""

@@ -21,6 +21,7 @@ from koinize.errors import BrokenError, InputError, KoinizeError
 from koinize.executors import Executor, executors
 from koinize.files import parse_json, read_bytes
 from koinize.ledger import GATE, LOAD, Heartbeat, Interval, Ledger, Saved
+from koinize.ledger.address import SEARCH
 from koinize.ledger.energy import metering
 from koinize.pipeline.account import Account, Hand
 from koinize.pipeline.attempt import last_attempt, saved
@@ -176,7 +177,7 @@ class _Run:
         self.watcher, self.executor, self.account = watcher, executor, account
         self.running: dict[Future[dict[str, Any]], Hand] = {}
         self.outcome = Outcome()
-        self.more = more
+        self.more, self.decided = more, False
 
     def go(self) -> None:
         self.account.beat()
@@ -213,9 +214,10 @@ class _Run:
         return sorted(ready, key=lambda one: -one.seconds if one.step.kind == "train" else 0.0)
 
     def _went_on(self) -> bool:
-        """Whether a search, of which all known steps are done, has more to look at or has ended."""
-        if self.outcome.failed or not any(one.step.waits for one in self.waiting.values()):
+        """Whether what a search decided, of which all known steps are done, leads to more steps."""
+        if self.outcome.failed or not self.decided:
             return False
+        self.decided = False
         self.waiting = {one.step.id: one for one in self.more()}
         return bool(self._ready())
 
@@ -259,6 +261,7 @@ class _Run:
             self.store.point({job.step.name: job.step.id})
         self._close(hand, job, "done", facts, "")
         self.outcome.done.append(job.step.name)
+        self.decided |= job.step.kind == SEARCH
 
     def _failed(self, hand: Hand, job: Job, failure: Failure) -> None:
         share = {"seconds": failure["seconds"]} if "seconds" in failure else {}
