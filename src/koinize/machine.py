@@ -89,18 +89,23 @@ def stoppable() -> Iterator[None]:
 @cache
 def gpus() -> tuple[str, ...]:
     """The names of the NVIDIA GPUs that the driver lists and CUDA_VISIBLE_DEVICES leaves."""
-    names = []
-    for path in sorted(DRIVER.glob("*/information")):
-        fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
-        names.append(fields.get("Model", "NVIDIA GPU").strip())
+    names = _listed()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return tuple(names)
+        return names
     chosen = [one.strip() for one in visible.split(",")]
     # As CUDA reads it, the list ends at the first entry that is no device. An entry may also be a
     # UUID; which card that is does not matter, since machines rarely mix models.
     count = next((n for n, one in enumerate(chosen) if one in {"", "-1"}), len(chosen))
-    return tuple(names[:count])
+    return names[:count]
+
+
+def _listed() -> tuple[str, ...]:
+    names = []
+    for path in sorted(DRIVER.glob("*/information")):
+        fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+        names.append(fields.get("Model", "NVIDIA GPU").strip())
+    return tuple(names)
 
 
 def gpu_of(worker: int) -> str | None:
@@ -123,9 +128,16 @@ def visible() -> list[str]:
 @cache
 def device() -> str:
     """What the ledger calls this machine: its GPUs, or its processor and number of cores."""
-    if gpus():
-        return f"{len(gpus())} x {gpus()[0]}"
-    return f"{cores()} cores of {_processor()}"
+    return _named(gpus())
+
+
+def whole_device() -> str:
+    """The same of a machine of which this process may use a part: all of its GPUs."""
+    return _named(_listed())
+
+
+def _named(found: tuple[str, ...]) -> str:
+    return f"{len(found)} x {found[0]}" if found else f"{cores()} cores of {_processor()}"
 
 
 def cores() -> int:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from koinize import machine
 from koinize.errors import InputError, ManyErrors, StepError
-from koinize.executors import WorkerEndedError, executors
+from koinize.executors import HERE, WorkerEndedError, executors
 
 LONG = 60.0
 """Seconds that nothing here should ever take; a test that waits so long fails."""
@@ -55,9 +56,19 @@ with executors.get("local")(2, 1) as executor:
 """
 
 
-@pytest.fixture(params=executors.names())
+SLOW = {"ray"}
+"""It takes seconds to start, and is an extra."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in executors.names()],
+)
 def executor(request):
+    if request.param == "ray":
+        pytest.importorskip("ray", reason="koinize[ray] is not installed")
     with executors.get(request.param)(2, 1) as opened:
+        opened.ready()
         yield opened
 
 
@@ -106,6 +117,15 @@ def test_results_come_back_each_in_its_own_future(executor):
 def test_it_says_how_much_runs_side_by_side(executor):
     assert executor.workers >= 1
     assert executor.workers * executor.threads == 2
+
+
+def test_it_says_where_work_is_done(executor):
+    """All workers together hold no more than the machines on which they are."""
+    places = executor.ask()
+    assert len(places) == executor.workers
+    assert executor.place() in places
+    assert {one.node: one.device for one in places} == executor.nodes == {HERE: machine.device()}
+    assert 0.999 < sum(one.share for one in places) <= 1
 
 
 def test_an_exception_travels_with_all_that_it_says(executor):

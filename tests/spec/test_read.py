@@ -155,8 +155,8 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
         ("margins: {macro-f2: 2}", "7:11 margins.macro-f2: unknown metric 'macro-f2'; did you "
             "mean 'macro-f1'?"),
         ("margins: {accuracy: -2}", "7:11 margins.accuracy: expected a number above 0, not -2"),
-        ("machine: {executor: roy}", "7:11 machine.executor: unknown executor 'roy'; choose one "
-            "of: inline, local"),
+        ("machine: {executor: pbs}", "7:11 machine.executor: unknown executor 'pbs'; choose one "
+            "of: inline, local, ray"),
         ("store: s4://shared/x", f"7:1 store: {NO_ADDRESS}"),
         ("store: s3://shared/../x", f"7:1 store: {NO_ADDRESS}"),
         ("store: s3://key:secret@shared/x", "7:1 store: is no place for credentials; "

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
+
+from koinize import machine
+from koinize.executors import HERE, Place, nothing, places_here
 
 
 class InlineExecutor:
     """Runs each callable at once, in `submit`."""
 
-    def __init__(self, workers: int = 1, threads: int = 1) -> None:
-        self.workers, self.threads = 1, workers * threads
+    def __init__(self, workers: int | str = 1, threads: int | str = 1) -> None:
+        count, each = machine.workers_and_threads(workers, threads)
+        self.workers, self.threads = 1, count * each
+
+    @property
+    def nodes(self) -> Mapping[str, str]:
+        """This machine."""
+        return {HERE: machine.device()}
 
     def __enter__(self) -> Self:
         return self
@@ -25,8 +34,16 @@ class InlineExecutor:
     ) -> None:
         return None
 
-    def ready(self) -> None:
+    def ask(self, greeting: Callable[[], object] = nothing) -> tuple[Place, ...]:  # noqa: ARG002
+        """All of this machine."""
+        return places_here(1)
+
+    def ready(self, greeting: Callable[[], object] = nothing) -> None:
         """There is nothing to start."""
+
+    def place(self) -> Place:
+        """Here."""
+        return places_here(1)[0]
 
     def submit(self, function: Callable[..., Any], *arguments: object) -> Future[Any]:
         """Run it now; the future is already done."""

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from koinize import machine
-from koinize.executors import WorkerEndedError
+from koinize.executors import HERE, Place, WorkerEndedError, nothing, places_here
 
 # Read by a worker's libraries as they load.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -37,11 +37,11 @@ class LocalExecutor:
     single worker that the system kills (out of memory, say) would take the others' work with it.
     """
 
-    def __init__(self, workers: int, threads: int) -> None:
-        self.workers, self.threads = workers, threads
+    def __init__(self, workers: int | str, threads: int | str) -> None:
+        self.workers, self.threads = machine.workers_and_threads(workers, threads)
         self._pools: dict[int, ProcessPoolExecutor] = {}  # by the worker's number
         self._idle: list[int] = []
-        self._waiters = ThreadPoolExecutor(workers)
+        self._waiters = ThreadPoolExecutor(self.workers)
         self._environment: dict[str, str | None] = {}
 
     def __enter__(self) -> Self:
@@ -73,7 +73,20 @@ class LocalExecutor:
         for name, value in self._environment.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
-    def ready(self) -> None:
+    @property
+    def nodes(self) -> Mapping[str, str]:
+        """This machine."""
+        return {HERE: machine.device()}
+
+    def ask(self, greeting: Callable[[], object] = nothing) -> tuple[Place, ...]:  # noqa: ARG002
+        """Equal parts of this machine."""
+        return places_here(self.workers)
+
+    def place(self) -> Place:
+        """One of those, which are all alike."""
+        return places_here(self.workers)[0]
+
+    def ready(self, greeting: Callable[[], object] = nothing) -> None:  # noqa: ARG002
         """Start all processes at once. One that fails says so when it gets work."""
         wait([pool.submit(os.getpid) for pool in self._pools.values()])
 

@@ -158,6 +158,15 @@ def idle(run: Iterable[Interval]) -> Decimal:
     return max(Decimal(0), elapsed(work) - total(work)[0])
 
 
+def held(run: Iterable[Interval]) -> dict[str, Decimal]:
+    """How many machines of each device a run started with; one where it does not say."""
+    work = list(run)
+    counts = dict.fromkeys((one.device for one in work), Decimal(0))
+    for one in work:
+        counts[one.device] += one.share if one.kind == PROVISION else 0
+    return {device: count or Decimal(1) for device, count in counts.items()}
+
+
 def joules(intervals: Iterable[Interval]) -> Decimal | None:
     """The energy of those intervals that had it read; None when none had."""
     read = [one.joules for one in intervals if one.joules is not None]

@@ -16,7 +16,7 @@ from koinize.ledger.chain import Chain, Head, Setback
 from koinize.ledger.heads import HEADS, Heads, not_on
 from koinize.ledger.heartbeat import Heartbeat
 from koinize.ledger.history import History, history
-from koinize.ledger.interval import IDLE, LOAD, MILLISECOND, Interval, Saved, left_of, total
+from koinize.ledger.interval import IDLE, LOAD, MILLISECOND, Interval, Saved, held, left_of, total
 from koinize.ledger.lines import MARGINS, checked
 
 BILLIONTH = Decimal("1e-9")
@@ -224,15 +224,19 @@ class Ledger:
         device: str,
         price: Mapping[str, str],
         energy: Mapping[str, str] | None = None,
+        machines: Decimal = Decimal(1),
     ) -> None:
         """Record the idle time of a run that ended after `at` seconds: one interval for all of it.
 
         Its share is what the other intervals leave of the machine, on average over the run, so that
-        the machine time of a run's intervals adds up to its wall time on the whole machine.
+        the machine time of a run's intervals adds up to its wall time on the whole machine, or on
+        the `machines` that had this device, on average over the run.
         """
-        used = total(one for one in self.intervals() if one.run == run)[0]
-        share = max(Decimal(0), 1 - used / at).quantize(BILLIONTH) if at else Decimal(0)
-        name = f"{run}-idle"
+        work = [one for one in self.intervals() if one.run == run]
+        used = total(one for one in work if one.device == device)[0]
+        share = max(Decimal(0), machines - used / at).quantize(BILLIONTH) if at else Decimal(0)
+        before = sum(one.kind == IDLE for one in work)
+        name = f"{run}-idle" + (f"-{before + 1}" if before else "")
         self.start(
             name,
             run=run,
@@ -334,8 +338,10 @@ class Ledger:
         past = self._history()
         work = [one for one in past.intervals if one.run == run]
         if all(one.kind != IDLE for one in work):
-            ends = [one.end - past.origins[run] for one in work]
-            self.close_run(run, max(at, *ends), device=work[0].device, price=work[0].price)
+            until = max(at, *(one.end - past.origins[run] for one in work))
+            for device, count in held(work).items():
+                price = next(one.price for one in work if one.device == device)
+                self.close_run(run, until, device=device, price=price, machines=count)
 
     def _history(self) -> History:
         return history(self.records())

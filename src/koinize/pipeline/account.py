@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_DOWN, Decimal
+from decimal import Decimal
 from typing import Any
 
 from koinize import machine
 from koinize.digest import short
-from koinize.executors import Executor
+from koinize.executors import Executor, Place
 from koinize.ledger import MILLISECOND, PROVISION, Heartbeat, Ledger
 from koinize.ledger.energy import Meter
 from koinize.pipeline.attempt import saved
+from koinize.pipeline.nodes import Nodes
 from koinize.pipeline.plan import Missing
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job
 from koinize.store import Home, Store
-
-MILLIONTH = Decimal("0.000001")
 
 
 @dataclass(eq=False)
@@ -40,6 +40,7 @@ class Hand:
     name: str
     began: Decimal
     upto: Decimal
+    place: Place
     joules: Decimal = Decimal(0)
 
 
@@ -51,33 +52,46 @@ class Account:
     ) -> None:
         self.home, self.ledger, self.meter, self.price = home, ledger, meter, price
         self.run = uuid.uuid4().hex[:8]
-        self.share = Decimal(1)
         self.hands: list[Hand] = []
+        self.nodes = Nodes()
+        self.lost = Counter[str]()  # how many workers each step has outlived, by its id
 
-    def beat(self) -> None:
-        """Leave a sign of life, and read the meter before one of its counters wraps."""
-        Heartbeat(time.time(), self.run, self._now).write(self.home.heartbeat)
+    def beat(self, nodes: Mapping[str, str]) -> None:
+        """Leave a sign of life, see which machines are there, and read the meter before one of its
+        counters wraps.
+        """
+        now = self._now
+        self.nodes.see(nodes, now)
+        Heartbeat(time.time(), self.run, now).write(self.home.heartbeat)
         if self.meter:
             self.meter.sample()
 
-    def provision(self, executor: Executor) -> None:
-        """Start the workers: that holds the whole machine, and afterwards each a part of it."""
+    def provision(self, executor: Executor, greets: Callable[[], object]) -> None:
+        """Start the workers, which holds whole machines; those elsewhere are known once they are
+        there, and accounted for then.
+        """
+        self.nodes.see(executor.nodes, Decimal(0))
+        self.beat(executor.nodes)
+        if not executor.nodes:
+            self.meter = None  # what this machine uses is not what the work uses
+            executor.ready(greets)
+            self.nodes.see(executor.nodes, Decimal(0))
+            self.nodes.started(self.ledger, self.run, self.price, self._now)
+            return
         device, run, kind = machine.device(), self.run, PROVISION
         with self.ledger.recording(kind, kind=kind, device=device, price=self.price, run=run) as it:
             if self.meter:
                 self.meter.hold(PROVISION, Decimal(1))
-            executor.ready()
+            executor.ready(greets)
             if self.meter:
                 it.energy = self.meter.record(self.meter.release(PROVISION))
-        # All workers together hold no more than the machine.
-        self.share = (1 / Decimal(executor.workers)).quantize(MILLIONTH, ROUND_DOWN)
 
-    def begin(self, some: Sequence[Missing], jobs: Sequence[Job]) -> Hand:
+    def begin(self, some: Sequence[Missing], jobs: Sequence[Job], place: Place) -> Hand:
         """Open the intervals of what one worker takes in hand."""
         name = self.interval(jobs[0].step)
         group = f"{name}-group" if len(jobs) > 1 else ""
         now = self._now
-        hand = Hand(list(jobs), len(jobs) > 1, group or name, now, now)
+        hand = Hand(list(jobs), len(jobs) > 1, group or name, now, now, place)
         for missing, job in zip(some, jobs, strict=True):
             self.ledger.start(
                 self.interval(job.step),
@@ -87,10 +101,10 @@ class Account:
                 address=job.step.address,
                 sort=job.step.sort,
                 group=group,
-                **self._place(job.step, hand.upto),
+                **self._place(job.step, hand),
             )
         if self.meter:
-            self.meter.hold(hand.name, self.share)
+            self.meter.hold(hand.name, hand.place.share)
         self.hands.append(hand)
         return hand
 
@@ -119,7 +133,7 @@ class Account:
             seconds = min(seconds, _milliseconds(facts.get("seconds", equal)))
         energy = self._energy(hand, left, load, seconds)
         if load:  # before the end of the step, without which nobody would miss it
-            place = self._place(job.step, hand.upto)
+            place = self._place(job.step, hand)
             self.ledger.loaded(name, load, energy=energy[0], **place)
         hand.upto += load + seconds
         self.ledger.end(
@@ -145,13 +159,12 @@ class Account:
         """Account for the machine time in which a worker had nothing to do."""
         if self.meter:
             self.meter.sample()
-        self.ledger.close_run(
-            self.run,
-            self._now,
-            device=machine.device(),
-            price=self.price,
-            energy=self.meter.record(self.meter.idle) if self.meter else {},
-        )
+        now = self._now
+        energy = self.meter.record(self.meter.idle) if self.meter else {}
+        for device, count in self.nodes.counted(now).items():
+            self.ledger.close_run(
+                self.run, now, device=device, price=self.price, energy=energy, machines=count
+            )
 
     def _energy(
         self, hand: Hand, left: Decimal, load: Decimal, seconds: Decimal
@@ -167,7 +180,7 @@ class Account:
         if hand.jobs:
             own = joules * seconds / left if left else Decimal(0)
             hand.joules = joules - loading - own
-            self.meter.hold(hand.name, self.share)
+            self.meter.hold(hand.name, hand.place.share)
         return self.meter.record(loading), self.meter.record(own)
 
     @property
@@ -175,18 +188,19 @@ class Account:
         return self.ledger.at(self.run)
 
     def interval(self, step: Step) -> str:
-        """What the ledger calls this run's work on a step."""
-        return f"{self.run}-{short(step.id)}"
+        """What the ledger calls this run's work on a step, which is another one after a loss."""
+        lost = self.lost[step.id]
+        return f"{self.run}-{short(step.id)}" + (f"-{lost + 1}" if lost else "")
 
-    def _place(self, step: Step, at: Decimal) -> dict[str, Any]:
+    def _place(self, step: Step, hand: Hand) -> dict[str, Any]:
         """What the intervals of a step and of loading its model have in common."""
         return {
             "run": self.run,
             "artifact": step.id,
-            "device": machine.device(),
-            "share": f"{self.share.normalize():f}",
+            "device": hand.place.device,
+            "share": f"{hand.place.share.normalize():f}",
             "price": self.price,
-            "at": at,
+            "at": hand.upto,
         }
 
 

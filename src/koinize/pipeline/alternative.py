@@ -70,9 +70,9 @@ def compare(
     work = [_work(step, rates) for found in chosen.values() for step in found]
     return Comparison(
         tasks=tuple(chosen),
-        update=schedule(update, workers, rates.load),
-        retrain=schedule(work, workers, rates.load),
-        shared=schedule(list(_shared(work, workers)), workers, rates.load),
+        update=schedule(update, workers, rates.load, rates.machines),
+        retrain=schedule(work, workers, rates.load, rates.machines),
+        shared=schedule(list(_shared(work, workers)), workers, rates.load, rates.machines),
         measured=all(
             one.step.name in rates.experience.combined for one in work if one.step.kind == "train"
         ),
@@ -103,9 +103,9 @@ def set_up(
     ]
     return SetUp(
         tasks=tuple(tasks),
-        merged=schedule(merged, workers, rates.load),
-        combined=schedule(combined, workers, rates.load),
-        shared=schedule(list(_shared(combined, workers)), workers, rates.load),
+        merged=schedule(merged, workers, rates.load, rates.machines),
+        combined=schedule(combined, workers, rates.load, rates.machines),
+        shared=schedule(list(_shared(combined, workers)), workers, rates.load, rates.machines),
         workers=workers,
     )
 

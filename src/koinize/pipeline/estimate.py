@@ -113,10 +113,10 @@ def together(parts: Iterable[Part]) -> Estimate:
 
 
 class Rates:
-    """The rates that experience gives for work on one device."""
+    """The rates that experience gives for work on one device, of which there are some."""
 
-    def __init__(self, experience: Experience, device: str) -> None:
-        self.experience, self.device = experience, device
+    def __init__(self, experience: Experience, device: str, machines: int = 1) -> None:
+        self.experience, self.device, self.machines = experience, device, machines
         self.of = cache(self._of)
 
     def step(self, step: Step) -> Rate:
@@ -172,8 +172,10 @@ class Schedule:
     machine: Estimate
 
 
-def schedule(work: Sequence[Work], workers: int, load: Rate | None) -> Schedule:
+def schedule(work: Sequence[Work], workers: int, load: Rate | None, machines: int = 1) -> Schedule:
     """Each step starts as soon as its needs and a worker allow, in the order given.
+
+    The workers are spread evenly over the machines.
 
     A worker loads the model before its first step that uses it. The interval of the wall time is
     that of the critical path: by as much as its steps are late, the end is.
@@ -199,7 +201,7 @@ def schedule(work: Sequence[Work], workers: int, load: Rate | None) -> Schedule:
         ends[name] = free[worker] = max(free[worker], ready) + sum(s for _, s in parts[name])
         latest[worker] = name
     machine = together(part for some in parts.values() for part in some)
-    return Schedule(together(_critical(ends, before, parts)), machine * (1 / workers))
+    return Schedule(together(_critical(ends, before, parts)), machine * (machines / workers))
 
 
 def _critical(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import mode
 from typing import Any
 
 from koinize import machine
@@ -39,11 +40,12 @@ class Plan:
     """The missing steps in order, the number of steps in all, and the estimate.
 
     `wall`: seconds until the last one ends, `workers` at a time. `machine`: the sum of every step's
-    share of the machine; what is left of the wall time is idle. `price` is that of koinize.yaml or
-    empty. `guessed` names the kinds of missing steps of which the ledger knows nothing, `kinds` all
-    of them. `comparison` stands where the missing steps are an update, `set_up` where they are what
-    comes before any; `outlook` where a new generation would pay. `lengths` says what the missing
-    steps will find of their rows; None while the base model is not here to count them.
+    share of its machine; what is left of the wall time of all `machines` is idle. `price` is that
+    of koinize.yaml, of each machine, or empty. `guessed` names the kinds of missing steps of which
+    the ledger knows nothing, `kinds` all of them. `comparison` stands where the missing steps are
+    an update, `set_up` where they are what comes before any; `outlook` where a new generation would
+    pay. `lengths` says what the missing steps will find of their rows; None while the base model is
+    not here to count them.
     """
 
     missing: tuple[Missing, ...]
@@ -57,6 +59,7 @@ class Plan:
     set_up: SetUp | None = None
     outlook: tuple[Outlook, ...] = ()
     lengths: Mapping[Use, Lengths] | None = None
+    machines: int = 1
 
     @property
     def search_goes_on(self) -> bool:
@@ -64,8 +67,9 @@ class Plan:
         return any(one.step.waits or one.step.kind == SEARCH for one in self.missing)
 
     def cost(self, wall: Estimate) -> Estimate | None:
-        """What the whole machine costs for so long, idle time included; None without a price."""
-        return wall * (float(self.price["per_hour"]) / 3600) if self.price else None
+        """What all machines cost for so long, idle time included; None without a price."""
+        hourly = float(self.price["per_hour"]) * self.machines if self.price else None
+        return None if hourly is None else wall * (hourly / 3600)
 
 
 def plan(
@@ -75,13 +79,17 @@ def plan(
     workers: int,
     price: Mapping[str, str],
     broken: Mapping[str, str] | None = None,
+    devices: Sequence[str] = (),
 ) -> Plan:
     """Compare the steps with the store. Reads names and manifests, never a tensor.
 
     `broken` maps the ids of artifacts that were removed as broken to what was wrong with them.
+    `devices` are the machines on which the workers are, as the ledger calls each; by default this
+    one. Where they differ, time is predicted by the rates of the most frequent.
     """
     present = store.ids()
-    rates = Rates(experience, machine.device())
+    devices = devices or [machine.device()]
+    rates = Rates(experience, mode(devices), len(devices))
     once = {step.id: step for step in reversed(steps) if step.id not in present}
     begun = {one: store.checkpoint(one).recorded() for one in store.checkpoints() & once.keys()}
     left = {one: 1 - at["steps"] / max(1, at["planned"]) for one, at in begun.items() if at}
@@ -91,7 +99,7 @@ def plan(
         if once.get(step.id) is step  # a trunk may be COMB as well: that is one training
     ]
     reasons = _Reasons(steps, store, present, broken or {})
-    times = schedule(work, workers, rates.load)
+    times = schedule(work, workers, rates.load, rates.machines)
     kinds = dict.fromkeys(one.step.kind for one in work)
     known = {one.step.kind for one in work if one.rate.learnt}
     return Plan(
@@ -108,6 +116,7 @@ def plan(
         comparison=compare(steps, work, present, rates, workers),
         set_up=set_up(steps, work, rates, workers),
         outlook=tuple(outlooks(steps, present, rates)),
+        machines=len(devices),
     )
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from koinize import machine
 from koinize.adapter import files_digest, read_header
 from koinize.adapter.names import quantized_copy
 from koinize.errors import BrokenError, InputError
+from koinize.executors import Place
 from koinize.ledger import Interval, Ledger
 from koinize.model import base
 from koinize.model.families import refuse_family
@@ -25,6 +25,7 @@ from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lengths import Lengths, Use, measure, refuse
 from koinize.pipeline.lineage import History
 from koinize.pipeline.margins import commit_margins
+from koinize.pipeline.nodes import executor_of, greeting
 from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.plan import Missing, Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
@@ -112,6 +113,12 @@ class Project:
         imported, trunks = dict(self._imported()), dict(self._trunks())
         return graph(self.spec, self.inputs, identity, imported, history, trunks)
 
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Where steps would be done, one for each worker. Raises InputError where none could be."""
+        with greeting(self.spec, self.home) as greets:
+            return executor_of(self.spec).ask(greets)
+
     def intervals(self) -> list[Interval]:
         """The ledger. Raises KoinizeError when a line of it was changed."""
         return Ledger(self.files.ledger).intervals()
@@ -129,14 +136,11 @@ class Project:
         Raises InputError where something is to be trained that could not be merged or scored, and
         for rows that the missing steps need and the base model cannot be given.
         """
-        workers, _ = machine.workers_and_threads(
-            self.spec.machine.workers, self.spec.machine.threads
-        )
-        if self.spec.machine.executor == "inline":
-            workers = 1  # whatever was asked for: one step after the other
         price = self.spec.price.record() if self.spec.price else {}
         steps = self.steps if asked is None else asked
-        todo = plan(steps, self.store, self.experience(), workers, price, broken)
+        workers, known = len(self.places), self.experience()
+        devices = tuple({one.node: one.device for one in self.places}.values())
+        todo = plan(steps, self.store, known, workers, price, broken, devices)
         trains = any(one.step.kind == "train" for one in todo.missing)
         if trains:
             require_program(self.spec, self.root)

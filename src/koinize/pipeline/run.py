@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from koinize import machine
 from koinize.errors import BrokenError, InputError, KoinizeError
-from koinize.executors import Executor, executors
+from koinize.executors import Executor, WorkerLost
 from koinize.files import parse_json, read_bytes
 from koinize.ledger import GATE, LOAD, Heartbeat, Interval, Ledger, Saved
 from koinize.ledger.address import SEARCH
@@ -26,6 +26,7 @@ from koinize.ledger.energy import metering
 from koinize.pipeline.account import Account, Hand
 from koinize.pipeline.attempt import last_attempt, saved
 from koinize.pipeline.joining import joined
+from koinize.pipeline.nodes import executor_of, greeting
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Failure, Job, ended, perform, perform_together
@@ -35,6 +36,8 @@ from koinize.store.durable import own_folder, write_briefly
 from koinize.store.typed import typed
 
 POLL_SECONDS = 0.25
+MOST_LOST = 3  # workers, after which it is taken to be the step's own fault
+AGAIN = "its worker was lost"
 
 
 class Watcher(Protocol):
@@ -119,15 +122,16 @@ def run(
     if not missing:
         return Outcome()
     shutil.rmtree(Home(home).progress, ignore_errors=True)  # of a run that was killed
-    workers, threads = machine.workers_and_threads(spec.machine.workers, spec.machine.threads)
-    executor = executors.get(spec.machine.executor)(workers, threads)
+    executor = executor_of(spec)
+    if spec.machine.address:
+        root, home = root.absolute(), home.absolute()  # other machines are elsewhere
     with metering() as meter:
         price = spec.price.record() if spec.price else {}
         account = Account(Home(home), ledger, meter, price)
         work = _Run(missing, spec, root, home, watcher, executor, account, more)
         try:
-            with executor:
-                work.go()
+            with executor, greeting(spec, home) as greets:
+                work.go(greets)
         except BaseException as problem:
             # The workers are gone by now: what they have not committed they never will.
             work.stop("stopped by the user" if isinstance(problem, KeyboardInterrupt) else problem)
@@ -172,6 +176,7 @@ class _Run:
         more: Callable[[], Sequence[Missing]] = list,
     ) -> None:
         self.waiting = {one.step.id: one for one in missing}
+        self.predicted: dict[str, float] = {}  # seconds of what was started, by the step's id
         self.spec, self.root, self.home = spec, root, home
         self.store = Store(home, spec.store)
         self.watcher, self.executor, self.account = watcher, executor, account
@@ -179,14 +184,15 @@ class _Run:
         self.outcome = Outcome()
         self.more, self.decided = more, False
 
-    def go(self) -> None:
-        self.account.beat()
-        self.account.provision(self.executor)
+    def go(self, greets: Callable[[], object]) -> None:
+        self.account.provision(self.executor, greets)
         while self.waiting or self.running:
             machine.stop_if_asked()
             self._fill()
+            if not self.running and self._ready():
+                time.sleep(POLL_SECONDS)  # until there is a machine again
             finished, _ = wait(self.running, POLL_SECONDS, FIRST_COMPLETED)
-            self.account.beat()
+            self.account.beat(self.executor.nodes)
             for future in finished:
                 self._finish(future, self.running.pop(future))
             for hand in self.running.values():
@@ -230,7 +236,8 @@ class _Run:
         threads = self.executor.threads
         place = self.spec, self.root, self.home, threads
         jobs = [Job(one.step, *place, self.account.interval(one.step)) for one in some]
-        hand = self.account.begin(some, jobs)
+        hand = self.account.begin(some, jobs, self.executor.place())
+        self.predicted.update({one.step.id: one.seconds for one in some})
         for job in jobs:
             self._begin(job.step)
         if hand.together:
@@ -253,6 +260,8 @@ class _Run:
             facts = self._facts(job) if error or hand.together else last_attempt(future.result())
             if facts is not None:
                 self._done(hand, job, facts)
+            elif isinstance(error, WorkerLost) and self.account.lost[job.step.id] + 1 < MOST_LOST:
+                self._again(hand, job, error)
             else:
                 self._failed(hand, job, told.get(job.step.id) or _ended_by(error, job))
 
@@ -262,6 +271,12 @@ class _Run:
         self._close(hand, job, "done", facts, "")
         self.outcome.done.append(job.step.name)
         self.decided |= job.step.kind == SEARCH
+
+    def _again(self, hand: Hand, job: Job, error: WorkerLost) -> None:
+        """Let another worker try; what this one did is lost, and recorded as that."""
+        self._close(hand, job, "failed", {}, f"{job.step.name} is tried again: {error}")
+        self.account.lost[job.step.id] += 1
+        self.waiting[job.step.id] = Missing(job.step, AGAIN, self.predicted[job.step.id])
 
     def _failed(self, hand: Hand, job: Job, failure: Failure) -> None:
         share = {"seconds": failure["seconds"]} if "seconds" in failure else {}

@@ -104,7 +104,7 @@ class Step:
         """All that determines the artifact, as the manifest keeps it."""
         return {**self.inputs, **self.uses.labelled()}
 
-    @property
+    @cached_property
     def needs(self) -> tuple[str, ...]:
         """The ids of the steps that come first. A parent is no step of today: it is there."""
         made = (one for label, one in self.uses.labelled().items() if label != PARENT)

@@ -30,6 +30,7 @@ from koinize.merge.slots import NO_TRUNK, OTHER_SPACES, SPACES
 from koinize.model.base import BaseSpec
 from koinize.settings import BranchSpec, EvaluationSection, LoraSpec, TrainingSpec
 from koinize.shown import without_secrets
+from koinize.spec.cluster import ADDRESS, OfACluster
 from koinize.spec.grid import expand
 from koinize.store.spec import StoreSpec
 from koinize.tasks import Task, tasks
@@ -49,6 +50,7 @@ PATTERNS = {
     NAME: "letters, digits, '.', '_' and '-', a letter or digit first",
     LANGUAGE: "a language code such as en or zh-Hant",
     CURRENCY: "the three letters of a currency such as USD",
+    ADDRESS: "auto, HOST:PORT of a Ray cluster's head node, or ray://HOST:PORT",
 }
 """What the patterns mean, for messages."""
 
@@ -232,11 +234,11 @@ class Price(Frozen):
         return {key: str(value) for key, value in self.model_dump(exclude={"machine"}).items()}
 
 
-class MachineSection(Frozen):
+class MachineSection(OfACluster):
     """How many steps run side by side, and with how many threads each."""
 
     executor: ExecutorName = Field(
-        default="local", description="'local' worker processes or 'inline'"
+        default="local", description="'local' worker processes, 'inline', or a 'ray' cluster"
     )
     workers: Count | Literal["auto"] = Field(
         default="auto", description="steps side by side; auto: one per GPU or core, at most 4 cores"
@@ -254,6 +256,20 @@ class MachineSection(Frozen):
         allow_inf_nan=False,
         description="of a training's work that a kill may cost: how often it saves how far it is",
     )
+
+    @property
+    def cluster(self) -> dict[str, Any]:
+        """What only an executor of clusters is told."""
+        if self.executor != "ray":
+            return {}
+        return {"address": self.address or "", "gpus": self.gpus, "memory": self.memory}
+
+    @model_validator(mode="after")
+    def _of_a_cluster(self) -> MachineSection:
+        given = [one for one in ("address", "gpus", "memory") if one in self.model_fields_set]
+        if given and self.executor != "ray":
+            raise ValueError(f"'{given[0]}' is of a cluster: add `executor: ray`, or take it out")
+        return self
 
 
 def _with_comb(baselines: tuple[Baseline, ...]) -> tuple[Baseline, ...]:
