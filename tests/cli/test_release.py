@@ -32,10 +32,10 @@ def test_from_the_first_release_to_a_rollback(call: Call, small: Small) -> None:
     finish(small)
     code, out, _ = call("promote")
     assert code == 0
-    assert out == (
-        "first release of this channel: nothing to compare with\n"
-        "mood: production is now v1, .koinize/releases/mood/v1\n"
-    )
+    first, *beside, last = out.splitlines(keepends=True)
+    assert first == "first release of this channel: there is no release to compare it with\n"
+    assert [line.split(",")[0] for line in beside] == ["against BASE", "against COMB"]
+    assert last == ("mood: production is now v1, .koinize/releases/mood/v1\n")
     retrain(small, "de", 6)
     finish(small)
     code, out, _ = call("promote", "--json")

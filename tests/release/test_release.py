@@ -13,7 +13,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from koinize.errors import GateError, InputError, KoinizeError
-from koinize.gate import rows_needed
+from koinize.gate import compare_mean, rows_needed
+from koinize.metrics import metrics
 from koinize.pipeline import Project
 from koinize.pipeline import project as projects
 from koinize.pipeline.run import locked
@@ -64,7 +65,18 @@ def second(small: Small, wrong: dict[str, int] | None = None) -> Project:
 def test_the_first_release_passes_and_says_that_nothing_was_compared(small: Small) -> None:
     done = promote(finish(small), "mood", "production")
     assert done.switched
-    assert done.judgement.notes == ("first release of this channel: nothing to compare with",)
+    first, base, comb = done.judgement.notes
+    assert first == "first release of this channel: there is no release to compare it with"
+    rows = {
+        one: [{"key": f"{one}{n}", "gold": "a", "prediction": "a"} for n in range(400)]
+        for one in ("de", "en")
+    }
+    equal = compare_mean(rows, rows, metrics.get("accuracy"), 2.0)
+    for name, said in (("BASE", base), ("COMB", comb)):
+        assert said == (
+            f"against {name}, in the mean of 2 languages: +0.00 points of accuracy "
+            f"({equal.low:+.2f} to {equal.high:+.2f}), not worse by a margin of 2"
+        )
     assert current(small) == 1
     release = releases(small).open(1)
     names = {path.relative_to(release.folder).as_posix() for path in release.folder.rglob("*.*")}
@@ -104,9 +116,12 @@ def test_one_language_that_got_worse_refuses_all(small: Small) -> None:
     assert verdicts["en"].verdict == "not worse"
     with pytest.raises(GateError) as refused:
         done.refuse()
-    de, en = (f"{verdicts[one].low:+.2f} to {verdicts[one].high:+.2f}" for one in ("de", "en"))
-    wide = max(len(de), len(en))
-    p = {one: f"{verdicts[one].p_value:.2g}" for one in ("de", "en")}
+    [mean] = done.judgement.means
+    verdicts["mean"] = mean.verdict
+    assert (mean.verdict.difference, mean.verdict.n) == (-5.0, 800)
+    de, en, both = (f"{one.low:+.2f} to {one.high:+.2f}" for one in verdicts.values())
+    wide = max(len(de), len(en), len(both))
+    p = {one: f"{verdicts[one].p_value:.2g}" for one in verdicts}
     lost = done.judgement.lost
     assert len(lost) == 3
     other = {"good": "bad", "bad": "good"}
@@ -116,6 +131,7 @@ def test_one_language_that_got_worse_refuses_all(small: Small) -> None:
         f"  language  metric    difference  {'interval':>{wide}}  margin  rows       p    verdict",
         f"  de        accuracy      -10.00  {de:>{wide}}       2   400  {p['de']:>6}      worse",
         f"  en        accuracy       +0.00  {en:>{wide}}       2   400  {p['en']:>6}  not worse",
+        f"  mean      accuracy       -5.00  {both:>{wide}}       2   800  {p['mean']:>6}    (worse)",
         *(
             line
             for one in lost

@@ -13,6 +13,7 @@ from koinize.metrics import Metric, ResultRow
 from koinize.pipeline import Project, Step
 from koinize.pipeline.lineage import ancestors
 from koinize.pipeline.results import TEST, Results, refuse_missing
+from koinize.pipeline.systems import BASE, COMB
 from koinize.store import Artifact
 
 
@@ -24,7 +25,8 @@ class Candidate:
     those whose margin koinize.yaml states, else the task's first one. `inputs` maps the name of
     every step that it is made or judged by to the digests which that step read; `data` counts the
     rows behind the digests. `artifacts` maps the names of those steps to ids, which must be kept
-    with the release. `tests` are the evaluations on test, by language.
+    with the release. `tests` are the evaluations on test, by language. `baselines` has the same
+    rows of the base model and of COMB, as far as they were scored.
     """
 
     task: str
@@ -40,6 +42,7 @@ class Candidate:
     artifacts: Mapping[str, str]
     cost: Mapping[str, Any]
     tests: Mapping[str, Step]
+    baselines: Mapping[str, Mapping[str, Sequence[ResultRow]]]
 
     @property
     def identity(self) -> str:
@@ -83,7 +86,20 @@ def candidate(project: Project, task: str) -> Candidate:
         artifacts={step.name: step.id for step in (*trainings, merge, *tests.values())},
         cost=_cost(project.intervals(), behind),
         tests=tests,
+        baselines=_baselines(results, tests),
     )
+
+
+def _baselines(
+    results: Results, tests: Mapping[str, Step]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """What training nothing and training on everything answered to the same test rows."""
+    present, found = results.project.store.ids(), {}
+    for system in (BASE, COMB):
+        steps = results.of_split(system, TEST)
+        if steps.keys() == tests.keys() and {one.id for one in steps.values()} <= present:
+            found[system.title] = {one: results.rows(step) for one, step in steps.items()}
+    return found
 
 
 def _behind(steps: Iterable[Step], by_id: Mapping[str, Step]) -> set[str]:

@@ -8,7 +8,7 @@ losses in a row are a large one, which only a reference that stays where it is c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from koinize.gate import (
     Verdict,
     better_somewhere,
     compare,
+    compare_mean,
     in_every_language,
     rows_needed,
 )
@@ -116,7 +117,9 @@ class Lost:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The whole comparison; `incumbent` is None where the channel had nothing in use."""
+    """The whole comparison; `incumbent` is None where the channel had nothing in use. `means` are
+    shown: verdicts on the mean over languages, which let nothing pass and stop nothing.
+    """
 
     incumbent: int | None
     comparisons: tuple[Comparison, ...] = ()
@@ -125,6 +128,7 @@ class Judgement:
     lost: tuple[Lost, ...] = ()
     trial: Trial | None = None
     drift: Drift | None = None
+    means: tuple[Comparison, ...] = ()
 
     @property
     def passes(self) -> bool:
@@ -162,6 +166,7 @@ class Judgement:
             "trial": asdict(self.trial) if self.trial else None,
             "joint": asdict(in_every_language(named)) if named else None,
             "verdicts": [one.to_dict() for one in self.comparisons],
+            "means": [one.to_dict() for one in self.means],
             "drift": self.drift.to_dict() if self.drift else None,
             "rows": {name: asdict(one) for name, one in (self.overlaps or {}).items()},
             "notes": list(self.notes),
@@ -205,7 +210,8 @@ def judge(
     the trial. `pairs` come from `pair_up`.
     """
     if theirs is None or trial is None:
-        return Judgement(None, notes=("first release of this channel: nothing to compare with",))
+        first = "first release of this channel: there is no release to compare it with"
+        return Judgement(None, notes=(first, *_against_baselines(ours)))
     comparisons = _plan_rows(_compare(ours, pairs, ours.metrics, trial.level), trial)
     overlaps = {language: pair.overlap for language, pair in pairs.items()}
     return Judgement(
@@ -221,7 +227,37 @@ def judge(
         ),
         trial=trial,
         drift=_drift(ours, anchor) if anchor else None,
+        means=_means(ours, pairs),
     )
+
+
+def _means(ours: Candidate, pairs: Mapping[str, Pair]) -> tuple[Comparison, ...]:
+    """The gated metrics in the mean over the languages that have a row in common."""
+    common = {language: pair for language, pair in pairs.items() if pair.overlap.common}
+    if len(common) < 2:
+        return ()
+    new = {language: pair.ours for language, pair in common.items()}
+    old = {language: pair.theirs for language, pair in common.items()}
+    return tuple(_mean(ours, name, new, old) for name in ours.gated)
+
+
+def _mean(
+    ours: Candidate, name: str, new: Mapping[str, Rows], old: Mapping[str, Rows]
+) -> Comparison:
+    verdict = compare_mean(new, old, ours.metrics[name], ours.margins[name])
+    return Comparison("mean", name, verdict, gated=False)
+
+
+def _against_baselines(ours: Candidate) -> Iterator[str]:
+    """What a first release is beside the base model and COMB: to be known, without a say."""
+    for title, rows in ours.baselines.items():
+        for name in ours.gated:
+            found = _mean(ours, name, ours.rows, rows).verdict
+            yield (
+                f"against {title}, in the mean of {len(rows)} languages: {found.difference:+.2f} "
+                f"points of {name} ({found.low:+.2f} to {found.high:+.2f}), {found.verdict} by a "
+                f"margin of {found.margin:g}"
+            )
 
 
 def _compare(

@@ -32,7 +32,7 @@ def tables(judgement: Judgement) -> list[str]:
     lines = [
         f"Compared with v{judgement.incumbent}, which is in use: test {trial.number} against it, "
         f"at a level of {percent(trial.level)}",
-        *_verdict_lines(judgement.comparisons),
+        *_verdict_lines([*judgement.comparisons, *judgement.means]),
     ]
     if drift:
         lines += ["", f"Drift since v{drift.anchor}, the anchor"]
