@@ -119,9 +119,10 @@ def test_one_language_that_got_worse_refuses_all(small: Small) -> None:
     [mean] = done.judgement.means
     verdicts["mean"] = mean.verdict
     assert (mean.verdict.difference, mean.verdict.n) == (-5.0, 800)
-    de, en, both = (f"{one.low:+.2f} to {one.high:+.2f}" for one in verdicts.values())
-    wide = max(len(de), len(en), len(both))
+    de, en, all_ = (f"{one.low:+.2f} to {one.high:+.2f}" for one in verdicts.values())
+    wide = max(len(de), len(en), len(all_))
     p = {one: f"{verdicts[one].p_value:.2g}" for one in verdicts}
+    p_mean = p["mean"]
     lost = done.judgement.lost
     assert len(lost) == 3
     other = {"good": "bad", "bad": "good"}
@@ -131,7 +132,7 @@ def test_one_language_that_got_worse_refuses_all(small: Small) -> None:
         f"  language  metric    difference  {'interval':>{wide}}  margin  rows       p    verdict",
         f"  de        accuracy      -10.00  {de:>{wide}}       2   400  {p['de']:>6}      worse",
         f"  en        accuracy       +0.00  {en:>{wide}}       2   400  {p['en']:>6}  not worse",
-        f"  mean      accuracy       -5.00  {both:>{wide}}       2   800  {p['mean']:>6}    (worse)",
+        f"  mean      accuracy       -5.00  {all_:>{wide}}       2   800  {p_mean:>6}    (worse)",
         *(
             line
             for one in lost

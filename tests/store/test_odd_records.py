@@ -164,16 +164,18 @@ def test_an_odd_pointer(tmp_path, record, what):
 
 
 def test_odd_attempts(tmp_path):
-    path = tmp_path / "attempts.json"
+    found = Attempts(tmp_path, "mood")
+    path = found.former
+    path.parent.mkdir(parents=True)
     write_record(path, {"format": 1, "attempts": [{"utc": "x", "level": 2}]})
     with pytest.raises(KoinizeError, match=r"its field 'attempts.0.channel': Field required"):
-        Attempts(path).all()
+        found.all()
     write_record(path, {"format": 1})
     with pytest.raises(KoinizeError, match="its field 'attempts': Field required"):
-        Attempts(path).all()
+        found.all()
     write_record(path, {"attempts": []})
-    with pytest.raises(KoinizeError, match="cannot be read, has changed or lacks some"):
-        Attempts(path).all()
+    with pytest.raises(KoinizeError, match="not whole: it cannot be read or has changed"):
+        found.all()
 
 
 def test_a_release_with_a_path_that_leads_elsewhere(tmp_path):
