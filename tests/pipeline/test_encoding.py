@@ -136,6 +136,7 @@ def test_a_base_that_is_not_here_yet_comes_first(
     monkeypatch.setattr(projects, "run", run)
     tried: list[object] = []
     monkeypatch.setattr(projects, "refuse_unfit", lambda *arguments: tried.append(arguments[4]))
+    monkeypatch.setattr(projects, "fitted", lambda _base, _template, texts: [""] * len(texts))
     _, outcome = Project.at(small.root / "koinize.yaml").run(Quiet(), lambda _: None)
 
     today = [step.id for step in Project.at(small.root / "koinize.yaml").steps]
