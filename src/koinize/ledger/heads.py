@@ -2,7 +2,7 @@
 
 `.koinize/heads.jsonl` has a line for the end of every run and of every look at a candidate. Each of
 them has to be on the chain, at its place. Whoever can write all files of a project can rewrite this
-one too; beyond their reach is a head that was noted elsewhere (`koinize ledger verify --head HEAD`).
+one too; beyond their reach is what was noted elsewhere (`koinize ledger verify --head HEAD`).
 """
 
 from __future__ import annotations
