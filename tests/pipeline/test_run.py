@@ -15,6 +15,7 @@ import pytest
 
 from koinize import machine
 from koinize.errors import InputError, StepError
+from koinize.executors import WorkerLost
 from koinize.ledger import (
     IDLE,
     LOAD,
@@ -119,6 +120,38 @@ def test_needs_come_first(small: Small, go: Callable) -> None:
     names = {step.id: step.name for step in steps.values()}
     for step in steps.values():
         assert all(position[names[need]] < position[step.name] for need in step.needs)
+
+
+def losing(name: str, workers: int) -> Callable[[Step], None]:
+    """A step during which so many workers are lost, one after the other."""
+    left = [WorkerLost("its worker is gone with its node")] * workers
+
+    def trouble(step: Step) -> None:
+        if step.name == name and left:
+            raise left.pop()
+
+    return trouble
+
+
+def test_what_a_lost_worker_had_in_hand_is_done_again(small: Small, go: Callable) -> None:
+    outcome, _ = go(losing("train/mood/comb", 2))
+    assert set(outcome.done) == set(small.steps())
+    *lost, done = [one for one in intervals(small) if one.step == "train/mood/comb"]
+    assert [one.status for one in lost] == ["failed", "failed"]
+    said = "train/mood/comb is tried again: its worker is gone with its node"
+    assert {one.error for one in lost} == {said}
+    assert (done.status, done.why) == ("done", "its worker was lost")
+    assert len({one.id for one in (*lost, done)}) == 3
+    found = everything(small)
+    assert total(found)[0] == pytest.approx(elapsed(found), abs=Decimal("0.01"))
+
+
+def test_a_step_that_costs_three_workers_is_at_fault_itself(small: Small, go: Callable) -> None:
+    outcome, _ = go(losing("train/mood/comb", 3))
+    said = "train/mood/comb ended with its worker process: its worker is gone with its node"
+    assert outcome.failed == {"train/mood/comb": said}
+    found = [one for one in intervals(small) if one.step == "train/mood/comb"]
+    assert [one.status for one in found] == ["failed"] * 3
 
 
 def test_a_failure_ends_only_what_depends_on_it(small: Small, go: Callable) -> None:
