@@ -380,7 +380,7 @@ def test_two_truths_for_one_row_are_refused() -> None:
 
 
 def test_what_rows_can_show_at_all() -> None:
-    """Fewer rows than that decide nothing, whatever they answer; as many do when all are equal."""
+    """Equal answers to as many rows decide, to fewer do not; a clear gain does with fewer, too."""
     fewest = fewest_rows(2.0)
     assert judge(fewest, 0, 0).verdict == "not worse"
     assert judge(fewest - 1, 0, 0).verdict == "inconclusive"
@@ -388,6 +388,7 @@ def test_what_rows_can_show_at_all() -> None:
     assert judge(42, 0, 0, margin).verdict == "not worse"
     assert judge(42, 0, 0, margin - 0.1).verdict == "inconclusive"
     assert smallest_margin(1) > 100
+    assert judge(40, 0, 20).verdict == "better"
 
 
 def test_worse_somewhere_has_to_survive_the_search_over_languages() -> None:

@@ -268,8 +268,8 @@ def rows_needed(
 
 
 def smallest_margin(n: int, level: float = ERROR) -> float:
-    """The smallest margin that n rows can show, in tenths of a point: answers that are all equal
-    show it, and answers that differ show no smaller one. 100 and more: none.
+    """The smallest margin that n rows show if all answers are equal, in tenths of a point. 100 and
+    more: none. A candidate that is clearly better shows a smaller one, too.
     """
     found = equal(n, resamples=RESAMPLES)
     low, high = 0, 1001

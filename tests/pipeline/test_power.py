@@ -8,8 +8,8 @@ def test_a_plan_says_how_many_rows_it_takes(small, monkeypatch):
     (few,) = too_few_rows(small.project(monkeypatch))
     assert (few.rows, few.margin) == ({"en": 3, "de": 3}, 2.0)
     assert str(few) == (
-        "mood: with 3 test rows of de, en, no answers can show that less than 2 points of macro-f1 "
-        f"were lost ({few.smallest:g} at best); that takes 209 rows a language"
+        "mood: with 3 test rows of de, en, even equal answers do not show that less than 2 points "
+        f"of macro-f1 were lost, only less than {few.smallest:g}; with 209 rows a language they do"
     )
 
 

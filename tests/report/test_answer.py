@@ -73,8 +73,8 @@ def test_better_or_worse_by_how_much_how_certain(row, said):
 def test_which_languages_have_too_few_rows():
     said = the_answer(task(verdict="worse", difference=-9.9, low=-17.2, high=-1.5))
     assert said.endswith(
-        " a loss is shown. In en and ja alone, 42 rows cannot show a margin of 2 points, whatever "
-        "the answers: that takes 209 at least."
+        " a loss is shown. In en and ja alone, 42 rows would not show a loss below 2 points even "
+        "if all answers were equal; 209 rows would."
     )
 
 
@@ -82,7 +82,7 @@ def test_a_reference_of_other_rows_is_named_so():
     said = the_answer(task(["rows of ja"], verdict="worse", difference=-9.9, low=-17.2, high=-1.5))
     assert said.endswith(
         "a loss is shown. COMB was trained before rows of ja changed. In en and ja alone, 42 "
-        "rows cannot show a margin of 2 points, whatever the answers: that takes 209 at least."
+        "rows would not show a loss below 2 points even if all answers were equal; 209 rows would."
     )
 
 

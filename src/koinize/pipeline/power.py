@@ -1,7 +1,7 @@
 """What a task's test rows will be able to show, said before anything is spent on them.
 
-With few rows no answers whatever show that a small margin holds: even were all of them equal, the
-rare loss that was not seen may be there. Better to know it when rows can still be added.
+Few rows do not show that a small margin holds, even if all answers are equal: the rare loss that was
+not seen may be there. Only a clear gain decides. Better to know it when rows can still be added.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ _smallest = cache(smallest_margin)
 
 @dataclass(frozen=True)
 class TooFew:
-    """Languages whose test rows, so many each, cannot show the margin of the task's first metric;
-    `smallest` is what the fewest of them can, in points, and `needed` rows could.
+    """Languages whose test rows, so many each, do not show the margin of the task's first metric
+    even if all answers are equal; `smallest` is the margin that the fewest of them then show, in
+    points, and with `needed` rows they would show this one.
     """
 
     task: str
@@ -35,9 +36,9 @@ class TooFew:
         few, many = min(self.rows.values()), max(self.rows.values())
         rows = f"{few} test rows" if few == many else f"{few} to {many} test rows"
         return (
-            f"{self.task}: with {rows} of {', '.join(self.rows)}, no answers can show that less "
-            f"than {self.margin:g} points of {self.metric} were lost ({self.smallest:g} at best); "
-            f"that takes {self.needed:,} rows a language"
+            f"{self.task}: with {rows} of {', '.join(self.rows)}, even equal answers do not show "
+            f"that less than {self.margin:g} points of {self.metric} were lost, only less than "
+            f"{self.smallest:g}; with {self.needed:,} rows a language they do"
         )
 
 

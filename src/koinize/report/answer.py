@@ -81,7 +81,7 @@ def _said(row: PooledRow) -> str:
 
 
 def _limits(power: Power | None) -> str:
-    """Which languages have too few rows to show the margin, were even all answers equal."""
+    """Which languages have too few rows to show the margin even if all answers were equal."""
     if power is None:
         return ""
     few = [one for one in power["languages"] if one["smallest_margin"] > power["margin"]]
@@ -90,6 +90,6 @@ def _limits(power: Power | None) -> str:
     where = listing([one["language"] for one in few])
     fewest = min(one["n"] for one in few)
     return (
-        f" In {where} alone, {fewest} rows cannot show a margin of {power['margin']:g} points, "
-        f"whatever the answers: that takes {power['fewest_rows']} at least."
+        f" In {where} alone, {fewest} rows would not show a loss below {power['margin']:g} points "
+        f"even if all answers were equal; {power['fewest_rows']} rows would."
     )

@@ -83,7 +83,7 @@ class PowerRow(TypedDict):
 
 
 class Power(TypedDict):
-    """What the test rows can show at all by the first metric; `fewest_rows` for its margin."""
+    """What equal answers to the test rows would show by the first metric; `fewest_rows` for its margin."""
 
     metric: str
     margin: float
