@@ -260,6 +260,26 @@ def test_the_choice_says_how_much_of_it_is_luck(realistic):
     assert table.columns[1] == "best in"
 
 
+def test_a_choice_for_several_tasks_is_not_said_to_be_by_one(realistic):
+    """The winner of all together need not be the best of this one: the figure is its own."""
+    shared = deepcopy(realistic)
+    shared["spec"]["merge"] = {"across": ["sentiment", "summary"]}
+    (task,) = shared["tasks"]
+    *_, other = (row for row in task["selection"] if not row["same_as"])
+    for row in (*task["selection"], *task["systems"]):
+        row["chosen"] = row["name"] == other["name"]
+    task["chosen"] = other["name"]
+    summary = sections.get("summary").data(shared)
+    said = " ".join(one.text for one in summary if isinstance(one, Paragraph))
+    reached = f"{other['mean']['value']:.1f}"
+    assert (
+        "by dev of sentiment and summary together; sentiment alone: macro-f1 on dev, where it "
+        f"reached {reached}."
+    ) in said
+    *_, luck = sections.get("selection").data(shared)
+    assert luck.text.startswith(f"By sentiment alone, {other['name']} would have won on ")
+
+
 def test_every_section_has_its_own_place():
     places = [sections.get(name).order for name in sections.names()]
     assert len(set(places)) == len(places)

@@ -83,7 +83,7 @@ class PowerRow(TypedDict):
 
 
 class Power(TypedDict):
-    """What equal answers to the test rows would show by the first metric; `fewest_rows` for its margin."""
+    """What equal answers would show by the first metric; `fewest_rows` for its margin."""
 
     metric: str
     margin: float

@@ -9,6 +9,7 @@ from koinize.report.figures import (
     Estimate,
     JointRow,
     PooledRow,
+    Results,
     ScoreRow,
     SystemRow,
     Task,
@@ -73,6 +74,12 @@ def pooled(task: Task, metric: str, system: str | None, reference: str) -> Poole
         if (row["metric"], row["system"], row["reference"]) == wanted:
             return row
     return None
+
+
+def sharing(results: Results, task: Task) -> list[str]:
+    """The tasks that one adapter serves, of which this is one; empty where it has its own."""
+    across: list[str] = results["spec"].get("merge", {}).get("across", [])
+    return across if task["name"] in across else []
 
 
 def languages_and_mean(task: Task) -> list[str | None]:

@@ -12,6 +12,7 @@ from koinize.report.lookup import (
     difference_with_interval,
     languages_and_mean,
     named,
+    sharing,
     with_interval,
 )
 from koinize.report.section import Section
@@ -25,7 +26,8 @@ RULE = (
 
 SHARED = (
     "One adapter serves {tasks}, so the choice is one for all of them: the candidate whose means "
-    "over languages, each divided by its task's margin, add up to the most."
+    "over languages, each divided by its task's margin, add up to the most. Best in, and the order "
+    "of the candidates, are by each task alone."
 )
 
 
@@ -45,7 +47,7 @@ class Selection(Section):
             if heading := named(results["tasks"], task):
                 blocks.append(Heading(heading))
             blocks.append(_table(task))
-            if said := _luck(task):
+            if said := _luck(task, sharing(results, task)):
                 blocks.append(Paragraph(said))
         return blocks
 
@@ -54,13 +56,14 @@ def _scored(task: Task) -> bool:
     return any(row["mean"] for row in task["selection"])
 
 
-def _luck(task: Task) -> str:
-    """How far the choice is from chance, on dev and on test."""
+def _luck(task: Task, together: Sequence[str]) -> str:
+    """How far the choice is from chance, on dev and on test; `together`: the tasks it serves."""
     chosen = next((row for row in task["selection"] if row["chosen"]), None)
     if chosen is None or chosen["best_in"] is None:
         return ""
     share = f"{100 * chosen['best_in']:.0f} %"
-    said = f"{chosen['name']} would have won on {share} of the resamples of dev"
+    alone = f"By {task['name']} alone, " if together else ""
+    said = f"{alone}{chosen['name']} would have won on {share} of the resamples of dev"
     if (mean := task["against_mean"]) is None:
         return f"{said}."
     less, ends = difference_with_interval(mean)

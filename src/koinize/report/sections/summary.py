@@ -16,6 +16,7 @@ from koinize.report.lookup import (
     individual,
     named,
     score,
+    sharing,
     verdict,
     with_interval,
 )
@@ -36,14 +37,16 @@ class Summary(Section):
                 blocks.append(Heading(heading))
             if answer := the_answer(task):
                 blocks.append(Paragraph(answer, "strong"))
-            blocks.append(Paragraph(_choice(task), "" if answer else "strong"))
+            choice = _choice(task, sharing(results, task))
+            blocks.append(Paragraph(choice, "" if answer else "strong"))
             if task["chosen"]:
                 blocks += [Paragraph(text) for text in _comparisons(task)]
                 blocks += [Facts(_facts(task)), _table(task)]
         return blocks
 
 
-def _choice(task: Task) -> str:
+def _choice(task: Task, together: Sequence[str]) -> str:
+    """Of which candidates the merge was chosen, and by what; `together`: the tasks it serves."""
     if not task["chosen"]:
         return "No merge has been chosen yet."
     candidates = [one for one in task["systems"] if one["kind"] == "candidate"]
@@ -59,9 +62,12 @@ def _choice(task: Task) -> str:
     if distinct == 1:
         return f"The merge {task['chosen']} is the only candidate: nothing had to be chosen on dev."
     metric = task["metrics"][0]
-    mean = task["selection"][0]["mean"]
+    mean = next(row["mean"] for row in task["selection"] if row["chosen"])
     reached = f", where it reached {points(mean['value'])}" if mean else ""
-    return f"The merge {task['chosen']} was chosen from {among}, by {metric} on dev{reached}."
+    by = f"{metric} on dev{reached}"
+    if together:
+        by = f"dev of {listing(together)} together; {task['name']} alone: {by}"
+    return f"The merge {task['chosen']} was chosen from {among}, by {by}."
 
 
 def _comparisons(task: Task) -> list[str]:
