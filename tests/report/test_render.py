@@ -273,8 +273,8 @@ def test_a_choice_for_several_tasks_is_not_said_to_be_by_one(realistic):
     said = " ".join(one.text for one in summary if isinstance(one, Paragraph))
     reached = f"{other['mean']['value']:.1f}"
     assert (
-        "by dev of sentiment and summary together; sentiment alone: macro-f1 on dev, where it "
-        f"reached {reached}."
+        "by dev of sentiment and summary together; on that of sentiment it reached "
+        f"{reached} macro-f1."
     ) in said
     *_, luck = sections.get("selection").data(shared)
     assert luck.text.startswith(f"By sentiment alone, {other['name']} would have won on ")

@@ -63,10 +63,12 @@ def _choice(task: Task, together: Sequence[str]) -> str:
         return f"The merge {task['chosen']} is the only candidate: nothing had to be chosen on dev."
     metric = task["metrics"][0]
     mean = next(row["mean"] for row in task["selection"] if row["chosen"])
-    reached = f", where it reached {points(mean['value'])}" if mean else ""
-    by = f"{metric} on dev{reached}"
+    value = points(mean["value"]) if mean else ""
     if together:
-        by = f"dev of {listing(together)} together; {task['name']} alone: {by}"
+        by = f"dev of {listing(together)} together"
+        by += f"; on that of {task['name']} it reached {value} {metric}" if mean else ""
+    else:
+        by = f"{metric} on dev" + (f", where it reached {value}" if mean else "")
     return f"The merge {task['chosen']} was chosen from {among}, by {by}."
 
 
