@@ -1,7 +1,7 @@
 """What a task's test rows will be able to show, said before anything is spent on them.
 
 Few rows do not show that a small margin holds, even if all answers are equal: the rare loss that
-was not seen may be there. Only a clear gain decides. Better to know it when rows can still be added.
+was not seen may be there. Better to know it when rows can still be added.
 """
 
 from __future__ import annotations
