@@ -63,6 +63,8 @@ class Quiet:
 
     def started(self, step: Step) -> None: ...
 
+    def resumed(self, step: Step, done: int, total: int) -> None: ...
+
     def moved(self, step: Step, done: int, total: int) -> None: ...
 
     def ended(self, step: Step, seconds: float, error: str) -> None:
@@ -325,7 +327,7 @@ def test_what_is_over_ends_while_the_others_go_on(small: Small) -> None:
     ledger, watcher = Ledger(home / "ledger.jsonl"), Quiet()
     account = Account(Home(home), ledger, None, {})
     run = running._Run(some, spec, small.root, home, watcher, InlineExecutor(), account)
-    hand = account.begin(some, jobs)
+    hand = account.begin(some, jobs, InlineExecutor().place())
     kept, failed, *rest = (job.step for job in jobs)
     with Store(home).building(kept.id, kept.name, kept.identity) as draft:
         draft.facts.update(seconds=0.0, tokens=7)
