@@ -146,6 +146,7 @@ def compare_mean(
     metric: Metric,
     margin: float,
     *,
+    level: float = ERROR,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Verdict:
@@ -159,7 +160,9 @@ def compare_mean(
     ours = {language: pair[0] for language, pair in pairs.items()}
     theirs = {language: pair[1] for language, pair in pairs.items()}
     keys = {language: [row["key"] for row in rows] for language, rows in ours.items()}
-    return compare_mean_pairs(ours, theirs, keys, metric, margin, resamples=resamples, seed=seed)
+    return compare_mean_pairs(
+        ours, theirs, keys, metric, margin, level=level, resamples=resamples, seed=seed
+    )
 
 
 def compare_mean_pairs(
@@ -169,6 +172,7 @@ def compare_mean_pairs(
     metric: Metric,
     margin: float,
     *,
+    level: float = ERROR,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Verdict:
@@ -177,7 +181,7 @@ def compare_mean_pairs(
     found = pooled(metric, ours, theirs, keys, resamples=resamples, seed=seed)
     languages = f"{len(keys)} languages"
     signature = _signature(metric, margin, resamples, seed, paired="key", mean=languages)
-    return _judged(found, margin, ERROR, signature)
+    return _judged(found, margin, level, signature)
 
 
 def _require_margin(margin: float) -> None:

@@ -105,6 +105,22 @@ def test_a_release_has_a_budget_of_its_own(small: Small) -> None:
     assert [(one.trial, one.incumbent) for one in attempts(small)] == [(1, 1), (1, 2), (1, 3)]
 
 
+def test_the_mean_is_judged_at_the_level_of_the_test_that_it_stands_in(small: Small) -> None:
+    promote(finish(small), "mood", "production")
+    for attempt in range(2):
+        retrain(small, "de", 6 + attempt)
+        done = promote(finish(small, {"de": 40 + attempt}), "mood", "production")
+    assert done.judgement.trial is not None
+    (mean,) = done.judgement.means
+    assert mean.verdict.level == done.judgement.trial.level == pytest.approx(0.05 / 6)
+
+
+def test_a_first_release_of_one_language_speaks_of_no_mean(small: Small) -> None:
+    small.spec(ONE_MERGE.replace("[en, de]", "[de]"))
+    _, *beside = promote(finish(small), "mood", "production").judgement.notes
+    assert [one.split(":")[0] for one in beside] == ["against BASE, in de", "against COMB, in de"]
+
+
 def test_a_second_look_is_no_second_test(small: Small) -> None:
     promote(finish(small), "mood", "production")
     retrain(small, "de", 6)

@@ -75,7 +75,7 @@ def test_the_first_release_passes_and_says_that_nothing_was_compared(small: Smal
     for name, said in (("BASE", base), ("COMB", comb)):
         assert said == (
             f"against {name}, in the mean of 2 languages: +0.00 points of accuracy "
-            f"({equal.low:+.2f} to {equal.high:+.2f}), not worse by a margin of 2"
+            f"({equal.low:+.2f} to {equal.high:+.2f}), verdict: not worse (margin 2)"
         )
     assert current(small) == 1
     release = releases(small).open(1)

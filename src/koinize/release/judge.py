@@ -227,36 +227,39 @@ def judge(
         ),
         trial=trial,
         drift=_drift(ours, anchor) if anchor else None,
-        means=_means(ours, pairs),
+        means=_means(ours, pairs, trial.level),
     )
 
 
-def _means(ours: Candidate, pairs: Mapping[str, Pair]) -> tuple[Comparison, ...]:
+def _means(ours: Candidate, pairs: Mapping[str, Pair], level: float) -> tuple[Comparison, ...]:
     """The gated metrics in the mean over the languages that have a row in common."""
     common = {language: pair for language, pair in pairs.items() if pair.overlap.common}
     if len(common) < 2:
         return ()
     new = {language: pair.ours for language, pair in common.items()}
     old = {language: pair.theirs for language, pair in common.items()}
-    return tuple(_mean(ours, name, new, old) for name in ours.gated)
-
-
-def _mean(
-    ours: Candidate, name: str, new: Mapping[str, Rows], old: Mapping[str, Rows]
-) -> Comparison:
-    verdict = compare_mean(new, old, ours.metrics[name], ours.margins[name])
-    return Comparison("mean", name, verdict, gated=False)
+    return tuple(
+        Comparison(
+            "mean",
+            name,
+            compare_mean(new, old, ours.metrics[name], ours.margins[name], level=level),
+            gated=False,
+        )
+        for name in ours.gated
+    )
 
 
 def _against_baselines(ours: Candidate) -> Iterator[str]:
     """What a first release is beside the base model and COMB: to be known, without a say."""
+    several = len(ours.rows) > 1
+    where = f"the mean of {len(ours.rows)} languages" if several else next(iter(ours.rows))
     for title, rows in ours.baselines.items():
         for name in ours.gated:
-            found = _mean(ours, name, ours.rows, rows).verdict
+            found = compare_mean(ours.rows, rows, ours.metrics[name], ours.margins[name])
             yield (
-                f"against {title}, in the mean of {len(rows)} languages: {found.difference:+.2f} "
-                f"points of {name} ({found.low:+.2f} to {found.high:+.2f}), {found.verdict} by a "
-                f"margin of {found.margin:g}"
+                f"against {title}, in {where}: {found.difference:+.2f} points of {name} "
+                f"({found.low:+.2f} to {found.high:+.2f}), verdict: {found.verdict} (margin "
+                f"{found.margin:g})"
             )
 
 
