@@ -91,7 +91,7 @@ def test_nothing_is_said_where_nothing_was_compared():
 
 
 def stated(**told):
-    return when_stated({"stated": {"utc": "2026-11-26T10:00:00+00:00", **told}})
+    return when_stated({"stated": {"utc": "2026-11-26T10:00:00+00:00", "later": [], **told}})
 
 
 def test_when_the_margins_were_said():
@@ -100,6 +100,9 @@ def test_when_the_margins_were_said():
     assert stated(beforehand=True, changed=[]) == f"{day}."
     assert stated(beforehand=False, changed=[]) == (
         "The margins were first recorded on 2026-11-26, after test had been scored."
+    )
+    assert stated(beforehand=True, changed=[], later=["accuracy", "recall"]) == (
+        f"{day}. No margin of accuracy and recall was recorded then."
     )
     changed = {"metric": "macro-f1", "margin": 2.0, "now": 5.0}
     assert stated(

@@ -4,7 +4,7 @@ or worse than training on everything, by how much, how certain, and what the row
 
 from __future__ import annotations
 
-from koinize.report.figures import FormerMargin, PooledRow, Power, Task
+from koinize.report.figures import FormerMargin, Margins, PooledRow, Power, Task
 from koinize.report.formats import count, listing
 from koinize.report.lookup import pooled
 
@@ -28,6 +28,13 @@ def when_stated(task: Task) -> str:
     stated = task["stated"]
     if stated is None:
         return "Nobody recorded the margins before test was scored."
+    later = ""
+    if stated["later"]:
+        later = f" No margin of {listing(stated['later'])} was recorded then."
+    return f"{_recorded(stated)}{later}"
+
+
+def _recorded(stated: Margins) -> str:
     day = stated["utc"][:10]
     if not stated["beforehand"]:
         return f"The margins were first recorded on {day}, after test had been scored."

@@ -169,11 +169,14 @@ class FormerMargin(TypedDict):
 
 
 class Margins(TypedDict):
-    """The margins as they were first recorded; see `ledger.Stated`."""
+    """The margins as they were first recorded; see `ledger.Stated`. `later` are the metrics of
+    today of which nobody recorded one then.
+    """
 
     utc: str
     beforehand: bool
     changed: Sequence[FormerMargin]
+    later: Sequence[str]
 
 
 class TaskQuality(TypedDict):

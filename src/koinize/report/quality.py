@@ -165,6 +165,7 @@ class Judged:
             "utc": stated.utc,
             "beforehand": stated.beforehand,
             "changed": [self._by_former(name, margin) for name, margin in changed.items()],
+            "later": [name for name in self.metrics if name not in stated.margins],
         }
 
     def _by_former(self, name: str, margin: float) -> FormerMargin:

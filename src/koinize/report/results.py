@@ -79,7 +79,8 @@ def _margin_notes(tasks: Sequence[Task]) -> list[str]:
     return [
         f"{task['name']}: {when_stated(task)}"
         for task in tasks
-        if (stated := task["stated"]) and (stated["changed"] or not stated["beforehand"])
+        if (stated := task["stated"])
+        and (stated["changed"] or stated["later"] or not stated["beforehand"])
     ]
 
 
