@@ -238,15 +238,11 @@ def _means(ours: Candidate, pairs: Mapping[str, Pair], level: float) -> tuple[Co
         return ()
     new = {language: pair.ours for language, pair in common.items()}
     old = {language: pair.theirs for language, pair in common.items()}
-    return tuple(
-        Comparison(
-            "mean",
-            name,
-            compare_mean(new, old, ours.metrics[name], ours.margins[name], level=level),
-            gated=False,
-        )
+    found = (
+        (name, compare_mean(new, old, ours.metrics[name], ours.margins[name], level=level))
         for name in ours.gated
     )
+    return tuple(Comparison("mean", name, verdict, gated=False) for name, verdict in found)
 
 
 def _against_baselines(ours: Candidate) -> Iterator[str]:
