@@ -13,7 +13,8 @@ from koinize.examples.tiny.make_base import tiny_model, tiny_tokenizer
 from koinize.model.loaded import Loaded, adopt
 from koinize.tasks import Example
 
-OPTIONS = (" A", " B", " C")  # two tokens each, for a tokenizer of bytes
+OPTIONS = (" A", " B", " C")
+OPTION_TOKENS = 2  # for a tokenizer of bytes
 
 
 @lru_cache(maxsize=1)

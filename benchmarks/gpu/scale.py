@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from koinize.model.memory import Decoder
+
 LANGUAGES = ("de", "en", "fr", "ja", "zh")
 
 
@@ -59,6 +61,28 @@ class Scale:
     def factors(self) -> int:
         """Parameters of one adapter."""
         return self.layers * self.r * sum(map(sum, self.shapes.values()))
+
+    @property
+    def decoder(self) -> Decoder:
+        """The same for who reckons its memory."""
+        keys = self.groups * self.hidden // self.heads
+        return Decoder(
+            hidden=self.hidden,
+            middle=self.middle,
+            layers=self.layers,
+            heads=self.heads,
+            queries=self.hidden,
+            keys=keys,
+            vocabulary=self.vocabulary,
+            norms=2,
+            norms_heads=False,
+            modules={
+                f"model.layers.{number}.{name}": shape
+                for number in range(self.layers)
+                for name, shape in self.shapes.items()
+            },
+            weights=self.linear + 2 * self.vocabulary * self.hidden,
+        )
 
     @property
     def needs(self) -> int:

@@ -56,7 +56,8 @@ def grouped(part: Part, scale: Scale, folder: Path, one: Run, languages: tuple[s
     length = tokens / (len(languages) * one.batch * one.batches)
     speed(part, scale, what, tokens, targets, marks.second_half, length)
     many = len(languages) * one.pass_tokens
-    how = f"estimated {estimated_bytes(scale, many, len(languages)) / 1e9:.1f} GB; {many} tokens "
+    estimated = estimated_bytes(scale, one, len(languages)) / 1e9
+    how = f"estimated {estimated:.1f} GB; {many} tokens "
     part.row(f"{what}: memory", outcomes[0].peak_bytes / 1e9, "GB", how + "a pass")
     around = whole - (marks.times[-1] - marks.times[0])
     part.row(f"{what}: around", around, "s", "factors drawn, first step, adapters written")

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.gpu.bases import (
+    OPTION_TOKENS,
     choices,
     free_memory,
     large_base,
@@ -23,6 +24,7 @@ from benchmarks.gpu.bases import (
 )
 from benchmarks.gpu.report import Part
 from benchmarks.gpu.scale import Scale, work_folder
+from koinize.model.memory import training_memory
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train import train
@@ -34,7 +36,6 @@ FORMULA = (
     "what is computed twice count for nothing. MFU is against the product measured here. Every "
     "training makes two epochs of the same rows, and the second one is timed."
 )
-PIECE = 128  # rows of logits that koinize computes at a time, at least
 
 
 @dataclass(frozen=True)
@@ -141,20 +142,21 @@ def flops(scale: Scale, tokens: float, targets: float, length: float) -> float:
     return tokens * (4.0 * scale.linear + 6.0 * scale.factors + attention) + targets * head
 
 
-def estimated_bytes(scale: Scale, tokens: int, adapters: int = 1) -> float:
-    """Memory of a training, in passes of so many tokens, without checkpointing.
-
-    The base; of the factors the masters, gradients, two moments and bfloat16 copies; what is kept
-    for the way back, by layer and token: two norms' float32 inputs, three inputs of adapters (one
-    of them attention's result) and queries (16 h), keys and values (4 kv), four of the MLP's width
-    (8 f), what is between the factors (14 r), sums of attention and norms (4 heads + 8); and one
-    piece of logits with its gradients.
-    """
-    keys = scale.groups * scale.hidden // scale.heads
-    base = 2.0 * (scale.linear + 2 * scale.vocabulary * scale.hidden)
-    token = 16 * scale.hidden + 4 * keys + 8 * scale.middle + 14 * scale.r + 4 * scale.heads + 8
-    logits = 3.0 * 4 * PIECE * scale.vocabulary
-    return base + 18.0 * scale.factors * adapters + float(scale.layers) * token * tokens + logits
+def estimated_bytes(scale: Scale, one: Run, adapters: int = 1) -> int:
+    """Memory of a training on the device, as `koinize plan` reckons it."""
+    tokens = adapters * one.pass_tokens
+    share = scale.answer / scale.long if one.kind == "long" else OPTION_TOKENS / scale.short
+    found = training_memory(
+        scale.decoder,
+        LoraSpec(r=scale.r, alpha=2.0 * scale.r),
+        one.settings(scale),
+        dtype=scale.dtype,
+        pass_tokens=tokens,
+        target_tokens=round(share * tokens),
+        adapters=adapters,
+        on_cpu=False,
+    )
+    return found.total
 
 
 class Marks:
@@ -182,7 +184,7 @@ def ours(part: Part, scale: Scale, folder: Path, one: Run) -> None:
     whole = time.monotonic() - started
     tokens, targets = report.tokens / 2, report.target_tokens / 2
     speed(part, scale, one.name, tokens, targets, marks.second_half, tokens / len(rows))
-    how = f"estimated {estimated_bytes(scale, one.pass_tokens) / 1e9:.1f} GB; no checkpointing"
+    how = f"estimated {estimated_bytes(scale, one) / 1e9:.1f} GB; no checkpointing"
     part.row(f"{one.name}: memory", report.peak_bytes / 1e9, "GB", how)
     around = whole - (marks.times[-1] - marks.times[0])
     part.row(f"{one.name}: around", around, "s", "adapter put in, first step, adapter written")

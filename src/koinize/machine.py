@@ -145,6 +145,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def workers_and_threads(workers: int | str, threads: int | str) -> tuple[int, int]:
     """(workers, threads per worker), "auto" resolved.
 

@@ -23,7 +23,8 @@ ROWS_BEFORE_GROUPING = 24
 def show_plan(todo: Plan, project: Project) -> None:
     """Print what is missing, why, and the estimate on both clocks."""
     console = Console()
-    for finding in (*project.inputs.findings, *warnings(todo.lengths or {})):
+    memory = [todo.memory.warning] if todo.memory and todo.memory.warning else []
+    for finding in (*project.inputs.findings, *warnings(todo.lengths or {}), *memory):
         console.print(message(f"warning: {finding}"), style="yellow", markup=False)
     if not todo.missing:
         console.print(f"nothing is missing: all {todo.total} steps are done")
@@ -41,7 +42,8 @@ def show_plan(todo: Plan, project: Project) -> None:
     if todo.search_goes_on:
         console.print("a search goes on: its scores decide whether more steps follow")
     comparisons = (*set_up_lines(todo), *saving_lines(todo))
-    for line in (*estimate_lines(todo), *comparisons, *outlook_lines(todo)):
+    memory = [str(todo.memory)] if todo.memory else []
+    for line in (*estimate_lines(todo), *comparisons, *outlook_lines(todo), *memory):
         console.print(line, markup=False, highlight=False)
     for few in too_few_rows(project):
         console.print(message(f"note: {few}"), markup=False, highlight=False)
@@ -88,6 +90,20 @@ def plan_json(todo: Plan, project: Project) -> dict[str, object]:
         "findings": list(project.inputs.findings),
         "too_few_rows": [asdict(one) for one in too_few_rows(project)],
         "lengths": _lengths_json(todo),
+        "memory": _memory_json(todo),
+    }
+
+
+def _memory_json(todo: Plan) -> dict[str, object] | None:
+    """Bytes of a training, and of all workers together."""
+    if (need := todo.memory) is None:
+        return None
+    return {
+        "training": need.memory.total,
+        **asdict(need.memory),
+        "workers": need.workers,
+        "of_all_workers": need.memory.of_workers(need.workers),
+        "machine": need.machine_bytes,
     }
 
 

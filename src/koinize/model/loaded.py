@@ -25,22 +25,13 @@ from koinize.adapter.names import named_as
 from koinize.errors import InputError, StepError
 from koinize.model.encoding import Encoder
 from koinize.model.loading import load_folder
+from koinize.model.memory import rows_of_head, tokens_of_pass
 from koinize.model.plain import Untouched, put_on
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-# Positions per product with the output layer: 128 x 262,144 float32 logits are 134 MB.
-HEAD_ROWS = 128
-
-# An accelerator is faster with fewer, larger products: of as many bytes of logits.
-HEAD_BYTES = 1 << 30
-
-# A CPU is fastest when a pass stays near its caches: 740 tokens/s at 1,024 tokens a pass and 590
-# at 4,096 or more, on Gemma 3 270M.
-CPU_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +102,13 @@ class Loaded:
 
     def pass_tokens(self, budget: int) -> int:
         """Tokens to put into one forward pass over whole sequences, at most `budget`."""
-        return min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget
+        return tokens_of_pass(budget, on_cpu=self.device.type == "cpu")
 
     @property
     def head_rows(self) -> int:
         """Hidden states to put into one product with the output layer."""
-        if self.device.type == "cpu":
-            return HEAD_ROWS
         vocabulary: int = self.model.config.get_text_config().vocab_size
-        return max(HEAD_ROWS, HEAD_BYTES // (4 * vocabulary))
+        return rows_of_head(vocabulary, on_cpu=self.device.type == "cpu")
 
     def precision(self) -> AbstractContextManager[None]:
         """Products in the base's dtype where that has 16 bits: float32 factors stay masters."""

@@ -15,6 +15,7 @@ from koinize.pipeline.alternative import Comparison, SetUp, compare, set_up
 from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
 from koinize.pipeline.experience import Experience
 from koinize.pipeline.lengths import Lengths, Use
+from koinize.pipeline.memory import Need
 from koinize.pipeline.outlook import Outlook, outlooks
 from koinize.pipeline.step import Step
 from koinize.store import Manifest, Store
@@ -45,7 +46,7 @@ class Plan:
     the ledger knows nothing, `kinds` all of them. `comparison` stands where the missing steps are
     an update, `set_up` where they are what comes before any; `outlook` where a new generation would
     pay. `lengths` says what the missing steps will find of their rows; None while the base model is
-    not here to count them.
+    not here to count them. `memory` is what the missing trainings need; None where nobody can say.
     """
 
     missing: tuple[Missing, ...]
@@ -59,6 +60,7 @@ class Plan:
     set_up: SetUp | None = None
     outlook: tuple[Outlook, ...] = ()
     lengths: Mapping[Use, Lengths] | None = None
+    memory: Need | None = None
     machines: int = 1
 
     @property

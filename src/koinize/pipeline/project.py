@@ -25,6 +25,7 @@ from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lengths import Lengths, Use, measure, refuse
 from koinize.pipeline.lineage import History
 from koinize.pipeline.margins import commit_margins
+from koinize.pipeline.memory import needed
 from koinize.pipeline.nodes import executor_of, greeting
 from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.plan import Missing, Plan, plan
@@ -147,7 +148,9 @@ class Project:
         if self._base_here and trains:
             cache = base.user_cache()
             refuse_unfit(self.spec, steps, self.root, self.home, self._base_here, cache)
-        return replace(todo, lengths=self._lengths(todo))
+        missing = [one.step for one in todo.missing]
+        memory = needed(self.spec, missing, self.inputs, self._base_here, workers)
+        return replace(todo, lengths=self._lengths(todo), memory=memory)
 
     def _lengths(self, todo: Plan) -> Mapping[Use, Lengths] | None:
         """What the missing steps will find of their rows; None until the base model is here."""
@@ -180,6 +183,8 @@ class Project:
         """The same for who holds the lock."""
         todo = self._sound_plan(asked)
         approve(todo)
+        if todo.memory and todo.memory.warning:
+            logger.warning(todo.memory.warning)
         watcher.planned(todo)
         outcome = Outcome()
         if todo.missing or self.experience().unfinished:
