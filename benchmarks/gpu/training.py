@@ -156,7 +156,7 @@ def estimated_bytes(scale: Scale, one: Run, adapters: int = 1) -> int:
         adapters=adapters,
         on_cpu=False,
     )
-    return found.total
+    return found.total if found else 0  # with dropout nothing is said
 
 
 class Marks:
