@@ -112,6 +112,24 @@ def test_a_program_trains_and_its_adapter_is_kept(commanded: Commanded) -> None:
     assert "trainer" not in seen["training"]
 
 
+@pytest.mark.parametrize("place", [".", ".."])
+def test_a_program_beside_koinize_yaml(
+    commanded: Commanded, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Started in the folder of the project, and in the one above it."""
+    program = commanded.root / "train.sh"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} train.py "$@"\n')
+    program.chmod(0o755)
+    trainer = "epochs: 2, trainer: {command: [./train.sh, '{settings}']}"
+    commanded.small.spec(SPEC.replace("epochs: 2", trainer))
+    step, spec = commanded.step, load(commanded.root / "koinize.yaml")
+    monkeypatch.chdir(commanded.root / place)
+    root = Path("" if place == "." else commanded.root.name)
+    require_program(spec, root)
+    perform(Job(step, spec, root, root / ".koinize", threads=1))
+    assert Store(root / ".koinize").open(step.id).path("adapter_model.safetensors").exists()
+
+
 def test_what_it_is_given(commanded: Commanded) -> None:
     """By arguments and by the environment, in either form."""
     keep = (

@@ -58,7 +58,8 @@ def require_program(spec: Spec, root: Path) -> None:
 
 def _program(trainer: TrainerCommand, root: Path) -> str | None:
     program = trainer.command[0]
-    return shutil.which(str(root / program) if os.sep in program else program)
+    # Whole, since it is started in `root`, and a name without a slash is looked for on PATH alone.
+    return shutil.which(str(root.absolute() / program) if os.sep in program else program)
 
 
 def trained(order: Order, spec: Spec, root: Path, home: Path, out: Path) -> dict[str, Any]:
