@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -61,6 +63,16 @@ def test_the_adapter_is_that_of_smaller_passes_from_the_beginning(tmp_path, drop
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_dev_loss_before_the_first_step_is_cut_as_well(tmp_path, dropout):
+    """Nothing was trained when memory runs out, and no stream of draws was noted yet."""
+    base, passes, lora = loaded(), [], LoraSpec(r=2, dropout=dropout)
+    limited(base, 40, ERRORS[0], passes)
+    report = train(base, rows("en", 10), rows("en", 20), lora, SPEC, tmp_path / "out")
+    assert passes[0] > 40
+    assert report.dev_loss_before is not None
+
+
 def test_a_row_that_does_not_fit_alone_is_told(tmp_path):
     base = loaded()
     limited(base, 5, ERRORS[1], [])
@@ -89,3 +101,13 @@ def test_adapters_that_share_passes_share_smaller_ones(tmp_path, monkeypatch):
     for one in several(tmp_path / "out"):
         # Sums in another order: as in test_together.
         assert apart(one.out, tmp_path / "whole" / one.name) < 50 * 2**-23
+
+
+def test_the_first_dev_losses_of_several_are_cut_as_well(tmp_path):
+    base, passes = loaded(), []
+    limited(base, 60, ERRORS[0], passes)
+    one, *others = several(tmp_path / "out")
+    many = replace(one, dev_examples=rows("en", 20))
+    reports = train_together(base, [many, *others])
+    assert max(passes) > 60
+    assert reports[0].dev_loss_before is not None

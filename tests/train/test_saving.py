@@ -326,3 +326,18 @@ def test_a_finished_one_of_a_group_that_was_killed_is_not_trained_again(tmp_path
         if one.name in reached:
             assert reached[one.name]["steps"] == report.steps == report.steps_before
             assert apart(one.out, tmp_path / "stopped" / one.name) == 0.0
+
+
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_one_that_is_found_to_diverge_as_it_is_saved_ends_alone(tmp_path, monkeypatch, accelerated):
+    """Its losses lie unread on an accelerator until somebody asks where it is."""
+    monkeypatch.setattr("koinize.train.together.on_accelerator", lambda _: accelerated)
+    base, trainings = loaded(), group(tmp_path / "out", tmp_path / "home", ALWAYS)
+    for place, one in enumerate(trainings):  # in single rows, so that few steps end an epoch
+        lora = LoraSpec(r=2, alpha=1e38) if one.name == "en" else one.lora
+        single = one.settings.model_copy(update={"batch_size": 1})
+        trainings[place] = replace(one, lora=lora, settings=single)
+    reports = train_together(base, trainings)
+    ended = {one.name: report for one, report in zip(trainings, reports, strict=True)}
+    assert "gradient's norm" in str(ended.pop("en"))
+    assert all(isinstance(report, TrainingReport) for report in ended.values())

@@ -136,8 +136,7 @@ class _Loop:
     def run(self, rows: list[Row], dev_rows: list[Row]) -> TrainingReport:
         self.planned = planned_steps(rows, self.training)
         self.tail = TailAverage(self.training.average, self.planned)
-        with torch.random.fork_rng():  # what is looked at moves no draw of dropout
-            before = self._dev_loss(dev_rows) if dev_rows else None
+        before = self._first_dev_loss(dev_rows) if dev_rows else None
         self._resume()
         stopped = self.saving.when_stopped(self._point) if self.saving else nullcontext()
         with stopped:
@@ -222,6 +221,11 @@ class _Loop:
         if hidden.requires_grad:  # not so when the output layer alone is adapted
             hidden.backward(rows.grad)  # type: ignore[no-untyped-call]
         return loss / batch_targets
+
+    def _first_dev_loss(self, rows: list[Row]) -> float:
+        """Before the first step; what is looked at moves no draw of dropout."""
+        with torch.random.fork_rng():
+            return self.budget.fit(lambda: self._dev_loss(rows), lambda: None, rows)
 
     @torch.no_grad()
     def _dev_loss(self, rows: list[Row]) -> float:

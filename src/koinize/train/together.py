@@ -154,7 +154,7 @@ class _Loop:
                     point = partial(self._point, one)
                     stack.enter_context(one.training.saving.when_stopped(point))
             fresh = [one for one in self.live if one.dev_rows and not one.steps]
-            for one, loss in zip(fresh, self._dev_losses(fresh) if fresh else [], strict=True):
+            for one, loss in zip(fresh, self._measured(fresh), strict=True):
                 one.dev_loss_before = loss
             self._end(self.live)
             while self.live:
@@ -165,7 +165,8 @@ class _Loop:
     def _end(self, some: list[Learner]) -> None:
         """End the epochs that are over, and what has to end with them."""
         ended = [one for one in some if one.at_epochs_end]
-        if ended or not self.accelerated or len(self.unread) == READ_EVERY:
+        failed = any(one.outcome is not None for one in some)  # as was found when it was saved
+        if ended or failed or not self.accelerated or len(self.unread) == READ_EVERY:
             self._read()
         self._end_epoch([one for one in ended if one.outcome is None])
         for one in some:
@@ -330,15 +331,18 @@ class _Loop:
 
     def _end_epoch(self, ended: list[Learner]) -> None:
         measured = [one for one in ended if one.dev_rows]
-        losses: list[float] = []
-        if rows := [row for one in measured for row in one.dev_rows]:
-            losses = self.budget.fit(lambda: self._dev_losses(measured), self._free, rows)
+        losses = self._measured(measured)
         with machine.undisturbed():
             for one, loss in zip(measured, losses, strict=True):
                 one.dev_losses.append(loss)
                 one.passed += sum(length(row) for row in one.dev_rows)
             for one in ended:
                 one.end_epoch(self.buffers.values[self.live.index(one)])
+
+    def _measured(self, some: list[Learner]) -> list[float]:
+        """The dev losses of these, which have dev rows."""
+        rows = [row for one in some for row in one.dev_rows]
+        return self.budget.fit(lambda: self._dev_losses(some), self._free, rows) if some else []
 
     @torch.no_grad()
     def _dev_losses(self, measured: list[Learner]) -> list[float]:
