@@ -391,6 +391,13 @@ def test_what_rows_can_show_at_all() -> None:
     assert judge(40, 0, 20).verdict == "better"
 
 
+def test_an_interval_above_the_margin_is_no_verdict_where_few_rows_differ() -> None:
+    """The report says so beneath its verdicts."""
+    found = judge(190, 0, 0)
+    assert found.low > -2.0
+    assert found.verdict == "inconclusive"
+
+
 def test_worse_somewhere_has_to_survive_the_search_over_languages() -> None:
     """One language of ten that looks worse at 2 % is what chance brings; one at .01 % is not."""
     equal = {str(n): judge(400, 0, 0) for n in range(9)}

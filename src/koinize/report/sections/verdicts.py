@@ -34,7 +34,8 @@ RULE = (
     "Parity has to be shown: the interval of the paired difference must stay above minus the "
     "margin, which koinize.yaml states, or else the metric. Better: all of it is above 0. Not "
     "worse: all of it is above minus the margin. Worse: all of it is below 0, and a loss of the "
-    "whole margin is not excluded. Inconclusive: the rows do not decide."
+    "whole margin is not excluded. Inconclusive: the rows do not decide. Where few rows differ a "
+    "stricter test decides as well, so an interval above minus the margin may be inconclusive."
 )
 MEAN = "mean"
 SHAPES: dict[str, Shape] = {
@@ -95,8 +96,8 @@ def _figure(task: Task) -> list[Block]:
     )
     caption = (
         f"Difference in {metric} on test, in points, with its 95 % interval (paired bootstrap over "
-        f"rows). An interval that lies in the shaded range, above −{margin:g}, shows that nothing "
-        "was lost beyond the margin."
+        f"rows). Not worse takes an interval that lies in the shaded range, above −{margin:g}; the "
+        "verdict says whether it suffices."
     )
     return [Figure(caption, drawn, LEGEND)]
 
