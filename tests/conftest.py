@@ -1,5 +1,7 @@
 """What holds for every test."""
 
+import signal
+
 from hypothesis import HealthCheck, settings
 
 # No test judges by the clock, as Hypothesis would by default: a busy machine fails nothing. And a
@@ -9,3 +11,7 @@ SLOW = [HealthCheck.too_slow]
 settings.register_profile("same", deadline=None, suppress_health_check=SLOW, derandomize=True)
 settings.register_profile("search", deadline=None, suppress_health_check=SLOW, max_examples=1000)
 settings.load_profile("same")
+
+# A shell starts what runs in its background without Ctrl-C, and tests send it to themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
