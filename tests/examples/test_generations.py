@@ -234,6 +234,7 @@ def test_a_small_study_runs_is_resumed_and_analysed(
 ) -> None:
     write_example("tiny", tmp_path / "tiny")
     study, analysis = load("study"), load("analysis")
+    monkeypatch.setattr(study.logging, "disable", lambda _: None)  # for all that comes after it
     out = tmp_path / "out"
     arguments = [str(out), "--tasks", str(tmp_path / "tiny"), "--rows", "4", "--device", "cpu"]
     assert study.main([*arguments, "--deadline", "0"]) == 0
