@@ -2,7 +2,10 @@
 
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from koinize import machine
 
 # No test judges by the clock, as Hypothesis would by default: a busy machine fails nothing. And a
 # commit that passed passes again: the examples are the same ones, until somebody looks for new
@@ -15,3 +18,18 @@ settings.load_profile("same")
 # A shell starts what runs in its background without Ctrl-C, and tests send it to themselves.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """No test hears a signal that another one was sent, and every one finds Python's handlers.
+
+    A command that runs in this process takes them for good, since a process ends with its command.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        if handler is not None:  # of which Python knows nothing
+            signal.signal(number, handler)
+    machine.stop_asked.clear()
