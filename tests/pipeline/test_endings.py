@@ -1,4 +1,4 @@
-"""Trainings that ended badly are said."""
+"""Trainings whose dev loss rose are told."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.pipeline.conftest import Small
     ("facts", "said"),
     [
         ({"dev_losses": [1.5, 1.0], "dev_loss_before": 1.0, "kept_epoch": 2}, ""),  # no worse
-        ({"dev_losses": [1.5, 2.0], "dev_loss_before": 1.75, "kept_epoch": 2}, "2, and was 1.75"),
+        ({"dev_losses": [1.5, 2.0], "dev_loss_before": 1.75, "kept_epoch": 2}, "2, from 1.75"),
         ({"dev_losses": [1.5, 2.0], "dev_loss_before": 1.75, "kept_epoch": 1}, ""),
         ({"dev_losses": [], "dev_loss_before": None, "kept_epoch": 2}, ""),
         ({"dev_losses": [2.0], "kept_epoch": 1}, ""),  # of an older koinize
@@ -28,8 +28,8 @@ def test_a_dev_loss_above_the_one_before_the_first_step(
     with project.store.building(step.id, step.name, step.identity) as draft:
         draft.facts.update(facts)
     expected = (
-        f"train/mood/de ended badly: its dev loss is {said} before its first step; try another "
-        "seed or a lower learning rate"
+        f"train/mood/de: its dev loss rose to {said} before its first step; fewer epochs, a lower "
+        "learning rate or another seed may help"
     )
     assert list(bad_ends(project)) == ([expected] if said else [])
     assert list(bad_ends(project, ["train/mood/en"])) == []

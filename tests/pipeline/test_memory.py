@@ -12,8 +12,9 @@ def test_it_warns_where_the_workers_need_more_than_there_is() -> None:
     """Two of 2.3 GB that share .5 need 4.1."""
     need = Need(ONE, 2, 4_000_000_000)
     assert str(need) == (
-        "a training needs about 2.3 GB for each worker in passes of 1,024 tokens (estimated; more "
-        "where rows differ much in length), of which 0.5 GB are the base model"
+        "a training needs roughly 2.3 GB for each worker if its passes are full (1,024 tokens; "
+        "less if not, and up to twice as much where rows differ much in length), of which 0.5 GB "
+        "are the base model"
     )
     assert need.warning == (
         "2 workers that train may need 4.1 GB and this machine has 4.0 GB: lower "

@@ -111,11 +111,14 @@ def test_a_trunk_that_nothing_left_has_a_report(tmp_path: Path) -> None:
     write_rows(tmp_path, 0, japanese=LATER)
     chosen_score(tmp_path)
     found = results(gather(Project.at(tmp_path / "koinize.yaml")))
+    systems = {row["system"] for row in found["tasks"][0]["pooled"]}
+    assert systems == {"BASE"}, "an adapter is not compared with itself"
     console = Console(file=io.StringIO(), width=120)
     render_text(found, console)
     html = render_html(found)
     for said in (
-        "The trunk is what would be released: no language has left it yet.",
+        "The trunk is what would be released: no language has left it yet. It is COMB, the same "
+        "adapter: there is nothing to compare.",
         "no language has left the trunk yet",
     ):
         assert said in html

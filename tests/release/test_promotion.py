@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -543,11 +543,14 @@ def test_long_texts_are_shown_where_they_part() -> None:
     )
     verdict = Verdict("worse", -3.0, -4.0, -2.0, 1.0, 500, 1.0, 1.0, None, "s")
     refused = Judgement(
-        1, (Comparison("de", "rouge-l", verdict),), {}, (), (lost,), Trial(2, 0.05 / 6, 0.05 / 12)
+        incumbent=1,
+        comparisons=(Comparison("de", "rouge-l", verdict),),
+        lost=(lost, replace(lost, metric="chrf", loss=8.6)),  # one row, told once
+        trial=Trial(2, 0.05 / 6, 0.05 / 12),
     )
     assert refusal("news", "production", refused).splitlines()[3:] == [
         "  de        rouge-l       -3.00  -4.00 to -2.00       1   500  1    worse",
-        "  de rouge-l: row 00ff lost 12 points",
+        "  de rouge-l, chrf: row 00ff lost 12 and 9 points",
         f"    prompt     '...{'x' * 63} In one sentence:'",
         f"    truth      '...{(same + 'until spring.')[-80:]}'",
         f"    v1         '...{(same + 'until spring.')[-80:]}'",

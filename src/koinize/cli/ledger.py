@@ -70,7 +70,8 @@ def show(place: Place = None, spec: SpecFile = None, as_json: AsJson = False) ->
     ended = [one.lost for one in intervals if one.lost is not None]
     if ended:
         lost = f"{sum(ended, Decimal(0)):.3f} s of their work was lost"
-        typer.echo(f"{len(ended)} trainings were ended and saved, for others to go on: {lost}")
+        trainings = "training was" if len(ended) == 1 else "trainings were"
+        typer.echo(f"{len(ended)} {trainings} ended and saved, for others to go on: {lost}")
     for line in _warnings(setbacks):
         typer.echo(line)
 

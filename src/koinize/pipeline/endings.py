@@ -1,4 +1,4 @@
-"""Trainings that ended badly: with a higher dev loss than the one before their first step."""
+"""Trainings whose dev loss rose: it is higher in the end than it was before their first step."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def bad_ends(project: Project, names: Collection[str] | None = None) -> Iterator
         after = losses[manifest.facts["kept_epoch"] - 1]
         if after > before:
             yield (
-                f"{step.name} ended badly: its dev loss is {after:.4g}, and was {before:.4g} "
-                "before its first step; try another seed or a lower learning rate"
+                f"{step.name}: its dev loss rose to {after:.4g}, from {before:.4g} before its "
+                "first step; fewer epochs, a lower learning rate or another seed may help"
             )

@@ -36,11 +36,11 @@ class Need:
 
     def __str__(self) -> str:
         one = self.memory
-        more = "; more where rows differ much in length" if self.machine_bytes else ""
+        more = ", and up to twice as much where rows differ much in length"
+        tokens = f"{one.pass_tokens:,} tokens; less if not{more if self.machine_bytes else ''}"
         return (
-            f"a training needs about {_gigabytes(one.total)} for each worker in passes of "
-            f"{one.pass_tokens:,} tokens (estimated{more}), of which {_gigabytes(one.base)} are "
-            "the base model"
+            f"a training needs roughly {_gigabytes(one.total)} for each worker if its passes are "
+            f"full ({tokens}), of which {_gigabytes(one.base)} are the base model"
         )
 
     @property

@@ -15,7 +15,7 @@ from koinize.pipeline.interference import interference
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.lineage import ancestors
 from koinize.pipeline.project import Project
-from koinize.pipeline.results import Results
+from koinize.pipeline.results import TEST, Results
 from koinize.pipeline.searching import halving_found, scale_found
 from koinize.pipeline.step import Step
 from koinize.pipeline.systems import (
@@ -174,13 +174,23 @@ class _Gatherer:
         chosen = self.results.chosen()
         if self.spec.training.has_trunk:
             kind: SystemKind = "candidate" if chosen == TRUNK else "combined"
-            yield report.System(TRUNK.title, kind, chosen=chosen == TRUNK, rank=self.spec.lora.r)
+            same_as = COMB.title if self._is_comb(TRUNK) else None
+            yield report.System(
+                TRUNK.title, kind, chosen=chosen == TRUNK, same_as=same_as, rank=self.spec.lora.r
+            )
         if chosen == TRUNK:
             return
         for settings in self.results.candidates:
             system = self.results.merges[system_of(settings)].system
             name = settings.describe()
             yield self._merged(name, "candidate", system, chosen=system == chosen)
+
+    def _is_comb(self, system: System) -> bool:
+        """Whether it is the same adapter, so that every test row has one answer of both."""
+        ours, theirs = (self.results.of_split(one, TEST) for one in (system, COMB))
+        return bool(ours) and {step.id for step in ours.values()} == {
+            step.id for step in theirs.values()
+        }
 
     def _merged(
         self, name: str, kind: SystemKind, system: System, *, chosen: bool = False, role: str = ""

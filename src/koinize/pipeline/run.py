@@ -295,7 +295,7 @@ class _Run:
         """What is recorded of the artifact that this step was to make; None if it did not."""
         try:
             artifact = self.store.manifest(job.step.id)
-        except InputError:  # a store out of reach: the step itself says so, and others go on
+        except (InputError, BrokenError):  # out of reach, or no manifest: the step itself says so
             return None
         return last_attempt(artifact.facts) if artifact else None
 

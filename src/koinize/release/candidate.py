@@ -93,11 +93,15 @@ def candidate(project: Project, task: str) -> Candidate:
 def _baselines(
     results: Results, tests: Mapping[str, Step]
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """What training nothing and training on everything answered to the same test rows."""
+    """What training nothing and training on everything answered to the same test rows, where that
+    is another adapter than the candidate.
+    """
     present, found = results.project.store.ids(), {}
     for system in (BASE, COMB):
         steps = results.of_split(system, TEST)
-        if steps.keys() == tests.keys() and {one.id for one in steps.values()} <= present:
+        made = {one.id for one in steps.values()}
+        is_other = made != {one.id for one in tests.values()}
+        if steps.keys() == tests.keys() and made <= present and is_other:
             found[system.title] = {one: results.rows(step) for one, step in steps.items()}
     return found
 

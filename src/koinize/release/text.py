@@ -79,7 +79,7 @@ def refusal(task: str, channel: str, judgement: Judgement) -> str:
         lines.append(f"  no language is in both the candidate and {name}")
     lines += _drifted(judgement)
     lines += _undecided(judgement)
-    lines += [line for one in judgement.lost for line in _example(one, name)]
+    lines += [line for some in _by_row(judgement.lost) for line in _example(some, name)]
     lines.append(f"{name} stays in use; improve those languages or add test rows, and run again")
     return "\n".join(lines)
 
@@ -112,8 +112,17 @@ def _undecided(judgement: Judgement) -> list[str]:
     ]
 
 
-def _example(one: Lost, incumbent: str) -> list[str]:
+def _by_row(lost: Iterable[Lost]) -> list[list[Lost]]:
+    """One example, by however many metrics it was lost."""
+    rows: dict[tuple[str, str], list[Lost]] = {}
+    for one in lost:
+        rows.setdefault((one.language, one.key), []).append(one)
+    return list(rows.values())
+
+
+def _example(some: Sequence[Lost], incumbent: str) -> list[str]:
     """One row that was lost, in a line for each voice."""
+    one = some[0]
     start = _difference(one.incumbent, one.candidate)
     lines = [
         ("prompt", _cut(one.prompt, len(one.prompt))),
@@ -122,7 +131,9 @@ def _example(one: Lost, incumbent: str) -> list[str]:
         ("candidate", _cut(one.candidate, start)),
     ]
     width = max(len(voice) for voice, _ in lines)
-    head = f"  {one.language} {one.metric}: row {one.key} lost {one.loss:.0f} points"
+    metrics = ", ".join(one.metric for one in some)
+    losses = " and ".join(dict.fromkeys(f"{one.loss:.0f}" for one in some))
+    head = f"  {one.language} {metrics}: row {one.key} lost {losses} points"
     return [head, *(f"    {voice:<{width}}  {text}" for voice, text in lines)]
 
 

@@ -36,6 +36,12 @@ def individual(task: Task) -> str | None:
     return next((one["name"] for one in task["systems"] if one["kind"] == "individual"), None)
 
 
+def is_reference(task: Task) -> bool:
+    """Whether what was chosen is the reference itself: the same adapter under two names."""
+    chosen = (one for one in task["systems"] if one["chosen"])
+    return any(one["same_as"] == task["reference"] for one in chosen)
+
+
 def score(
     task: Task, split: str, metric: str, system: str | None, language: str | None
 ) -> ScoreRow | None:

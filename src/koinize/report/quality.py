@@ -210,7 +210,8 @@ class Judged:
         task, chosen = self.task, self.chosen
         alone = [one.name for one in task.systems if one.kind == INDIVIDUAL]
         if chosen:
-            for reference in dict.fromkeys([task.reference, *alone]):
+            references = dict.fromkeys([task.reference, *alone])
+            for reference in (one for one in references if one != chosen.same_as):
                 yield from ((chosen.name, reference, metric) for metric in task.metrics)
         for system in task.systems:
             if not system.chosen and not system.same_as and system.name != task.reference:

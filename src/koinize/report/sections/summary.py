@@ -14,6 +14,8 @@ from koinize.report.lookup import (
     chosen_verdicts,
     difference_with_interval,
     individual,
+    is_reference,
+    joint,
     named,
     score,
     sharing,
@@ -55,7 +57,9 @@ def _choice(task: Task, together: Sequence[str]) -> str:
     if distinct < len(candidates):
         among = f"{count(len(candidates), 'candidate')}, {distinct} of them distinct"
     if task["chosen"] == "TRUNK":
-        return "The trunk is what would be released: no language has left it yet."
+        said = "The trunk is what would be released: no language has left it yet."
+        itself = f" It is {task['reference']}, the same adapter: there is nothing to compare."
+        return said + itself * is_reference(task)
     if task["halved"]:
         number, metric = task["halved"], task["metrics"][0]
         return f"The merge {task['chosen']} is what halving left of {number}, by {metric} on dev."
@@ -83,7 +87,8 @@ def _comparisons(task: Task) -> list[str]:
 
 def _references(task: Task) -> list[str]:
     own = individual(task)
-    return list(dict.fromkeys([task["reference"], *([own] if own else [])]))
+    first = [] if is_reference(task) else [task["reference"]]
+    return list(dict.fromkeys([*first, *([own] if own else [])]))
 
 
 def _comparison(task: Task, reference: str, rows: Sequence[VerdictRow]) -> str:
@@ -94,7 +99,13 @@ def _comparison(task: Task, reference: str, rows: Sequence[VerdictRow]) -> str:
         said = f"{next(iter(groups))} in every language"
     else:
         said = "; ".join(f"{name} in {listing(languages)}" for name, languages in groups.items())
-    margin = task["margins"][task["metrics"][0]]
+    metric, chosen = task["metrics"][0], task["chosen"]
+    among = joint(task, metric, chosen, reference)
+    if among and (
+        doubtful := [one for one in groups.get("worse", []) if one not in among["worse"]]
+    ):
+        said += f" ({listing(doubtful)} by itself; among all languages chance may bring that)"
+    margin = task["margins"][metric]
     who = reference
     if reference == individual(task):
         who = f"{reference}, each language's own adapter,"
@@ -113,6 +124,8 @@ def _quality_fact(task: Task) -> tuple[str, str, str]:
     passed = len(groups.get("better", [])) + len(groups.get("not worse", []))
     judged = sum(len(languages) for languages in groups.values())
     label = f"Quality: better or not worse than {reference}"
+    if is_reference(task):
+        return label, "the same", f"what would be released is {reference} itself"
     if not judged:
         return (
             label,
