@@ -631,6 +631,8 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "power",
         "stated",
         "joint",
+        "answers",
+        "collapsed",
         "signatures",
         "costs",
     ]

@@ -37,6 +37,8 @@ class Table:
     numbers: frozenset[int] = frozenset()
     highlight: frozenset[int] = frozenset()
     """Rows to be marked, by index: the chosen ones."""
+    folded: str = ""
+    """Words under which a page folds the table away until they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)

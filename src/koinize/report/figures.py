@@ -179,6 +179,30 @@ class Margins(TypedDict):
     later: Sequence[str]
 
 
+class Answers(TypedDict):
+    """What a system answered on test where labels are fixed: `counts[i][j]` rows of the label i, in
+    the order of the task's labels, were answered with the label j.
+    """
+
+    system: str
+    language: str
+    counts: Sequence[Sequence[int]]
+
+
+class Collapse(TypedDict):
+    """A system that answered one label in `times` of n test rows, `right` of which have it; see
+    `report.collapsed`.
+    """
+
+    system: str
+    language: str
+    label: str
+    times: int
+    right: int
+    n: int
+    p_value: float
+
+
 class TaskQuality(TypedDict):
     """What is said of a task's systems."""
 
@@ -190,6 +214,8 @@ class TaskQuality(TypedDict):
     joint: Sequence[JointRow]
     power: Power | None
     stated: Margins | None
+    answers: Sequence[Answers]
+    collapsed: Sequence[Collapse]
     signatures: Sequence[SignatureRow]
 
 

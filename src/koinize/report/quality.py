@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from math import sqrt
 from typing import Any
 
@@ -16,7 +17,9 @@ from koinize.gate import (
     smallest_margin,
 )
 from koinize.metrics import Metric, Score, metrics, score
+from koinize.report.collapsed import collapses, confusion
 from koinize.report.figures import (
+    Answers,
     CandidateRow,
     Estimate,
     FormerMargin,
@@ -72,6 +75,8 @@ class Judged:
             "power": self._power(),
             "stated": self._stated(),
             "joint": list(_joint(self.task, verdicts)),
+            "answers": list(self._answers()),
+            "collapsed": list(collapses(self.task)),
             "signatures": _signatures(self.task),
         }
 
@@ -202,6 +207,18 @@ class Judged:
                 for one in self.task.languages
             ],
         }
+
+    def _answers(self) -> Iterator[Answers]:
+        """Of the reference and of the chosen merge, where labels are fixed."""
+        names = dict.fromkeys([*([self.chosen.name] if self.chosen else []), self.task.reference])
+        for name, language in product(names, self.task.languages):
+            found = self.evaluation(name, language, "test")
+            if found and self.task.labels:
+                yield {
+                    "system": name,
+                    "language": language,
+                    "counts": confusion(self.task.labels, found.rows),
+                }
 
     def _comparisons(self) -> Iterator[tuple[str, str, str]]:
         """The chosen merge on every metric against the reference and against each language's own

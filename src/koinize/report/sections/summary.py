@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from koinize.report.answer import the_answer
 from koinize.report.blocks import Block, Cell, Facts, Heading, Paragraph, Table, verdict_cell
+from koinize.report.collapsed import said
 from koinize.report.cost_figures import Amount
 from koinize.report.figures import Results, Task, VerdictRow
 from koinize.report.formats import DASH, count, duration, listing, points, saving
@@ -42,6 +43,7 @@ class Summary(Section):
             choice = _choice(task, sharing(results, task))
             blocks.append(Paragraph(choice, "" if answer else "strong"))
             if task["chosen"]:
+                blocks += [Paragraph(text) for text in _collapses(task)]
                 blocks += [Paragraph(text) for text in _comparisons(task)]
                 blocks += [Facts(_facts(task)), _table(task)]
         return blocks
@@ -74,6 +76,15 @@ def _choice(task: Task, together: Sequence[str]) -> str:
     else:
         by = f"{metric} on dev" + (f", where it reached {value}" if mean else "")
     return f"The merge {task['chosen']} was chosen from {among}, by {by}."
+
+
+def _collapses(task: Task) -> list[str]:
+    """What the mean of the chosen merge may hide."""
+    return [
+        f"Warning: one answer for nearly everything: {said(one)}"
+        for one in task["collapsed"]
+        if one["system"] == task["chosen"]
+    ]
 
 
 def _comparisons(task: Task) -> list[str]:

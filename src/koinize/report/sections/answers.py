@@ -1,0 +1,76 @@
+"""What was answered where labels are fixed: how often each label, and which for which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
+from koinize.report.collapsed import said
+from koinize.report.figures import Answers, Results, Task
+from koinize.report.lookup import named
+from koinize.report.section import Section
+
+
+class Answered(Section):
+    """Per task: label counts, systems that know one answer only, and the confusions, folded."""
+
+    title = "Answers"
+    order = 25
+
+    def data(self, results: Results) -> Sequence[Block]:
+        """Nothing where no labels are fixed, or nobody was tested."""
+        blocks: list[Block] = []
+        for task in (one for one in results["tasks"] if one["answers"]):
+            if heading := named(results["tasks"], task):
+                blocks.append(Heading(heading))
+            blocks += [Paragraph(said(one)) for one in task["collapsed"]]
+            blocks += [_counts(task), *_confusions(task)]
+        return blocks
+
+
+def _counts(task: Task) -> Table:
+    """Per language the truth, then each system."""
+    rows, truths = [], set()
+    for language in task["languages"]:
+        found = [one for one in task["answers"] if one["language"] == language]
+        for one in found[:1]:
+            truths.add(len(rows))
+            rows.append(_row(f"{language}: the truth", [sum(some) for some in one["counts"]]))
+        for one in found:
+            answered = [sum(column) for column in zip(*one["counts"], strict=True)]
+            rows.append(_row(f"{language}: {one['system']}", answered))
+    return Table(
+        columns=("language", *task["labels"]),
+        rows=tuple(rows),
+        caption="how many test rows have each label, and how many were answered with it",
+        numbers=frozenset(range(1, len(task["labels"]) + 1)),
+        highlight=frozenset(truths),
+    )
+
+
+def _row(name: str, counts: Sequence[int]) -> tuple[Cell, ...]:
+    return (plain(name), *(plain(one) for one in counts))
+
+
+def _confusions(task: Task) -> Iterator[Table]:
+    for system in dict.fromkeys(one["system"] for one in task["answers"]):
+        found = [one for one in task["answers"] if one["system"] == system]
+        yield Table(
+            columns=("the truth", *task["labels"]),
+            rows=tuple(row for one in found for row in _confused(one, task["labels"])),
+            caption=f"test rows by their label (left) and by what {system} answered (above)",
+            numbers=frozenset(range(1, len(task["labels"]) + 1)),
+            folded=f"Which label {system} answered for which",
+        )
+
+
+def _confused(one: Answers, labels: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
+    for place, (label, counts) in enumerate(zip(labels, one["counts"], strict=True)):
+        cells = (
+            Cell(str(count), tone="strong" if at == place else "")
+            for at, count in enumerate(counts)
+        )
+        yield plain(f"{one['language']}: {label}"), *cells
+
+
+section = Answered()
