@@ -633,6 +633,7 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "joint",
         "answers",
         "collapsed",
+        "calibration",
         "signatures",
         "costs",
     ]

@@ -60,7 +60,8 @@ def collapses(source: TaskInput) -> Iterator[Collapse]:
 def _sign_test(more: int, fewer: int) -> float:
     """The probability that of so many throws of a fair coin at least `more` are heads."""
     thrown = more + fewer
-    return sum(comb(thrown, heads) for heads in range(more, thrown + 1)) / 2**thrown
+    ways = sum(comb(thrown, heads) for heads in range(more, thrown + 1))
+    return float(ways / 2**thrown)
 
 
 def said(one: Collapse) -> str:

@@ -203,6 +203,35 @@ class Collapse(TypedDict):
     p_value: float
 
 
+class CalibrationBin(TypedDict):
+    """The n answers whose probability lies in one tenth: its mean and the share that is right, in
+    points; in 95 % of draws from a calibrated model the share lies from `calibrated_low` to
+    `calibrated_high`.
+    """
+
+    n: int
+    confidence: float
+    accuracy: float
+    calibrated_low: float
+    calibrated_high: float
+
+
+class Calibration(Interval):
+    """Whether a system's answers on test are right as often as their probabilities say, in points;
+    language None is all rows of all languages. See `report.calibration`.
+    """
+
+    system: str
+    language: str | None
+    confidence: float
+    accuracy: float
+    error: float
+    corrected: float
+    calibrated: float
+    calibrated_high: float
+    bins: Sequence[CalibrationBin]
+
+
 class TaskQuality(TypedDict):
     """What is said of a task's systems."""
 
@@ -216,6 +245,7 @@ class TaskQuality(TypedDict):
     stated: Margins | None
     answers: Sequence[Answers]
     collapsed: Sequence[Collapse]
+    calibration: Sequence[Calibration]
     signatures: Sequence[SignatureRow]
 
 

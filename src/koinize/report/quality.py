@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain, product
 from math import sqrt
 from typing import Any
 
@@ -17,9 +17,11 @@ from koinize.gate import (
     smallest_margin,
 )
 from koinize.metrics import Metric, Score, metrics, score
+from koinize.report.calibration import calibration
 from koinize.report.collapsed import collapses, confusion
 from koinize.report.figures import (
     Answers,
+    Calibration,
     CandidateRow,
     Estimate,
     FormerMargin,
@@ -77,6 +79,7 @@ class Judged:
             "joint": list(_joint(self.task, verdicts)),
             "answers": list(self._answers()),
             "collapsed": list(collapses(self.task)),
+            "calibration": list(self._calibration()),
             "signatures": _signatures(self.task),
         }
 
@@ -209,16 +212,26 @@ class Judged:
         }
 
     def _answers(self) -> Iterator[Answers]:
-        """Of the reference and of the chosen merge, where labels are fixed."""
-        names = dict.fromkeys([*([self.chosen.name] if self.chosen else []), self.task.reference])
-        for name, language in product(names, self.task.languages):
+        """Of the chosen merge and of the reference, where labels are fixed."""
+        for name, language in product(self._compared(), self.task.languages):
             found = self.evaluation(name, language, "test")
             if found and self.task.labels:
-                yield {
-                    "system": name,
-                    "language": language,
-                    "counts": confusion(self.task.labels, found.rows),
-                }
+                counts = confusion(self.task.labels, found.rows)
+                yield {"system": name, "language": language, "counts": counts}
+
+    def _calibration(self) -> Iterator[Calibration]:
+        """Of the same, over all languages if there are several, then in each."""
+        labels, several = self.task.labels, len(self.task.languages) > 1
+        for name in self._compared() if labels else ():
+            rows = self._test_rows(name)
+            whole = [(None, [*chain(*rows.values())])] if several and rows else []
+            for language, some in (*whole, *rows.items()):
+                if found := calibration(labels, some):
+                    yield {"system": name, "language": language, **found}
+
+    def _compared(self) -> list[str]:
+        chosen = [self.chosen.name] if self.chosen else []
+        return list(dict.fromkeys([*chosen, self.task.reference]))
 
     def _comparisons(self) -> Iterator[tuple[str, str, str]]:
         """The chosen merge on every metric against the reference and against each language's own

@@ -30,7 +30,8 @@ class Answered(Section):
 
 def _counts(task: Task) -> Table:
     """Per language the truth, then each system."""
-    rows, truths = [], set()
+    rows: list[tuple[Cell, ...]] = []
+    truths: set[int] = set()
     for language in task["languages"]:
         found = [one for one in task["answers"] if one["language"] == language]
         for one in found[:1]:
