@@ -210,7 +210,7 @@ def test_a_language_may_be_called_as_we_call_things(small: Small, word: str) -> 
 
 
 def test_addresses_are_unique_and_their_text_too(small: Small) -> None:
-    small.spec(SPEC + "baselines: [base, indv, cross, comb, comb-continued, mean]\n")
+    small.spec(SPEC + "baselines: [base, indv, cross, single, comb, comb-continued, mean]\n")
     steps = small.steps()
     assert len({step.address for step in steps.values()}) == len(steps)
 

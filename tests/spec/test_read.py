@@ -84,8 +84,8 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
         ("lora: {overrides: {de: 3}}", "7:20 lora.overrides.de: expected a mapping, not 3"),
         ("lora: {overrides: {de: {r: x}}}", "7:25 lora.overrides.de.r: expected a whole number, "
             "not 'x'"),
-        ("baselines: [base, indi]", "7:19 baselines[1]: expected 'base', 'indv', 'cross', 'comb', "
-            "'comb-continued', 'mean' or 'paper', not 'indi'"),
+        ("baselines: [base, indi]", "7:19 baselines[1]: expected 'base', 'indv', 'cross', "
+            "'single', 'comb', 'comb-continued', 'mean' or 'paper', not 'indi'"),
         ("baselines: [base, comb-continued]", "7:1 baselines: 'comb-continued' goes on from "
             "'comb'; list both"),
         ("baselines: base", "7:1 baselines: expected a list, not 'base'; write [base]"),

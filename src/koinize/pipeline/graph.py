@@ -7,7 +7,7 @@ the same merges and the same choice, each under its own name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 
 from koinize.digest import digest
 from koinize.ledger.address import Address, System
@@ -25,6 +25,7 @@ from koinize.pipeline.systems import (
     INDV,
     MEAN,
     PAPER,
+    SINGLE,
     TRUNK,
     candidates,
     distinct,
@@ -128,16 +129,26 @@ class _TaskGraph:
             if self.generation or self.name in self.spec.merge.across:
                 merges = {system: one.at(role=role) for system, one in merges.items()}
             yield from merges.values()
-            own = self._dev_scores(merges)
-            yield from own.values()
-            choice = self._choice(role, merges, {place: one.id for place, one in own.items()})
-            yield choice
-            self.systems[system] = Uses(choice=choice.id)
-            after.append(choice.id)
+            after.append((yield from self._best_on_dev(role, system, merges)))
+        if "single" in self.spec.baselines:
+            # Nothing is made here: what is chosen among are the languages' own adapters.
+            alone = {only(one): made.at(role="single") for one, made in self.adapters.items()}
+            after.append((yield from self._best_on_dev("single", SINGLE, alone)))
         if self.generation:
             self.systems[TRUNK] = Uses(adapter=self.generation.trunk.id)
         self.systems |= {one: Uses(adapter=made.id) for one, made in self.chosen_among.items()}
         yield from self._tests(self.systems, self.adapters, tuple(after))
+
+    def _best_on_dev(
+        self, role: str, system: System, among: Mapping[System, Step]
+    ) -> Generator[Step, None, str]:
+        """The scores and the choice of a baseline that is the best of several; returns its id."""
+        own = self._dev_scores(among)
+        yield from own.values()
+        choice = self._choice(role, among, {place: one.id for place, one in own.items()})
+        yield choice
+        self.systems[system] = Uses(choice=choice.id)
+        return choice.id
 
     def _combined(
         self, systems: dict[System, Uses], generation: Generation | None

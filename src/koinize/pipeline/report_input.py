@@ -25,6 +25,7 @@ from koinize.pipeline.systems import (
     INDV,
     MEAN,
     PAPER,
+    SINGLE,
     TRUNK,
     only,
     system_of,
@@ -157,6 +158,10 @@ class _Gatherer:
         for baseline, system in (("base", BASE), ("indv", INDV), ("comb", COMB)):
             if baseline in self.spec.baselines:
                 yield report.System(system.title, SYSTEM_KINDS[system])
+        if "single" in self.spec.baselines:
+            best = self.results.chosen("single")
+            owner = next(one for one in self.spec.languages if only(one) == best)
+            yield report.System(SINGLE.title, "single", {"adapter": owner})
         if "comb-continued" in self.spec.baselines:
             trained = any(step.system == COMB_CONTINUED for step in self.results.steps)
             same_as = None if trained else COMB.title

@@ -13,8 +13,9 @@ from koinize.merge.recipe import MergeSettings
 from koinize.pipeline.across import part_of, sharing, spelled_out
 from koinize.spec import Spec
 
-BASE, INDV, COMB, COMB_CONTINUED, MEAN, PAPER, TRUNK = map(
-    System.named, ("BASE", "INDV", "COMB", "COMB-CONTINUED", "MEAN", "PAPER", "TRUNK")
+BASE, INDV, SINGLE, COMB, COMB_CONTINUED, MEAN, PAPER, TRUNK = map(
+    System.named,
+    ("BASE", "INDV", "SINGLE", "COMB", "COMB-CONTINUED", "MEAN", "PAPER", "TRUNK"),
 )
 
 

@@ -21,7 +21,7 @@ from koinize.report.input import TaskInput
 ONE_ANSWER = 0.9  # of the rows
 OTHERS = 0.5  # answers to the other labels, of their rows
 LEVEL = 0.025
-TRAINED = ("individual", "combined", "mean")
+TRAINED = ("individual", "single", "combined", "mean")
 
 
 def confusion(labels: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:

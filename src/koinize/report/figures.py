@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from koinize.gate import Outcome
 from koinize.report.cost_figures import Costs, TaskCosts
 
-SystemKind = Literal["base", "individual", "combined", "mean", "candidate", "cross"]
+SystemKind = Literal["base", "individual", "single", "combined", "mean", "candidate", "cross"]
 Matrix = Sequence[Sequence[float]]
 
 

@@ -17,7 +17,7 @@ from koinize.report.figures import (
 )
 from koinize.report.formats import difference, interval, points
 
-MAIN = ("base", "individual", "combined", "mean")
+MAIN = ("base", "individual", "single", "combined", "mean")
 
 
 def main_systems(task: Task) -> list[SystemRow]:
@@ -34,6 +34,11 @@ def other_systems(task: Task) -> list[SystemRow]:
 def individual(task: Task) -> str | None:
     """The name under which each language has its own adapter."""
     return next((one["name"] for one in task["systems"] if one["kind"] == "individual"), None)
+
+
+def single(task: Task) -> SystemRow | None:
+    """The one language's adapter that was best over all languages on dev."""
+    return next((one for one in task["systems"] if one["kind"] == "single"), None)
 
 
 def is_reference(task: Task) -> bool:

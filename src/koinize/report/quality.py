@@ -39,7 +39,7 @@ from koinize.report.input import Evaluation, System, TaskInput
 from koinize.search.luck import chances
 
 Rows = Sequence[Mapping[str, Any]]
-INDIVIDUAL, MEAN = "individual", "MEAN"
+INDIVIDUAL, SINGLE, MEAN = "individual", "single", "MEAN"
 
 
 class Judged:
@@ -234,11 +234,12 @@ class Judged:
         return list(dict.fromkeys([*chosen, self.task.reference]))
 
     def _comparisons(self) -> Iterator[tuple[str, str, str]]:
-        """The chosen merge on every metric against the reference and against each language's own
-        adapter; every other system on the selecting metric against the reference.
+        """The chosen merge on every metric against the reference, against each language's own
+        adapter and the best single one; every other system on the selecting metric against the
+        reference.
         """
         task, chosen = self.task, self.chosen
-        alone = [one.name for one in task.systems if one.kind == INDIVIDUAL]
+        alone = [one.name for one in task.systems if one.kind in (INDIVIDUAL, SINGLE)]
         if chosen:
             references = dict.fromkeys([task.reference, *alone])
             for reference in (one for one in references if one != chosen.same_as):

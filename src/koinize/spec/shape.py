@@ -67,8 +67,8 @@ def _known(noun: str, catalog: Catalog[Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Baseline = Literal["base", "indv", "cross", "comb", "comb-continued", "mean", "paper"]
-FROM_THE_BASE = frozenset({"indv", "cross", "mean", "paper"})
+Baseline = Literal["base", "indv", "cross", "single", "comb", "comb-continued", "mean", "paper"]
+FROM_THE_BASE = frozenset({"indv", "cross", "single", "mean", "paper"})
 """Baselines that need each language's own adapter from the base."""
 Money = Annotated[
     Decimal, Field(ge=0, le=10**9, max_digits=24, decimal_places=12), PlainSerializer(str)

@@ -20,6 +20,7 @@ from koinize.report.lookup import (
     named,
     score,
     sharing,
+    single,
     verdict,
     with_interval,
 )
@@ -89,9 +90,10 @@ def _collapses(task: Task) -> list[str]:
 
 def _comparisons(task: Task) -> list[str]:
     """One sentence per reference."""
+    best = single(task)
     return [
         sentence
-        for reference in _references(task)
+        for reference in [*_references(task), *([best["name"]] if best else [])]
         if (sentence := _comparison(task, reference, chosen_verdicts(task, reference)))
     ]
 
@@ -120,6 +122,8 @@ def _comparison(task: Task, reference: str, rows: Sequence[VerdictRow]) -> str:
     who = reference
     if reference == individual(task):
         who = f"{reference}, each language's own adapter,"
+    elif (best := single(task)) and reference == best["name"]:
+        who = f"{reference}, the adapter of {best['settings']['adapter']} for every language,"
     elif task["changed_since"]:
         who = f"{reference}, which was trained before {listing(task['changed_since'])} changed,"
     return f"On test against {who} with a margin of {margin:g} points: {said}."

@@ -25,6 +25,7 @@ from koinize.report.lookup import (
     joint,
     named,
     pooled,
+    single,
     verdict,
 )
 from koinize.report.section import Section
@@ -70,7 +71,9 @@ class Verdicts(Section):
 
 
 def _references(task: Task) -> list[str]:
-    references = dict.fromkeys([task["reference"], individual(task) or task["reference"]])
+    best = single(task)
+    others = [individual(task), best["name"] if best else None]
+    references = dict.fromkeys([task["reference"], *(one for one in others if one)])
     return [one for one in references if chosen_verdicts(task, one)]
 
 
