@@ -75,7 +75,7 @@ def test_show_sums_by_kind_and_by_run(call: Call, ledger: Ledger) -> None:
     assert "provision 1 2.0 s 2.0 s EUR 0.0020 -" in lines
     assert "train, failed 1 3.0 s 1.5 s EUR 0.0015 -" in lines
     assert "train 1 3.0 s 1.5 s EUR 0.0015 2.000 Wh" in lines
-    assert "idle 1 0.0 s 5.0 s EUR 0.0050 -" in lines
+    assert "idle 1 2.0 s 5.0 s EUR 0.0050 -" in lines  # of 10 s, something ran in 8
     assert "all 4 10 s 10 s EUR 0.0100 2.000 Wh" in lines
     assert lines[-1].endswith(" 4 10 s 10 s EUR 0.0100 2.000 Wh")
 

@@ -38,6 +38,7 @@ from koinize.ledger.interval import (
     joules,
     money,
     total,
+    unused,
 )
 from koinize.ledger.margins import Stated, first_stated, last_stated
 from koinize.ledger.recording import Ledger, Work
@@ -67,4 +68,5 @@ __all__ = [
     "last_stated",
     "money",
     "total",
+    "unused",
 ]

@@ -158,6 +158,12 @@ def idle(run: Iterable[Interval]) -> Decimal:
     return max(Decimal(0), elapsed(work) - total(work)[0])
 
 
+def unused(run: Iterable[Interval]) -> Decimal:
+    """Wall seconds of one run during which nothing ran."""
+    work = list(run)
+    return elapsed(work) - covered(work)
+
+
 def held(run: Iterable[Interval]) -> dict[str, Decimal]:
     """How many machines of each device a run started with; one where it does not say."""
     work = list(run)

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import IO, Any
 
-from koinize.ledger.interval import Interval, by_run, covered, elapsed, idle, joules, money, total
+from koinize.ledger.interval import (
+    IDLE,
+    Interval,
+    by_run,
+    covered,
+    elapsed,
+    idle,
+    joules,
+    money,
+    total,
+    unused,
+)
 from koinize.shown import csv_cell
 
 NANO = Decimal("1e-9")
@@ -25,8 +36,7 @@ COLUMNS = (
 class Sum:
     """What some intervals took together.
 
-    `wall_seconds` is the time during which at least one of them ran; idle time is machine time
-    only. `cost` is by currency; `joules` is None where no energy was read.
+    `wall_seconds` is the time during which at least one of them ran. `cost` is by currency; `joules` is None where no energy was read.
     """
 
     intervals: int
@@ -88,12 +98,17 @@ def everything(intervals: Sequence[Interval]) -> Sum:
 
 
 def kinds(intervals: Iterable[Interval]) -> dict[str, Sum]:
-    """Kind -> sum, in the order of first appearance; what is not done stands apart."""
-    groups: dict[str, list[Interval]] = {}
-    for one in intervals:
+    """Kind -> sum, in the order of first appearance; what is not done stands apart. The wall time
+    of what is idle is that during which nothing ran.
+    """
+    every, groups = list(intervals), dict[str, list[Interval]]()
+    for one in every:
         name = one.kind if one.status == "done" else f"{one.kind}, {one.status}"
         groups.setdefault(name, []).append(one)
-    return {name: sum_of(group) for name, group in groups.items()}
+    waited = sum(map(unused, by_run(every).values()), Decimal(0))
+    return {
+        name: sum_of(group, waited if name == IDLE else None) for name, group in groups.items()
+    }
 
 
 def runs(intervals: Iterable[Interval]) -> list[RunSum]:

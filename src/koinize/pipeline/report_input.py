@@ -215,6 +215,7 @@ class _Gatherer:
             same_as=system.title if again else None,
             rank=facts["rank"],
             truncation_error=facts["truncation_error"],
+            made=step.address if step.kind == "merge" else None,
         )
 
     def _evaluations(self) -> Iterator[Evaluation]:

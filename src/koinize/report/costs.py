@@ -190,10 +190,7 @@ def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
         "combined_on_as_many_machines": _at_best(len(setup), combined, parallel),
         "trainings": accounts.amount(setup),
         "merges": accounts.amount(merges),
-        "merge_seconds": {
-            name: number(one.seconds) if one else None
-            for name, one in zip(_merges(task), merges, strict=True)
-        },
+        "merge_seconds": _merge_seconds(task, accounts),
         "merged": figures(merged),
         "choosing": accounts.amount(choice),
         "with_choosing": figures(with_choosing),
@@ -353,6 +350,13 @@ def merging(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     merges = accounts.of(task.name, "merge").items()
     found = {step.system.title: one for step, one in merges if not step.role}
     return [found.get(one) for one in _merges(task)]
+
+
+def _merge_seconds(task: TaskInput, accounts: Accounts) -> dict[str, float | None]:
+    """What each merge took that stands in the report by itself: candidates and baselines."""
+    made = {one.name: one.made for one in task.systems if one.made and not one.same_as}
+    found = {name: accounts.standing.get(step) for name, step in made.items()}
+    return {name: number(one.seconds) if one else None for name, one in found.items()}
 
 
 def choosing(task: TaskInput, accounts: Accounts) -> list[Interval | None]:

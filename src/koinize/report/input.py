@@ -17,7 +17,7 @@ class System:
 
     `chosen` marks the candidate that won on dev. `same_as` names an earlier system with the same
     weights. `rank` is that of the written adapter; `truncation_error` the share of the merged
-    update's norm that this rank could not hold (0 to 1).
+    update's norm that this rank could not hold (0 to 1). `made` is the step that merged it.
     """
 
     name: str
@@ -27,6 +27,7 @@ class System:
     same_as: str | None = None
     rank: int | None = None
     truncation_error: float | None = None
+    made: Address | None = None
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from koinize.ledger import (
     Address,
     Interval,
     by_run,
-    covered,
     elapsed,
     idle,
     joules,
     total,
+    unused,
 )
 from koinize.ledger.address import SEARCH
 from koinize.report.blocks import Tone
@@ -80,8 +80,8 @@ def breakdown(source: ReportInput, accounts: Accounts) -> list[SpentRow]:
     ]
     taken = [(row, accounts.taken(row.work)) for row in rows]
     bars = [_bar(row.task, row.label, row.kind, one) for row, one in taken if one]
-    unused = _idle(source, accounts)
-    return [*bars, _bar("", "idle", "idle", unused)] if unused else bars
+    waited = _idle(source, accounts)
+    return [*bars, _bar("", "idle", "idle", waited)] if waited else bars
 
 
 def _bar(task: str, label: str, kind: Tone, taken: Taken) -> SpentRow:
@@ -165,15 +165,14 @@ def _idle(source: ReportInput, accounts: Accounts) -> Taken | None:
     every = list(by_run(source.intervals).values())
     if not every:
         return None
-    unused = [idle(one) for one in every]
+    seconds = [idle(one) for one in every]
     costs = [
-        accounts.cost_of_seconds(seconds, one[0])
-        for seconds, one in zip(unused, every, strict=True)
+        accounts.cost_of_seconds(some, one[0]) for some, one in zip(seconds, every, strict=True)
     ]
     known = [cost for cost in costs if cost is not None]
     return Taken(
-        elapsed=sum((elapsed(one) - covered(one) for one in every), Decimal(0)),
-        machine=sum(unused, Decimal(0)),
+        elapsed=sum(map(unused, every), Decimal(0)),
+        machine=sum(seconds, Decimal(0)),
         cost=sum(known, Decimal(0)) if len(known) == len(costs) else None,
         steps=0,
     )
@@ -185,7 +184,7 @@ def runs(source: ReportInput, accounts: Accounts) -> list[Run]:
 
 
 def _run(name: str, every: Sequence[Interval], accounts: Accounts) -> Run:
-    wall, unused = elapsed(every), idle(every)
+    wall, waited = elapsed(every), idle(every)
     work = [one for one in every if one.kind != IDLE]
     steps = [one for one in work if one.kind not in (PROVISION, LOAD)]
     busy = total(work)[0]
@@ -202,8 +201,8 @@ def _run(name: str, every: Sequence[Interval], accounts: Accounts) -> Run:
         "device": every[0].device,
         "elapsed_seconds": float(wall),
         "machine_seconds": float(busy),
-        "idle_seconds": float(unused),
-        "idle_cost": number(accounts.cost_of_seconds(unused, every[0])),
+        "idle_seconds": float(waited),
+        "idle_cost": number(accounts.cost_of_seconds(waited, every[0])),
         "cost": number(accounts.cost_of_seconds(max(wall, busy), every[0])),
         "steps": {
             "done": ended("done"),
@@ -237,9 +236,10 @@ def timeline(source: ReportInput) -> Timeline | None:
         return None
     trained = [one for one in source.intervals if one.kind == "train" and one.status == "done"]
     run = (trained or list(source.intervals))[-1].run
-    here = (one for one in source.intervals if one.run == run and one.kind != IDLE)
-    work = sorted(here, key=lambda one: one.started)
-    origin = work[0].started.timestamp()
+    here = [one for one in source.intervals if one.run == run]
+    work = sorted((one for one in here if one.kind != IDLE), key=lambda one: one.started)
+    begun = min(one.started for one in here)
+    origin = begun.timestamp()
     bars, free = list[Stretch](), list[float]()
     for interval in work:
         start = interval.started.timestamp() - origin
@@ -262,8 +262,8 @@ def timeline(source: ReportInput) -> Timeline | None:
         )
     return {
         "run": run,
-        "started": work[0].started.isoformat(timespec="seconds"),
-        "elapsed_seconds": round(max(free), 3),
+        "started": begun.isoformat(timespec="seconds"),
+        "elapsed_seconds": float(elapsed(here)),  # what the table of runs says, too
         "lanes": len(free),
         "bars": bars,
     }

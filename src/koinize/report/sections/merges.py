@@ -47,7 +47,7 @@ def _table(task: Task) -> Table:
             plain(_settings(one["settings"])),
             plain(DASH if one["rank"] is None else one["rank"]),
             plain(share(one["truncation_error"])),
-            plain(duration(seconds.get(one["name"]))),
+            plain("" if one["same_as"] else duration(seconds.get(one["name"]))),
             plain(one["same_as"] or ""),
         )
         for one in merged

@@ -1,0 +1,302 @@
+"""Scores and verdicts of a report, once more, from result rows alone: no line of koinize is used.
+
+Rows with an option chosen (`gold`, `prediction`), on the metrics that read these. What is drawn is
+as docs/metrics.md has it: rows that say the same are one category, categories are in the order of
+their statistics, and numpy's default generator draws multinomial counts of them. All else
+(formulas, guard, p-values, rows needed) is written down here a second time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import ceil, inf, isfinite, sqrt
+from statistics import NormalDist, fmean
+from typing import Any
+
+import numpy as np
+
+SEED, TAIL = 12_345, 0.025
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric over some labels, by name."""
+
+    name: str
+    labels: tuple[str, ...]
+
+    def vectors(self, rows: Sequence[Row]) -> np.ndarray:
+        """What of each row is summed: hits and rows; or hits, predictions and gold by label."""
+        if self.name == "accuracy":
+            return np.array([[float(one["gold"] == one["prediction"]), 1.0] for one in rows])
+        found = np.zeros((len(rows), 3, len(self.labels)))
+        for place, one in enumerate(rows):
+            gold, said = self.labels.index(one["gold"]), self.labels.index(one["prediction"])
+            found[place, 0, gold] = gold == said
+            found[place, 1, said] = found[place, 2, gold] = 1
+        return found.reshape(len(rows), -1)
+
+    def points(self, sums: np.ndarray) -> np.ndarray:
+        """From sums (..., k) to points (...)."""
+        if self.name == "accuracy":
+            return 100 * sums[..., 0] / sums[..., 1]
+        hits, said, gold = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
+        under = {"precision": said, "recall": gold, "macro-f1": (said + gold) / 2}[self.name]
+        each = np.where(under > 0, hits / np.where(under > 0, under, 1), 0)
+        asked = gold > 0
+        return 100 * (each * asked).sum(axis=-1) / asked.sum(axis=-1)
+
+
+def measures(names: Sequence[str], labels: Sequence[str]) -> list[Measure]:
+    """The metrics of a task, its own first."""
+    return [Measure(name, tuple(sorted(labels))) for name in names]
+
+
+def drawn(vectors: np.ndarray, counts: Sequence[int], n: int, times: int, seed: int) -> np.ndarray:
+    """Sums of n vectors drawn with replacement, `times` over; a vector was met so many times."""
+    shares = np.asarray(counts) / np.sum(counts)
+    return np.random.default_rng(seed).multinomial(n, shares, times) @ vectors
+
+
+def ends(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [TAIL, 1 - TAIL])
+    return float(low), float(high)
+
+
+def scored(measure: Measure, rows: Sequence[Row]) -> dict[str, Any]:
+    """A score with its interval."""
+    vectors, counts = np.unique(measure.vectors(rows), axis=0, return_counts=True)
+    low, high = ends(measure.points(drawn(vectors, counts, len(rows), 2_000, SEED)))
+    value = float(measure.points(measure.vectors(rows).sum(axis=0)))
+    return {"value": value, "low": low, "high": high, "n": len(rows)}
+
+
+def mean_of(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Over languages; the distances to the ends add in squares."""
+    value, k = fmean(one["value"] for one in scores), len(scores)
+    below = sqrt(sum((one["value"] - one["low"]) ** 2 for one in scores)) / k
+    above = sqrt(sum((one["high"] - one["value"]) ** 2 for one in scores)) / k
+    n = sum(one["n"] for one in scores)
+    return {"value": value, "low": value - below, "high": value + above, "n": n}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One language: the difference, its resamples, what each row of the guarded population adds to
+    it, with which share, and what each row that was there adds.
+    """
+
+    n: int
+    observed: float
+    resampled: np.ndarray
+    adds: np.ndarray
+    shares: np.ndarray
+    rows_add: np.ndarray
+
+    def alike(self) -> Sample:
+        return sample_of_equals(self.n)
+
+
+@cache
+def sample_of_equals(n: int, seed: int = SEED) -> Sample:
+    """n rows that both answer alike, guarded by a loss and a win of 100 points."""
+    points, counts = np.array([-100.0, 0.0, 100.0]), np.array([1, n, 1])
+    sums = drawn(points[:, None], counts, n, 10_000, seed)[:, 0]
+    return Sample(n, 0.0, sums / n, points, counts / (n + 2), np.zeros(n))
+
+
+def sample(measure: Measure, ours: Sequence[Row], theirs: Sequence[Row], seed: int) -> Sample:
+    """Rows paired by key, and two more: a loss and a win of the largest size that was seen."""
+    other = {one["key"]: one for one in theirs}
+    ours = sorted(ours, key=lambda one: one["key"])
+    a, b = measure.vectors(ours), measure.vectors([other[one["key"]] for one in ours])
+    width = a.shape[1]
+
+    def gap(sums: np.ndarray) -> np.ndarray:
+        return measure.points(sums[..., :width]) - measure.points(sums[..., width:])
+
+    pairs = np.hstack([a, b])
+    gaps = gap(pairs)
+    if not gaps.any():
+        return sample_of_equals(len(pairs), seed)
+    largest = np.abs(gaps) == np.abs(gaps).max()
+    wins = [
+        pair if one > 0 else np.concatenate([pair[width:], pair[:width]])
+        for pair, one in zip(pairs[largest], gaps[largest], strict=True)
+    ]
+    win = np.mean(wins, axis=0)
+    guarded = np.vstack([pairs, win, np.concatenate([win[width:], win[:width]])])
+    vectors, place, counts = np.unique(guarded, axis=0, return_inverse=True, return_counts=True)
+    shares = counts / len(guarded)
+    centre, step = shares @ vectors, 1e-4
+    adds = gap(centre) + (gap((1 - step) * centre + step * vectors) - gap(centre)) / step
+    sums = gap(drawn(vectors, counts, len(pairs), 10_000, seed))
+    rows_add = adds[place.ravel()[: len(pairs)]]
+    return Sample(len(pairs), float(gap(pairs.sum(axis=0))), sums, adds, shares, rows_add)
+
+
+def weighted(one: Sample, tilt: float, scale: float) -> np.ndarray:
+    exponents = tilt * one.adds / scale
+    weights = one.shares * np.exp(exponents - exponents.max())
+    return weights / weights.sum()
+
+
+def tilts(samples: Sequence[Sample], scales: Sequence[float], target: float) -> list[np.ndarray]:
+    """The weights under which the mean over samples is the target, by halving an interval."""
+    low, high = -1e3, 1e3
+    while True:
+        middle = (low + high) / 2
+        weights = [weighted(one, middle, at) for one, at in zip(samples, scales, strict=True)]
+        mean = fmean(float(w @ one.adds) for w, one in zip(weights, samples, strict=True))
+        if middle in (low, high):
+            return weights
+        low, high = (middle, high) if mean < target else (low, middle)
+
+
+def spread_at(samples: Sequence[Sample], widening: float, difference: float) -> float:
+    """Standard error of the mean of these samples, were its true value this difference."""
+    if abs(difference) >= 100:
+        reached = all(one.adds.min() < difference < one.adds.max() for one in samples)
+        if len(samples) > 1 or not reached:
+            return inf
+    lowest, highest = (fmean(map(which, (s.adds for s in samples))) for which in (np.min, np.max))
+    if not lowest < difference < highest:
+        return spread_at([one.alike() for one in samples], widening, difference)
+    largest = max(np.abs(one.adds / one.n).max() for one in samples)
+    weights = tilts(samples, [largest * one.n for one in samples], difference)
+    variance = sum(
+        float(w @ (one.adds - w @ one.adds) ** 2) / one.n
+        for w, one in zip(weights, samples, strict=True)
+    )
+    return widening * sqrt(variance) / len(samples)
+
+
+def widened(samples: Sequence[Sample], keys: Sequence[Sequence[str]]) -> float:
+    """By how much examples that several languages share make standard errors larger."""
+    together, times, apart = defaultdict(float), defaultdict(int), 0.0
+    for one, names in zip(samples, keys, strict=True):
+        for name, adds in zip(names, (one.rows_add - one.rows_add.mean()) / one.n, strict=True):
+            together[name] += adds
+            times[name] += 1
+            apart += adds**2
+    if max(times.values()) == 1:
+        return 1.0
+    if not apart:
+        return sqrt(max(times.values()))
+    return sqrt(max(1.0, sum(one**2 for one in together.values()) / apart))
+
+
+Sides = Mapping[str, Sequence[Row]]
+"""Language -> rows."""
+
+
+def judged(measure: Measure, ours: Sides, theirs: Sides, margin: float) -> dict[str, Any]:
+    """The verdict on the mean over these languages; of one, on that one."""
+    languages = sorted(ours)
+    samples = [
+        sample(measure, ours[one], theirs[one], SEED + place) for place, one in enumerate(languages)
+    ]
+    keys = [sorted(row["key"] for row in ours[one]) for one in languages]
+    wide = widened(samples, keys)
+    observed = fmean(one.observed for one in samples)
+    resampled = observed + wide * (np.mean([one.resampled for one in samples], axis=0) - observed)
+    n = sum(one.n for one in samples)
+
+    def p_value(bound: float) -> float:
+        below = int((resampled <= bound).sum())
+        counted = (below + 1) / 10_001 if below else 0.0
+        errors = (observed - bound) / spread_at(samples, wide, bound)
+        return max(counted, NormalDist().cdf(-errors))
+
+    low, high = ends(resampled)
+    p, p_better, above = p_value(-margin), p_value(0.0), int((resampled >= 0).sum())
+    at_margin, seen = spread_at(samples, wide, -margin), float(resampled.std())
+    error = max(seen, at_margin) if isfinite(at_margin) else seen
+    said = "worse" if high < 0 else "inconclusive"
+    said = "better" if p_better <= TAIL else "not worse" if p <= TAIL else said
+    return {
+        "verdict": said,
+        "difference": observed,
+        "low": low,
+        "high": high,
+        "n": n,
+        "margin": margin,
+        "p_value": p,
+        "p_better": p_better,
+        "p_worse": (above + 1) / 10_001 if above else 1 / 10_000,
+        "rows_needed": needed(observed, error, margin, n) if said == "inconclusive" else None,
+        "level": TAIL,
+        "error": error,
+    }
+
+
+def needed(difference: float, error: float, margin: float, n: int) -> int:
+    """Rows that decide with 80 %: that a loss is within the margin, or that there is one."""
+    z = NormalDist().inv_cdf(1 - TAIL) + NormalDist().inv_cdf(0.8)
+    far = max(difference + margin, -difference)  # the farther bound takes fewer rows
+    return max(n + 1, ceil(1.1 * n * (z / far * error) ** 2))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Every p-value times the number of those that are no smaller, never less than one before."""
+    found, reached, left = {}, 0.0, len(p_values)
+    for name in sorted(p_values, key=lambda one: (p_values[one], one)):
+        reached = max(reached, min(1.0, left * p_values[name]))
+        found[name], left = reached, left - 1
+    return found
+
+
+def all_languages(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The verdict over all of them; a loss counts where it survives the search for one."""
+    losses = holm({one: row["p_worse"] for one, row in rows.items()})
+    gains = holm({one: row["p_better"] for one, row in rows.items()})
+    looks = {one for one, row in rows.items() if row["verdict"] == "worse"}
+    worse = sorted(one for one in looks if losses[one] <= TAIL)
+    opened = {one for one, row in rows.items() if row["verdict"] == "inconclusive"}
+    opened |= looks - {*worse}
+    return {
+        "verdict": "worse" if worse else "inconclusive" if opened else "not worse",
+        "p_value": max(row["p_value"] for row in rows.values()),
+        "worse": worse,
+        "inconclusive": sorted(opened),
+        "better": sorted(one for one, p in gains.items() if p < TAIL),
+    }
+
+
+@cache
+def smallest_margin(n: int) -> float:
+    """In tenths of a point: the first that n equal answers show."""
+    return next(tenths for tenths in range(1, 1002) if equal_shows(n, tenths / 10)) / 10
+
+
+@cache
+def fewest_rows(margin: float) -> int:
+    """The first number of equal answers that shows a margin, by trying from below."""
+    low = 1
+    while not equal_shows(low + 32, margin):
+        low += 32
+    return next(n for n in range(low, low + 33) if equal_shows(n, margin))
+
+
+def equal_shows(n: int, margin: float) -> bool:
+    one = sample_of_equals(n)
+    below = int((one.resampled <= -margin).sum())
+    distance = margin / spread_at([one], 1.0, -margin)
+    return max((below + 1) / 10_001 if below else 0, NormalDist().cdf(-distance)) <= TAIL
+
+
+def best_in(measure: Measure, candidates: Mapping[str, Sides]) -> dict[str, float]:
+    """The share of 1,000 resamples of dev in which each has the highest mean; equals share."""
+    names = list(candidates)
+    total = np.zeros((1_000, len(names)))
+    for place, language in enumerate(candidates[names[0]]):
+        each = np.hstack([measure.vectors(candidates[name][language]) for name in names])
+        vectors, counts = np.unique(each, axis=0, return_counts=True)
+        sums = drawn(vectors, counts, len(each), 1_000, SEED + place)
+        total += measure.points(sums.reshape(1_000, len(names), -1))
+    winners = total > total.max(axis=1, keepdims=True) - 1e-9
+    return dict(zip(names, (winners / winners.sum(axis=1, keepdims=True)).mean(axis=0).tolist()))
