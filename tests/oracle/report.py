@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,8 @@ class Piece:
     seconds: Fraction
     share: Fraction
     hourly: Fraction
-    line: Mapping[str, Any]
-    tokens: int = 0
-    error: str = ""
+    tokens: int
+    error: str
 
     @property
     def machine(self) -> Fraction:
@@ -116,13 +116,20 @@ def read_pieces(home: Path) -> list[Piece]:
     for line in (one for one in lines if one["event"] == "start"):
         end = ends[line["interval"]]
         seconds = Fraction(end["seconds"])
-        found.append(
-            Piece(
-                line["run"], line["step"], line["kind"], line["artifact"], end["status"],
-                Fraction(end["at"]) - seconds, seconds, Fraction(line["share"]),
-                Fraction(line["price"].get("per_hour", 0)), line, end["tokens"], end["error"],
-            )  # fmt: skip
+        one = Piece(
+            run=line["run"],
+            step=line["step"],
+            kind=line["kind"],
+            artifact=line["artifact"],
+            status=end["status"],
+            begin=Fraction(end["at"]) - seconds,
+            seconds=seconds,
+            share=Fraction(line["share"]),
+            hourly=Fraction(line["price"].get("per_hour", 0)),
+            tokens=end["tokens"],
+            error=end["error"],
         )
+        found.append(one)
     return found
 
 
@@ -438,6 +445,7 @@ class _Quality:
             "verdicts": verdicts,
             "pooled": list(self._pooled(chosen)),
             "joint": list(self._joint(verdicts)),
+            "answers": [self._answers(*one) for one in product((chosen, "COMB"), self.languages)],
             "against_mean": {
                 "system": chosen,
                 "reference": "MEAN",
@@ -455,6 +463,13 @@ class _Quality:
                 ],
             },
         }
+
+    def _answers(self, system: str, language: str) -> dict[str, Any]:
+        """How many rows of each label were answered with each."""
+        rows, labels = self.sides[system, "test"][language], self.said["labels"]
+        pairs = Counter((row["gold"], row["prediction"]) for row in rows)
+        counts = [[pairs[gold, said] for said in labels] for gold in labels]
+        return {"system": system, "language": language, "counts": counts}
 
     def _systems(self, chosen: str) -> Iterator[dict[str, Any]]:
         """Rank and truncation error, as the manifests have them."""

@@ -299,4 +299,5 @@ def best_in(measure: Measure, candidates: Mapping[str, Sides]) -> dict[str, floa
         sums = drawn(vectors, counts, len(each), 1_000, SEED + place)
         total += measure.points(sums.reshape(1_000, len(names), -1))
     winners = total > total.max(axis=1, keepdims=True) - 1e-9
-    return dict(zip(names, (winners / winners.sum(axis=1, keepdims=True)).mean(axis=0).tolist()))
+    shares = (winners / winners.sum(axis=1, keepdims=True)).mean(axis=0)
+    return dict(zip(names, shares.tolist(), strict=True))

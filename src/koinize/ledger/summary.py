@@ -106,9 +106,7 @@ def kinds(intervals: Iterable[Interval]) -> dict[str, Sum]:
         name = one.kind if one.status == "done" else f"{one.kind}, {one.status}"
         groups.setdefault(name, []).append(one)
     waited = sum(map(unused, by_run(every).values()), Decimal(0))
-    return {
-        name: sum_of(group, waited if name == IDLE else None) for name, group in groups.items()
-    }
+    return {name: sum_of(group, waited if name == IDLE else None) for name, group in groups.items()}
 
 
 def runs(intervals: Iterable[Interval]) -> list[RunSum]:
