@@ -11,15 +11,25 @@ from koinize.errors import InputError
 from koinize.metrics import RESAMPLES, SEED, Metric, Score, metrics, paired_differences, score
 
 LABELS = ("bad", "fair", "good")
-TEXTS = (
-    "The cat sat on the mat.",
-    "Der Zug fährt heute für alle später ab.",
-    "この製品は iPhone 15 と一緒に使えます。",
-    "这家酒店的服务很好。",
-    "Le café était fermé hier soir.",
-    "!?",
-    "Gut",
-)
+TEXTS = {
+    "The cat sat on the mat.": "en",
+    "Der Zug fährt heute für alle später ab.": "de",
+    "この製品は iPhone 15 と一緒に使えます。": "ja",
+    "这家酒店的服务很好。": "zh",
+    "Le café était fermé hier soir.": "fr",
+    "!?": "en",
+    "Gut": "de",
+}
+PROMPT = "Ecco un testo di prova che nessuno ha mai scritto prima di oggi."
+WORST = {
+    "number-precision": "77",
+    "not-copied": PROMPT,
+    "not-repeated": "so " * 203,
+    "output-language": PROMPT,
+}
+"""Texts that score nothing, where the empty text does not."""
+FLOOR = {"not-repeated": 100 / 200}
+"""What the worst text scores, if that is not 0: of 200 equal runs one is the first."""
 
 pytestmark = pytest.mark.parametrize(
     "metric", [metrics.get(name) for name in metrics.names()], ids=metrics.names()
@@ -33,18 +43,23 @@ def option_row(key: str, gold: str, prediction: str) -> dict[str, object]:
 
 
 def text_row(key: str, reference: str, prediction: str) -> dict[str, object]:
-    row = {"key": key, "language": "en", "reference": reference, "prediction": prediction}
-    return {**row, "tokens": 5}
+    row = {"key": key, "language": TEXTS.get(reference, "en"), "prompt": PROMPT}
+    return {**row, "reference": reference, "prediction": prediction, "tokens": 5}
+
+
+def worst(metric: Metric) -> str:
+    return WORST.get(metric.name, "")
 
 
 def rows_for(metric: Metric, n: int, seed: int = 0) -> list[dict[str, object]]:
-    """Rows of the metric's kind, about half of them right."""
-    draw, values = random.Random(seed), LABELS if metric.reads == "options" else TEXTS
+    """Rows of the metric's kind, at least a third of them right."""
+    draw, values = random.Random(seed), LABELS if metric.reads == "options" else tuple(TEXTS)
     make = option_row if metric.reads == "options" else text_row
     rows = []
     for key in range(n):
         truth = draw.choice(values)
-        rows.append(make(str(key), truth, draw.choice([truth, draw.choice(values)])))
+        others = [draw.choice(values)] + [worst(metric)] * (metric.reads == "text")
+        rows.append(make(str(key), truth, draw.choice([truth, *others])))
     return rows
 
 
@@ -56,7 +71,8 @@ def perfect(metric: Metric, n: int) -> list[dict[str, object]]:
 
 def wrong(metric: Metric, n: int) -> list[dict[str, object]]:
     if metric.reads == "text":
-        return [text_row(row["key"], row["reference"], "") for row in rows_for(metric, n)]
+        said = worst(metric)
+        return [text_row(str(key), "The 9 cats sat on the mat.", said) for key in range(n)]
     rows = rows_for(metric, n)
     return [
         option_row(row["key"], row["gold"], LABELS[LABELS.index(row["gold"]) - 1]) for row in rows
@@ -79,7 +95,8 @@ def test_perfect_rows_score_100_with_an_interval_of_no_width(metric: Metric) -> 
 
 def test_wrong_rows_score_0(metric: Metric) -> None:
     found = score(metric.over(LABELS), wrong(metric, 40), resamples=50)
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    floor = FLOOR.get(metric.name, 0.0)
+    assert (found.value, found.low, found.high) == pytest.approx((floor, floor, floor))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -178,10 +195,11 @@ def test_no_rows_are_refused(metric: Metric) -> None:
 
 def test_rows_of_the_other_kind_are_refused(metric: Metric) -> None:
     row = text_row("k7", "a", "a") if metric.reads == "options" else option_row("k7", "a", "a")
+    columns = " and ".join(f"'{one}'" for one in (metric.truth, "prediction", *metric.also))
     with pytest.raises(InputError) as refused:
         score(metric.over(LABELS), [row])
     assert str(refused.value) == (
         f"{metric.name} cannot read column '{metric.truth}' of row 'k7'; expected rows of kind "
-        f"'{metric.reads}' with text in '{metric.truth}' and 'prediction'; "
+        f"'{metric.reads}' with text in {columns}; "
         "choose a metric that fits the task"
     )

@@ -139,6 +139,7 @@ def test_texts_equal_hugging_face_greedy_generation(family, settings, batch_toke
         assert row == {
             "key": example.key,
             "language": "de",
+            "prompt": example.prompt,
             "reference": "x",
             "prediction": text,
             "tokens": len(kept),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from koinize.metrics import metrics, score
 from koinize.metrics._rouge import common_subsequence
 
-ROUGES = ["rouge-1", "rouge-2", "rouge-l"]
+ROUGES = ["rouge-1", "rouge-2", "rouge-l", "rouge-lsum"]
 
 SENTENCES = {
     "am": "ሰላም ለሁሉም ይሁን",
@@ -133,6 +133,60 @@ def test_subsequence_beyond_one_machine_word() -> None:
     draw = random.Random(3)
     left, right = draw.choices("abcdefgh", k=200), draw.choices("abcdefgh", k=150)
     assert common_subsequence(left, right) == table_lcs(left, right)
+
+
+def test_lsum_unites_what_several_sentences_share_with_one_of_the_reference() -> None:
+    # Lin's example (section 3.2): one two, and one three five; united one two three five, 4 of 5.
+    # Of w1 there are two in the prediction's ten tokens: 2 x 4 / (5 + 10).
+    reference = "w1 w2 w3 w4 w5"
+    prediction = "w1 w2 w6 w7 w8\nw1 w3 w8 w9 w5"
+    assert f1("rouge-lsum", reference, prediction) == pytest.approx(100 * 8 / 15)
+    # Sentences may come in another order, which ROUGE-L does not forgive.
+    assert f1("rouge-lsum", "a b c. d e f.", "d e f. a b c.") == 100.0
+    assert f1("rouge-l", "a b c. d e f.", "d e f. a b c.") == 50.0
+    # A token counts as often as both texts have it: the second sentence finds no cat any more.
+    assert f1("rouge-lsum", "the cat\nthe cat", "the cat") == pytest.approx(100 * 4 / 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "equal"),
+    [
+        ("東京は晴れ。京都は雨。", "京都は雨。東京は晴れ。", True),
+        ("Ja! Nein?", "Nein? Ja!", True),
+        ("यह शहर है। वह गाँव है।", "वह गाँव है। यह शहर है।", True),
+        ("Version 3.14 ist da", "14 ist da Version 3", False),  # no sentence ends inside a number
+    ],
+)
+def test_where_lsum_begins_a_new_sentence(text: str, other: str, equal: bool) -> None:
+    assert (f1("rouge-lsum", text, other) == 100.0) == equal
+
+
+@pytest.mark.parametrize(
+    ("reference", "prediction", "expected"),
+    [  # rouge-score 0.1.2, rougeLsum, no stemmer
+        ("police killed the gunman\nthe gunman ran away",
+         "the gunman killed police\nhe ran away", 0.5333333333333333),
+        ("one two three four five",
+         "one two six seven eight\none three eight nine five", 0.5333333333333333),
+        ("the cat sat on the mat\nit purred",
+         "on the mat sat the cat\nthe cat purred and it slept", 0.5),
+    ],
+)  # fmt: skip
+def test_lsum_is_that_of_rouge_score(reference: str, prediction: str, expected: float) -> None:
+    assert f1("rouge-lsum", reference, prediction) == pytest.approx(100 * expected)
+
+
+def test_lsum_is_that_of_rouge_score_wherever_that_is_installed() -> None:
+    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeLsum"])
+    draw = random.Random(0)
+
+    def text() -> str:
+        lines = [draw.choices("abcdefg", k=draw.randint(1, 8)) for _ in range(draw.randint(1, 4))]
+        return "\n".join(map(" ".join, lines))
+
+    for reference, prediction in ((text(), text()) for _ in range(200)):
+        theirs = scorer.score(reference, prediction)["rougeLsum"].fmeasure
+        assert f1("rouge-lsum", reference, prediction) == pytest.approx(100 * theirs)
 
 
 def test_signature() -> None:

@@ -15,8 +15,9 @@ TOP = (
 )
 OPTION_METRICS = "accuracy, accuracy-normalized, macro-f1, precision, recall"
 METRICS = (
-    "accuracy, accuracy-normalized, chrf, exact-match, macro-f1, precision, recall, rouge-1, "
-    "rouge-2, rouge-l"
+    "accuracy, accuracy-normalized, chrf, exact-match, macro-f1, not-copied, not-empty, "
+    "not-repeated, number-precision, number-recall, output-language, precision, recall, rouge-1, "
+    "rouge-2, rouge-l, rouge-lsum"
 )
 NO_ADDRESS = (
     "is no address of an object store such as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, "

@@ -46,7 +46,8 @@ def evaluate(
 
     options: key, language, gold, prediction (labels), scores (natural log, one per option),
     lengths (tokens per option), and unconditional (scores without the prompt) under 'pmi'.
-    text: key, language, reference, prediction, tokens (generated, without the end of text).
+    text: key, language, prompt (without a chat template), reference, prediction, tokens (generated,
+    without the end of text).
     Raises InputError when an option or text leaves no room for its prompt.
     """
     answer = _choose if mode == "options" else _write
@@ -77,7 +78,8 @@ def _write(
     prompts = [tokens.prompt for tokens in encoded]
     for index, text, tokens in generate(loaded, prompts, settings):
         example = examples[index]
-        row = {"key": example.key, "language": example.language, "reference": example.target}
+        row = {"key": example.key, "language": example.language, "prompt": example.prompt}
+        row["reference"] = example.target
         yield index, {**row, "prediction": text, "tokens": tokens}
 
 

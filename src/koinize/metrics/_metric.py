@@ -32,6 +32,8 @@ class Metric(ABC):
     """The kind of row: an option chosen (classify, choose) or a text written (generate)."""
     margin: ClassVar[float] = 2.0
     """Points that a language may lose before it is worse, unless koinize.yaml says otherwise."""
+    also: ClassVar[tuple[str, ...]] = ()
+    """Columns that it reads besides the two that it compares, such as the prompt of a text."""
     version: ClassVar[int] = 1
     """Raised by whoever changes a number that this metric returns."""
 
@@ -51,6 +53,10 @@ class Metric(ABC):
     def over(self, labels: Sequence[str]) -> Metric:  # noqa: ARG002
         """This metric over a fixed label set; itself where the set changes nothing."""
         return self
+
+    def refusal(self, languages: Sequence[str]) -> str:  # noqa: ARG002
+        """Why it cannot score these languages here, and what to do; empty where it can."""
+        return ""
 
     def settings(self) -> Mapping[str, object]:
         """What else determines the number, for the signature."""
@@ -77,13 +83,20 @@ class Metric(ABC):
         return np.array([self.row_statistics(row) for row in rows], dtype=np.float64)
 
     def _check(self, row: ResultRow) -> None:
-        for column in COMPARED[self.reads]:
+        columns = [*COMPARED[self.reads], *self.also]
+        for column in columns:
             if not isinstance(row.get(column), str):
+                remedy = "choose a metric that fits the task"
+                if column in self.also:
+                    remedy = (
+                        "rows of an older koinize lack it: take the metric out, or remove the "
+                        "artifact of the evaluation, so that it is made again"
+                    )
                 raise InputError(
                     f"{self.name} cannot read column '{column}' of row '{row.get('key')}'",
                     expected=f"rows of kind '{self.reads}' with text in "
-                    + " and ".join(f"'{name}'" for name in COMPARED[self.reads]),
-                    remedy="choose a metric that fits the task",
+                    + " and ".join(f"'{name}'" for name in columns),
+                    remedy=remedy,
                 )
 
 

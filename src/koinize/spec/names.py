@@ -37,7 +37,7 @@ def disagreements(document: Document) -> Found:
         yield from _unknown_in_groups(document, noun, known)
     for name, block in blocks.items():
         if _mapping(block).get("kind") in tasks.names():
-            yield from _metrics(document, ("tasks", name), block)
+            yield from _metrics(document, ("tasks", name), block, languages)
             yield from _words(document, ("tasks", name), block, languages)
 
 
@@ -110,7 +110,9 @@ def _unknown_in_groups(document: Document, noun: str, known: Iterable[str]) -> F
                     yield path, InputError(what, where=where, remedy=remedy)
 
 
-def _metrics(document: Document, path: Loc, block: Mapping[str, Any]) -> Found:
+def _metrics(
+    document: Document, path: Loc, block: Mapping[str, Any], languages: list[str]
+) -> Found:
     mode = tasks.get(block["kind"]).mode
     listed = block.get("metrics")
     for index, name in enumerate(listed if isinstance(listed, list) else []):
@@ -120,6 +122,9 @@ def _metrics(document: Document, path: Loc, block: Mapping[str, Any]) -> Found:
         elif metrics.get(name).reads != mode:
             what = f"{dotted(place)}: '{name}' does not fit a task of kind '{block['kind']}'"
         else:
+            if refused := metrics.get(name).refusal(languages):
+                what = f"{dotted(place)}: {refused}"
+                yield place, InputError(what, where=document.where(place))
             continue
         fitting = [one for one in metrics.names() if metrics.get(one).reads == mode]
         remedy = did_you_mean(str(name), fitting)
