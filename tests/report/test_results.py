@@ -622,6 +622,7 @@ def test_results_are_plain_json_with_fixed_keys(found):
         "halved",
         "chosen",
         "systems",
+        "inference",
         "interference",
         "scores",
         "selection",

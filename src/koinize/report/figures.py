@@ -232,6 +232,19 @@ class Calibration(Interval):
     bins: Sequence[CalibrationBin]
 
 
+class Inference(TypedDict):
+    """What answering all test rows took a system, in seconds of a worker; `tokens` are those that
+    it wrote, None where options are scored. `shared`: some of it is a part of a time that several
+    systems took together.
+    """
+
+    system: str
+    rows: int
+    tokens: int | None
+    seconds: float
+    shared: bool
+
+
 class TaskQuality(TypedDict):
     """What is said of a task's systems."""
 
@@ -263,6 +276,7 @@ class Task(TaskQuality):
     halved: int
     chosen: str | None
     systems: Sequence[SystemRow]
+    inference: Sequence[Inference]
     interference: Inspection | None
     costs: TaskCosts
 

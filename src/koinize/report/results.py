@@ -10,6 +10,7 @@ from koinize.report.collapsed import collapse_notes
 from koinize.report.costs import Accounts, task_costs
 from koinize.report.drift import drift
 from koinize.report.figures import Results, Task
+from koinize.report.inference import inference
 from koinize.report.input import ReportInput, TaskInput
 from koinize.report.quality import Judged, system_row
 from koinize.report.spending import around, breakdown, energy, runs, timeline
@@ -69,6 +70,7 @@ def _task(task: TaskInput, accounts: Accounts) -> Task:
         "halved": task.halved,
         "chosen": quality.chosen.name if quality.chosen else None,
         "systems": [system_row(system) for system in task.systems],
+        "inference": list(inference(task, accounts)),
         "interference": task.interference,
         **quality.results(),
         "costs": task_costs(task, accounts),
