@@ -1,0 +1,47 @@
+"""On paper: few pages, and a word on what is left out."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from koinize.report import render_html, results
+from tests.report.conftest import report_input, task_input
+from tests.report.test_calibration import with_scores
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PAGES = 8
+
+
+def test_what_is_not_printed_is_said(realistic):
+    page = render_html(realistic)
+    rules = page[page.index("@media print") : page.index("</style>")]
+    assert "nav, details, #settings, #signatures { display: none; }" in rules
+    said = "Settings, signatures and the tables that are folded away stand in the file."
+    assert said in rules
+    for name in ("settings", "signatures"):
+        assert f'<section id="{name}">' in page
+    assert "<details>" in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_five_languages_with_every_section_fit_on_few_pages(tmp_path):
+    task = with_scores(task_input(test_rows=60, dev_rows=40))
+    page, paper = tmp_path / "report.html", tmp_path / "report.pdf"
+    page.write_text(render_html(results(report_input(tasks=[task]))), encoding="utf-8")
+    subprocess.run(  # noqa: S603 - the browser that was found
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--no-pdf-header-footer",
+            f"--print-to-pdf={paper}",
+            page.as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    assert 1 < len(re.findall(rb"/Type\s*/Page\b(?!s)", paper.read_bytes())) <= PAGES
