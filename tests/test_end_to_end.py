@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.serving.lying import Honest, serving
+
 pytestmark = pytest.mark.slow
 
 
@@ -175,3 +177,19 @@ def test_scales_are_searched_on_dev_and_what_was_found_is_released(tmp_path: Pat
     looked = len(found["seen"])  # scales in three languages, all but the stated one a multiple
     again = 0 if found["found"] in {one["scale"] for one in found["seen"]} else 1
     assert costs["choosing"]["steps"] >= (looked - 1) + 3 * looked + again
+
+
+def test_a_server_is_asked_what_it_serves(project: Path) -> None:
+    names = json.loads((project / ".koinize" / "names.json").read_text())
+    merge, other = (
+        project / ".koinize" / "artifacts" / names[f"merge/mood/{name}"]
+        for name in ("ties density 1", "knots-ties")
+    )
+    asked = ("check-serving", "--model", "mine", "--system", "ties density 1")
+    with serving(Honest(project / "base", merge)) as url:
+        told = koinize(*asked, "--base-model", "plain", url, cwd=project)
+    assert told.endswith("\nserves the adapter, and the base under its own name\n")
+    assert "36 prompts in de, en, ja, of " in told
+    with serving(Honest(project / "base", other)) as url:
+        refused = koinize(*asked, url, cwd=project, code=3)
+    assert "serves the adapter\n" not in refused

