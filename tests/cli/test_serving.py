@@ -122,6 +122,15 @@ def test_no_project_here(koinize: Call, tmp_path: Path, monkeypatch: pytest.Monk
     assert "koinize.yaml" in err
 
 
+def test_ctrl_c(koinize: Call, kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("koinize.serving.check_serving", stopped)
+    code, out, err = koinize("check-serving", "http://host", "--model", "mine", *given(kit))
+    assert (code, out, err) == (130, "", "koinize: stopped; nothing was changed\n")
+
+
 def commands() -> list[str]:
     """The commands of the page, each on one line."""
     blocks = re.findall(r"^```\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)

@@ -69,7 +69,7 @@ def check_serving(
     Compares the server's log-probabilities with our own. Exit code 0 only where it does.
     """
     from koinize import serving
-    from koinize.errors import GateError
+    from koinize.errors import GateError, Interrupted
     from koinize.serving.text import verdict
 
     client = serving.Client(serving.address(url), serving.check_key(api_key), timeout)
@@ -86,7 +86,10 @@ def check_serving(
             split=split,
         )
     request = serving.Request(client, model, base_model, prompts)
-    found = serving.check_serving(subject, request, None if as_json else _lines())
+    try:
+        found = serving.check_serving(subject, request, None if as_json else _lines())
+    except KeyboardInterrupt:
+        raise Interrupted("stopped", remedy="nothing was changed") from None
     _show(found, as_json)
     if not found.is_right:
         raise GateError(verdict(found), where=f"{found.url} as '{model}'")

@@ -36,7 +36,8 @@ COLUMNS = (
 class Sum:
     """What some intervals took together.
 
-    `wall_seconds` is the time during which at least one of them ran. `cost` is by currency; `joules` is None where no energy was read.
+    `wall_seconds` is the time during which at least one of them ran. `cost` is by currency;
+    `joules` is None where no energy was read.
     """
 
     intervals: int

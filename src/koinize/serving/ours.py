@@ -21,17 +21,17 @@ TOKENS_AT_ONCE = 1024  # whose rows of the output layer are multiplied exactly a
 def log_probabilities(
     loaded: Loaded, weights: Weights, prompts: Sequence[Ids], tokens: Sequence[int]
 ) -> np.ndarray:
-    """Natural log-probability (prompts, tokens), float64, of each token after each prompt.
+    """Natural log-probability (prompts, tokens), float32, of each token after each prompt.
 
     Raises InputError where the adapter does not fit the base.
     """
-    found = np.zeros((len(prompts), len(tokens)))
+    found = np.zeros((len(prompts), len(tokens)), np.float32)
     wanted = torch.tensor(list(tokens), device=loaded.device)
     with _at_work(loaded, weights), torch.inference_mode():
         budget = loaded.pass_tokens(PASS_TOKENS)
         for batch in buckets(range(len(prompts)), lambda one: len(prompts[one]), budget):
             hidden = _last_hidden(loaded, [prompts[one] for one in batch])
-            found[batch] = _of_tokens(loaded, hidden, wanted).double().cpu().numpy()
+            found[batch] = _of_tokens(loaded, hidden, wanted).cpu().numpy()
     return found
 
 

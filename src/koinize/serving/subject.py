@@ -11,7 +11,7 @@ from koinize.adapter import read_header
 from koinize.data import Row, read_rows
 from koinize.errors import InputError, did_you_mean
 from koinize.ledger.address import System
-from koinize.model.base import BaseSpec
+from koinize.model.base import BaseSpec, prepare, user_cache
 from koinize.pipeline import Project
 from koinize.pipeline.inputs import examples_of
 from koinize.pipeline.results import Results, refuse_missing
@@ -86,6 +86,7 @@ def of_project(
     name = task_of(project, task)
     title, folder, base = _adapter(project, name, release, channel, system, adapter)
     read_header(folder)
+    prepare(base, project.root, user_cache())  # with it comes its chat template
     definition, spec = project.spec.tasks[name], project.spec
     examples = {
         one: examples_of(definition, project.root, one, split, None, is_chat=project.manner.is_chat)
