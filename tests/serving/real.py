@@ -146,7 +146,7 @@ def environment(folder, *packages):
     """A Python of its own with these packages; skips where they cannot be had."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", *packages]
+    install = [python, "-m", "pip", "install", "--quiet", "--retries", "1", *packages]
     try:
         done = subprocess.run(install, capture_output=True, text=True, timeout=300, check=False)
     except subprocess.TimeoutExpired:

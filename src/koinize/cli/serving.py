@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from koinize.serving import Subject, Verification
 
 LINE_SECONDS = 5.0  # at most one line of progress in this time
+BaseModel = Annotated[
+    str | None, typer.Option("--base", help="Without a project: the base model of --adapter.")
+]
+Rows = Annotated[
+    list[str] | None,
+    typer.Option(help="Without a project: LANGUAGE=FILE with `prompt` or `messages`."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -50,13 +57,8 @@ def check_serving(
     ] = None,
     split: Annotated[str, typer.Option(help="Whose prompts: train, dev or test.")] = "dev",
     adapter: Annotated[Path | None, typer.Option(help="An adapter's folder instead.")] = None,
-    base: Annotated[
-        str | None, typer.Option(help="Without a project: the base model of --adapter.")
-    ] = None,
-    rows: Annotated[
-        list[str] | None,
-        typer.Option(help="Without a project: LANGUAGE=FILE with `prompt` or `messages`."),
-    ] = None,
+    base: BaseModel = None,
+    rows: Rows = None,
     prompts: Annotated[int, typer.Option(min=3, max=1000, help="Of each language.")] = 20,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 60.0,
     api_key: Annotated[
