@@ -27,7 +27,18 @@ from tests.oracle.verdicts import (
     smallest_margin,
 )
 
-NAMING = ("task", "split", "metric", "system", "reference", "language", "name", "label", "run")
+NAMING = (
+    "task",
+    "split",
+    "metric",
+    "system",
+    "reference",
+    "language",
+    "name",
+    "label",
+    "run",
+    "scope",
+)
 """What tells the rows of a list apart."""
 
 AROUND = {"provision": "start the workers", "load": "load the model", "gate": "judge releases"}
@@ -216,8 +227,13 @@ class Recomputed:
         made, whole = [*train, *merges], busy(comb)
         count = round(1 / min(one.share for one in [*comb, *train]))
         side_by_side = max(one.seconds for one in train) + sum(one.seconds for one in merges)
-        updates = [self._update(one, merges, comb, count) for one in train]
-        chosen = [self._update(one, merges, comb, count, choice) for one in train]
+        self.loads = [one for one in self.pieces if one.kind == "load"]
+        sides = self._sides(task, dict(zip(chosen_among, merges, strict=True)), choice, comb)
+        scoped = {
+            language: {scope: self._scoped(one, *two, comb, count) for scope, *two in sides}
+            for language, one in zip(task.languages, train, strict=True)
+        }
+        everything = [*made, *choice, *sides[-1][1][-1]]
         return {
             "combined": amount(comb),
             "combined_is": "measured",
@@ -242,14 +258,69 @@ class Recomputed:
             "savings": {**self._less(made, comb), "parallel": less(side_by_side, whole)},
             "savings_with_choosing": self._less([*made, *choice], comb),
             "updates": [
-                {"language": language, **update}
-                for language, update in zip(task.languages, updates, strict=True)
+                {"language": one, "scopes": [{"scope": key, **row} for key, row in rows.items()]}
+                for one, rows in scoped.items()
             ],
             "break_even": {
-                "merged": self._paid_back(made, comb, updates),
-                "with_choosing": self._paid_back([*made, *choice], comb, chosen),
+                scope: self._paid_back(set_up, count, [rows[scope] for rows in scoped.values()])
+                for scope, set_up in (("training", made), ("choosing", everything))
             },
         }
+
+    def _sides(
+        self, task: _Quality, merges: Mapping[str, Piece], choice: list[Piece], comb: list[Piece]
+    ) -> list[tuple[str, list[list[Piece]], list[list[Piece]]]]:
+        """What each side pays for besides its training, in stages: scope, update, COMB."""
+        chosen = task.choice.manifest["facts"]["chosen"]
+        tested = self.work(task.of("evaluate", chosen, "test"))
+        comb_tested = self.work(task.of("evaluate", "COMB", "test"))
+        merge = [merges[chosen]]
+        return [
+            ("training", [merge], [comb]),
+            ("testing", [merge, tested], [comb, comb_tested]),
+            ("choosing", [list(merges.values()), choice, tested], [comb, comb_tested]),
+        ]
+
+    def _loaded(self, stages: Sequence[Sequence[Piece]], workers: int) -> dict[str, Any]:
+        """One stage after the other, after so many workers loaded the model at once."""
+        pieces, count = [one for stage in stages for one in stage], len(self.loads)
+        loads = (sum(one.seconds for one in self.loads), machine(self.loads), price(self.loads))
+        seconds, used, cost = (one / count if count else Fraction(0) for one in loads)
+        return {
+            "elapsed_seconds": sum(map(busy, stages)) + seconds,
+            "machine_seconds": machine(pieces) + used * workers,
+            "cost": price(pieces) + cost * workers,
+            "steps": len(pieces),
+        }
+
+    def _scoped(
+        self,
+        trained: Piece,
+        ours: Sequence[Sequence[Piece]],
+        theirs: Sequence[Sequence[Piece]],
+        comb: Sequence[Piece],
+        workers: int,
+    ) -> dict[str, Any]:
+        count = 1 if len(ours) == 1 else workers
+        ours = [[trained], *ours]
+        update, combined = self._loaded(ours, count), self._loaded(theirs, count)
+        best = combined["elapsed_seconds"] - busy(comb) + busy(comb) / workers
+        clocks = {"elapsed": "elapsed_seconds", "machine": "machine_seconds", "cost": "cost"}
+        return {
+            "update": update,
+            "update_is": self._origin(ours, [trained]),
+            "combined": combined,
+            "combined_is": self._origin(theirs, []),
+            "savings": {one: less(update[key], combined[key]) for one, key in clocks.items()},
+            "saved_at_best": less(update["elapsed_seconds"], best),
+        }
+
+    def _origin(self, stages: Sequence[Sequence[Piece]], trained: Sequence[Piece]) -> str:
+        """Whether one run did this, and of an update trained nothing else."""
+        runs = {one.run for stage in stages for one in stage}
+        here = [one.step for one in self.pieces if one.run in runs and one.kind == "train"]
+        others = trained and {*here} != {one.step for one in trained}
+        return "derived" if len(runs) > 1 or others else "measured"
 
     def _merge_seconds(self, task: _Quality) -> dict[str, Any]:
         """Of every merge that is a row of the report: MEAN is the one at its best scale."""
@@ -266,29 +337,18 @@ class Recomputed:
             "cost": less(price(new), price(old)),
         }
 
-    def _update(
-        self,
-        training: Piece,
-        merges: Sequence[Piece],
-        comb: Sequence[Piece],
-        workers: int,
-        choice: Sequence[Piece] = (),
-    ) -> dict[str, Any]:
-        made = [training, *merges, *choice]
-        elapsed = training.seconds + busy(merges) + busy(choice)
-        saved = {**self._less(made, comb), "elapsed": less(elapsed, busy(comb))}
-        best = less(elapsed, busy(comb) / workers)
-        return {"amount": amount(made, elapsed), "savings": saved, "saved_at_best": best}
-
     def _paid_back(
-        self, made: Sequence[Piece], comb: Sequence[Piece], updates: Sequence[Mapping[str, Any]]
+        self, made: Sequence[Piece], workers: int, updates: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
-        clocks = {"elapsed": ("elapsed_seconds", busy), "cost": ("cost", price)}
-        clocks["machine"] = ("machine_seconds", machine)
-        found = {}
-        for clock, (key, taken) in clocks.items():
-            update = sum(one["amount"][key] for one in updates) / len(updates)
-            extra, saved = taken(made) - taken(comb), taken(comb) - update
+        set_up, found = self._loaded([made], workers), {}
+        for clock, key in (
+            ("elapsed", "elapsed_seconds"),
+            ("machine", "machine_seconds"),
+            ("cost", "cost"),
+        ):
+            combined = updates[0]["combined"][key]
+            update = sum(one["update"][key] for one in updates) / len(updates)
+            extra, saved = set_up[key] - combined, combined - update
             after = 0 if extra <= 0 else None if saved <= 0 else -(-extra // saved)
             until = int(extra / saved) + 1 if extra <= 0 and saved < 0 else None
             found[clock] = {"extra": extra, "saved": saved, "updates": after, "until": until}

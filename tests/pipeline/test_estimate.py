@@ -16,6 +16,7 @@ from koinize.pipeline.estimate import (
     Rate,
     Rates,
     Work,
+    less,
     rate_of,
     schedule,
     together,
@@ -73,6 +74,31 @@ def test_a_sum_by_hand() -> None:
     variance = (0.05 * 40 + 0.1 * 20) ** 2 + (0.1 * 40) ** 2 + 0.04 * (100 + 900) + 0.09 * 400
     factor = math.exp(1.96 * math.sqrt(variance) / 60)
     assert found == Estimate(60.0, pytest.approx(60 / factor), pytest.approx(60 * factor))
+
+
+def test_less_by_hand() -> None:
+    """30 s of one rate against 40 s of the same and 60 s of another: 70 % less."""
+    one = Rate(1.0, drift=0.2, error=0.1, scatter=0.3)
+    other = Rate(2.0, drift=0.1, error=0.4, scatter=0.0)
+    found = less([(one, 30.0)], [(one, 40.0), (other, 60.0)])
+    assert found is not None
+    # What is off in `one` is off in all of the first and in 0.4 of the second: 0.6 of it stays.
+    drift = 0.2 * 0.6 - 0.1 * 0.6
+    variance = drift**2 + (0.1 * 0.6) ** 2 + (0.4 * 0.6) ** 2
+    variance += 0.3**2 * (30**2 / 30**2 + 40**2 / 100**2)
+    factor = math.exp(1.96 * math.sqrt(variance))
+    assert found.value == pytest.approx(70)
+    assert found.low == pytest.approx(100 * (1 - 0.3 * factor))
+    assert found.high == pytest.approx(100 * (1 - 0.3 / factor))
+
+
+def test_a_busy_machine_saves_nothing() -> None:
+    """Drift alone moves both sides alike."""
+    busy = Rate(1.0, drift=0.5, error=0.3, scatter=0.0)
+    found = less([(busy, 20.0)], [(busy, 80.0)])
+    assert found is not None
+    assert (found.low, found.value, found.high) == (75.0, 75.0, 75.0)
+    assert less([(busy, 20.0)], []) is None
 
 
 def test_nothing_takes_no_time() -> None:

@@ -37,7 +37,7 @@ def test_it_is_a_candidate_and_has_a_report(former: Project) -> None:
     told = results(gather(former))
     (costs,) = (one["costs"] for one in told["tasks"])
     assert costs["combined_is"] == "measured"  # its ledger is read, its COMB found in it
-    assert all(one["amount"] for one in costs["updates"])
+    assert all(one["update"] for update in costs["updates"] for one in update["scopes"])
 
 
 def test_its_ledger_teaches_what_its_steps_take(former: Project) -> None:

@@ -199,12 +199,20 @@ def test_an_update_is_compared_with_retraining_on_everything(small: Small, tmp_p
     found = todo.comparison
     assert found is not None
     assert (found.tasks, found.measured) == (("mood",), False)
-    assert found.update.wall == todo.wall  # no step of COMB is missing
+    widest = found.scopes[-1]
+    both = widest.update.wall.value + found.besides.wall.value  # no step of COMB is missing
+    assert both == pytest.approx(todo.wall.value)
     # COMB reads what both languages read; both are then evaluated, once each. One worker.
     trained = steps["train/mood/de"].units + steps["train/mood/en"].units
     assert trained == steps["train/mood/comb"].units
     tested = sum(steps[f"evaluate/mood/COMB/{one}/test"].units for one in ("de", "en"))
-    assert found.retrain.wall.value == pytest.approx(trained + tested / 10)
+    assert widest.retrain.wall.value == pytest.approx(trained + tested / 10)
+    assert [one.scope for one in found.scopes] == ["training", "testing", "choosing"]
+    assert found.scopes[0].retrain.wall.value == pytest.approx(trained)
+    # One worker and no load: the language, the first candidate's merge, and its tests like COMB's.
+    de = steps["train/mood/de"].units
+    assert found.scopes[0].update.machine.value == pytest.approx(de + 5)
+    assert found.scopes[1].update.machine.value == pytest.approx(de + 5 + tested / 10)
 
 
 def test_comb_as_it_was_measured_stands_for_comb(small: Small, tmp_path: Path) -> None:
@@ -224,7 +232,7 @@ def test_comb_as_it_was_measured_stands_for_comb(small: Small, tmp_path: Path) -
     assert found.measured
     more = steps["train/mood/comb"].units / before["train/mood/comb"].units
     tested = sum(steps[f"evaluate/mood/COMB/{one}/test"].units for one in ("de", "en"))
-    assert found.retrain.wall.value == pytest.approx(50 * more + tested / 10)
+    assert found.scopes[-1].retrain.wall.value == pytest.approx(50 * more + tested / 10)
 
 
 def test_combs_own_steps_are_no_part_of_the_update(small: Small, tmp_path: Path) -> None:
@@ -235,7 +243,8 @@ def test_combs_own_steps_are_no_part_of_the_update(small: Small, tmp_path: Path)
     assert any(one.step.name == "train/mood/comb" for one in todo.missing)
     assert todo.comparison is not None
     combs = [one.seconds for one in todo.missing if "comb" in one.step.name.lower()]
-    assert todo.comparison.update.wall.value == pytest.approx(todo.wall.value - sum(combs))
+    both = todo.comparison.scopes[-1].update.wall.value + todo.comparison.besides.wall.value
+    assert both == pytest.approx(todo.wall.value - sum(combs))
 
 
 def test_workers_that_train_comb_at_once_are_so_many_times_as_fast(
@@ -252,14 +261,15 @@ def test_workers_that_train_comb_at_once_are_so_many_times_as_fast(
     found = plan(list(steps.values()), store, learn(history), 2, PRICE).comparison
     assert found is not None
     assert found.workers == 2
+    widest = found.scopes[-1]
     comb = steps["train/mood/comb"].units
     tests = [steps[f"evaluate/mood/COMB/{one}/test"].units for one in ("de", "en")]
     # One worker trains while the other waits, and loads the model for its evaluation afterwards.
-    assert found.retrain.wall.value == pytest.approx(7 + comb + max(tests[0], 7 + tests[1]))
-    assert found.shared.wall.value == pytest.approx(7 + comb / 2 + max(tests))
+    assert widest.retrain.wall.value == pytest.approx(7 + comb + max(tests[0], 7 + tests[1]))
+    assert widest.shared.wall.value == pytest.approx(7 + comb / 2 + max(tests))
     # Both hold half a machine: what they hold together is the same, whoever waits for whom.
-    assert found.retrain.machine.value == pytest.approx((14 + comb + sum(tests)) / 2)
-    assert found.shared.machine.value == pytest.approx(found.retrain.machine.value)
+    assert widest.retrain.machine.value == pytest.approx((14 + comb + sum(tests)) / 2)
+    assert widest.shared.machine.value == pytest.approx(widest.retrain.machine.value)
 
 
 def test_of_two_tasks_one_comb_after_the_other_has_all_workers(small: Small) -> None:

@@ -24,7 +24,7 @@ ASKED = {
     *("format", "project", "created", "version", "spec", "prices", "currency", "notes"),
     *("kind", "metrics", "labels", "margins", "changed_since", "settings", "same_as", "stated"),
     *("signature", "signatures", "started", "device", "trunk", "halved", "reference"),
-    *("name", "task", "split", "metric", "system", "language", "label", "run", "step"),
+    *("name", "task", "split", "metric", "system", "language", "label", "run", "step", "scope"),
     *("tone", "lane", "lanes", "interference", "energy", "releases"),
 }
 """What says what was asked for, and no figure of it; releases, interference (of tensors) and

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from koinize.gate import compare
 from koinize.ledger import Interval
 from koinize.ledger.address import read_address
+from koinize.ledger.scopes import SCOPES
 from koinize.metrics import Score, metrics
 from koinize.report import Evaluation, ReportInput, System, TaskInput, results
 from koinize.report.break_even import break_even
@@ -55,6 +56,14 @@ LEDGER = [
     work("evaluate/t/COMB/de/test", 65, 3),
     work("evaluate/t/m/de/test", 68, 3),
     work("evaluate/t/m/en/test", 71, 3, status="interrupted"),
+]
+
+
+TESTED = [
+    *LEDGER[:-1],
+    work("evaluate/t/m/en/test", 71, 3),
+    work("evaluate/t/COMB/en/test", 74, 3),
+    work("load", 80, 4, artifact=""),
 ]
 
 
@@ -257,12 +266,50 @@ def test_setup_on_both_clocks_and_in_money(costs):
     assert costs["testing"]["machine_seconds"] == 6.0  # the interrupted one is not in it
 
 
-def test_updates_are_one_training_and_the_merges(costs):
+def costs_tested(intervals):
+    return costs_of(intervals=intervals, current={one.address: one.artifact for one in TESTED})
+
+
+def by_scope(update):
+    return {one["scope"]: one for one in update["scopes"]}
+
+
+def test_an_update_is_one_training_and_the_merge(costs):
     assert [one["language"] for one in costs["updates"]] == ["de", "en"]
-    de, en = costs["updates"]
-    assert de["amount"]["elapsed_seconds"] == 12.0
+    de, en = (by_scope(one)["training"] for one in costs["updates"])
+    assert de["update"]["elapsed_seconds"] == 12.0
     assert de["savings"]["machine"] == pytest.approx(52.0)
     assert en["savings"]["elapsed"] == pytest.approx(12.0)
+    unknown = by_scope(costs["updates"][0])["testing"]
+    assert (unknown["update"], unknown["savings"]["machine"]) == (None, None)  # one was interrupted
+
+
+def test_both_sides_of_an_update_pay_for_the_same_things():
+    """Loading 4 s, de 10 s, merge 2 s, choice 3 s, two tests of 3 s each; COMB 25 s, two tests."""
+    both = {}
+    for scope, one in by_scope(costs_tested(TESTED)["updates"][0]).items():
+        both[scope] = [one[side]["machine_seconds"] for side in ("update", "combined")]
+        assert [one[side]["elapsed_seconds"] for side in ("update", "combined")] == both[scope]
+        assert one["savings"]["machine"] == pytest.approx(
+            100 * (1 - both[scope][0] / both[scope][1])
+        )
+        # One run did all of it, and trained en as well.
+        assert (one["update_is"], one["combined_is"]) == ("derived", "measured")
+    assert both == {"training": [16, 29], "testing": [22, 35], "choosing": [25, 35]}
+
+
+def test_an_update_that_one_run_did_was_measured_as_such():
+    mine = ("train/t/de", "merge/t/m", "evaluate/t/m/de/test", "evaluate/t/m/en/test")
+    later = [replace(one, run="r2") if one.step in mine else one for one in TESTED]
+    found = by_scope(costs_tested(later)["updates"][0])
+    assert [found[one]["update_is"] for one in SCOPES] == ["measured", "measured", "derived"]
+
+
+def test_comb_that_was_not_tested_is_tested_as_the_merge_was():
+    untested = [one for one in TESTED if one.address.system.title != "COMB"]
+    found = by_scope(costs_tested(untested)["updates"][0])
+    assert [found[one]["combined_is"] for one in SCOPES] == ["measured", "estimated", "estimated"]
+    assert found["testing"]["combined"]["machine_seconds"] == 35
 
 
 def test_a_continued_adapters_last_update_is_no_set_up():
@@ -271,7 +318,7 @@ def test_a_continued_adapters_last_update_is_no_set_up():
         assert costs[figure] is None
     assert set(costs["savings"].values()) == {None}
     assert costs["combined"]["machine_seconds"] == 25.0
-    assert costs["updates"][0]["amount"]["elapsed_seconds"] == 12.0
+    assert by_scope(costs["updates"][0])["training"]["update"]["elapsed_seconds"] == 12.0
     without = [one for one in LEDGER if one.step != "train/t/comb"]
     assert costs_of(intervals=without, continued={GERMAN: []})["combined"] is None
 
@@ -313,7 +360,7 @@ def test_comb_has_the_same_workers_and_machines_as_the_merge():
         "elapsed_seconds": pytest.approx(15.0),
         "saved": pytest.approx(100 * (1 - 22 / 15)),  # the longest training, then the merge
     }
-    de, en = costs["updates"]
+    de, en = (by_scope(one)["training"] for one in costs["updates"])
     assert de["savings"]["elapsed"] == pytest.approx(60.0)  # 1 - 12 / 30
     assert de["saved_at_best"] == pytest.approx(-20.0)  # 1 - 12 / 10
     assert en["saved_at_best"] == pytest.approx(-120.0)
@@ -336,9 +383,9 @@ def test_nothing_is_computed_from_missing_work(missing, dashes):
         assert set(costs["savings"].values()) == {None}
         best = costs["combined_by_all_workers"], costs["combined_on_as_many_machines"]
         assert [one["saved"] for one in best] == [None, None]
-        assert set(costs["break_even"]["merged"].values()) == {None}
+        assert set(costs["break_even"]["training"].values()) == {None}
     assert set(costs["savings_with_choosing"].values()) == {None}
-    assert set(costs["break_even"]["with_choosing"].values()) == {None}
+    assert set(costs["break_even"]["choosing"].values()) == {None}
 
 
 def test_without_comb_it_is_estimated_by_the_trainings_and_marked():
@@ -356,21 +403,26 @@ def test_without_comb_it_is_estimated_by_the_trainings_and_marked():
     assert costs["combined"]["machine_seconds"] == 15.0
     assert costs["combined"]["cost"] == pytest.approx(0.015)
     assert costs["savings"]["machine"] == pytest.approx(100 * (1 - 16 / 15))
-    assert costs["updates"][0]["savings"]["machine"] == pytest.approx(60.0)  # 1 - (5 + 1) / 15
+    update = by_scope(costs["updates"][0])["training"]
+    assert update["savings"]["machine"] == pytest.approx(60.0)  # 1 - (5 + 1) / 15
+    assert update["combined_is"] == "estimated"
     neither = costs_of(intervals=[work("train/t/de", 0, 10), work("merge/t/m", 20, 2)])
     assert (neither["combined"], neither["combined_is"]) == (None, None)
 
 
 def test_the_break_even_is_the_dearer_set_up_over_what_an_update_saves(costs):
-    """COMB 25 s. Merged: set-up 32, updates 12 and 22, 17 on average; choosing takes 3 more."""
+    """COMB 25 s. Merged: set-up 32, updates 12 and 22, 17 on average; choosing takes 3 more, and
+    testing 6 on either side.
+    """
     assert costs["combined_is"] == "measured"
-    assert costs["break_even"]["merged"]["machine"] == {
+    assert costs["break_even"]["training"]["machine"] == {
         "extra": 7.0,
         "saved": 8.0,
         "updates": 1,
         "until": None,
     }
-    assert costs["break_even"]["with_choosing"] == {
+    unloaded = [one for one in TESTED if one.kind != "load"]
+    assert costs_tested(unloaded)["break_even"]["choosing"] == {
         clock: {"extra": extra, "saved": saved, "updates": 2, "until": None}
         for clock, extra, saved in (
             ("elapsed", 10.0, 5.0),
@@ -500,8 +552,8 @@ def test_an_imported_adapter_has_no_known_training_time():
     costs = costs_of(intervals=imported)
     assert costs["merged"] is None
     assert costs["savings"]["machine"] is None
-    assert costs["updates"][0]["amount"] is None
-    assert costs["updates"][1]["amount"]["machine_seconds"] == 22.0
+    assert by_scope(costs["updates"][0])["training"]["update"] is None
+    assert by_scope(costs["updates"][1])["training"]["update"]["machine_seconds"] == 22.0
 
 
 def test_only_work_on_the_present_artifact_stands():

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from koinize.ledger.scopes import WORDS
 from koinize.pipeline import Missing, Plan, Project
 from koinize.pipeline.estimate import Estimate, Schedule
 from koinize.pipeline.lengths import warnings
@@ -146,31 +147,43 @@ def estimate_lines(todo: Plan) -> Iterable[str]:
 
 
 def saving_lines(todo: Plan) -> Iterable[str]:
-    """What this update takes against retraining on everything."""
+    """What this update takes against retraining on everything, both sides paying for the same."""
     if (found := todo.comparison) is None:
         return
     how = "measured here before, scaled to today's rows" if found.measured else "estimated"
-    yield f"against retraining COMB on all rows of {', '.join(found.tasks)} and testing it ({how}):"
-    clocks = (
-        ("wall time   ", found.update.wall, found.retrain.wall),
-        ("machine time", found.update.machine, found.retrain.machine),
-    )
-    for label, update, retrain in clocks:
-        took = f"{duration(update.value)} instead of {duration(retrain.value)}"
-        yield f"  {label}  {took}: {_less(update, retrain)}"
-    update_cost, retrain_cost = todo.cost(found.update.wall), todo.cost(found.retrain.wall)
-    if update_cost and retrain_cost:
-        took = f"{amount(update_cost.value)} instead of {amount(retrain_cost.value)}"
-        yield f"  cost          {took} {todo.price['currency']}: {_less(update_cost, retrain_cost)}"
+    tasks = ", ".join(found.tasks)
+    yield f"against retraining COMB on all rows of {tasks} ({how}), loading included:"
+    for one in found.scopes:
+        yield f"  {WORDS[one.scope]}"
+        yield f"    wall time     {_instead(one.update.wall, one.retrain.wall, one.wall)}"
+        yield f"    machine time  {_instead(one.update.machine, one.retrain.machine, one.machine)}"
+        worth = todo.worth(one.update.machine), todo.worth(one.retrain.machine)
+        if worth[0] and worth[1]:
+            took = f"{amount(worth[0].value)} instead of {amount(worth[1].value)}"
+            yield f"    that costs    {took} {todo.price['currency']}, without what is idle"
     if found.workers > 1:
-        best = found.shared.wall
-        took = duration(best.value)
-        if cost := todo.cost(best):
-            took += f", {amount(cost.value)} {todo.price['currency']}"
+        last = found.scopes[-1]
+        best, ours = last.shared.wall, last.update.wall
         yield (
-            f"  with the {found.workers} workers training COMB at once, {took} at best "
-            f"(estimated): against that the update takes {_less(found.update.wall, best)}"
+            f"  with the {found.workers} workers training COMB at once, {duration(best.value)} of "
+            f"wall time at best (estimated): against that the update takes {_less(ours, best)}"
         )
+    if found.steps_besides:
+        yield (
+            f"  only the report wants the other {found.steps_besides} steps: "
+            f"{duration(found.besides.wall.value)} of wall time, "
+            f"{duration(found.besides.machine.value)} of machine time"
+        )
+
+
+def _instead(update: Estimate, retrain: Estimate, less: Estimate) -> str:
+    """Both sides, and how much less one takes, with its interval."""
+    took = f"{duration(update.value)} instead of {duration(retrain.value)}"
+    return f"{took}: {_less(update, retrain)} ({_percent(less.low)} to {_percent(less.high)})"
+
+
+def _percent(less: float) -> str:
+    return f"{less:.0f} % less" if less >= 0 else f"{-less:.0f} % more"
 
 
 def set_up_lines(todo: Plan) -> Iterable[str]:
@@ -255,10 +268,24 @@ def _saving_json(todo: Plan) -> dict[str, Any] | None:
     return {
         "tasks": list(found.tasks),
         "measured": found.measured,
-        "update": _schedule_json(found.update, todo),
-        "retrain": _schedule_json(found.retrain, todo),
         "workers": found.workers,
-        "retrain_by_all_workers": _schedule_json(found.shared, todo),
+        "scopes": [
+            {
+                "scope": one.scope,
+                "update": _schedule_json(one.update, todo, worth=True),
+                "retrain": _schedule_json(one.retrain, todo, worth=True),
+                "retrain_by_all_workers": _schedule_json(one.shared, todo, worth=True),
+                "wall_less": one.wall.value,
+                "wall_less_interval": _interval(one.wall),
+                "machine_less": one.machine.value,
+                "machine_less_interval": _interval(one.machine),
+            }
+            for one in found.scopes
+        ],
+        "besides": {
+            "steps": found.steps_besides,
+            **_schedule_json(found.besides, todo, worth=True),
+        },
     }
 
 
@@ -274,8 +301,9 @@ def _set_up_json(todo: Plan) -> dict[str, Any] | None:
     }
 
 
-def _schedule_json(times: Schedule, todo: Plan) -> dict[str, Any]:
-    cost = todo.cost(times.wall)
+def _schedule_json(times: Schedule, todo: Plan, *, worth: bool = False) -> dict[str, Any]:
+    """`worth`: the cost is that of the machine time, as in the report, without what is idle."""
+    cost = todo.worth(times.machine) if worth else todo.cost(times.wall)
     return {
         "wall_seconds": times.wall.value,
         "wall_interval": _interval(times.wall),

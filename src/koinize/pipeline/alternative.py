@@ -7,31 +7,50 @@ batch. That is estimated in the best case, in which k workers are k times as fas
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from koinize.ledger.address import COMB_ROLES, TRUNK, Address
-from koinize.pipeline.estimate import Rates, Schedule, Work, schedule
+from koinize.ledger.scopes import SCOPES, Released, Scope, within
+from koinize.pipeline.estimate import Estimate, Rates, Schedule, Work, less, schedule
 from koinize.pipeline.step import Step, Uses
 from koinize.pipeline.systems import COMB, COMB_CONTINUED
 
 TRAIN = ("train", "import")
 COMBINED = (COMB, COMB_CONTINUED)
+NOTHING = Estimate(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What an update takes in one scope, and what retraining COMB takes in its place.
+
+    `shared` is `retrain` with COMB trained by all workers at once. `wall` and `machine` are how
+    many percent less the update takes, by either clock.
+    """
+
+    scope: Scope
+    update: Schedule
+    retrain: Schedule
+    shared: Schedule
+    wall: Estimate
+    machine: Estimate
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an update of these tasks takes, and what retraining on everything would take instead.
+    """An update of these tasks against retraining on everything, both paying for the same things.
 
-    `update` are the missing steps but for COMB's own, which no update needs. `measured` says that
-    COMB was trained here before and its time, scaled to today's rows, stands behind `retrain`.
-    `shared` is `retrain` with COMB trained by all `workers` at once.
+    `scopes` are those that differ, from the narrowest; `besides` what else the plan does, which no
+    update needs. `measured` says that COMB was trained here before and its time, scaled to today's
+    rows, stands behind `retrain`.
     """
 
     tasks: tuple[str, ...]
-    update: Schedule
-    retrain: Schedule
-    shared: Schedule
+    scopes: tuple[Sides, ...]
+    besides: Schedule
+    steps_besides: int
     measured: bool
     workers: int
 
@@ -57,27 +76,59 @@ def compare(
     present: Collection[str],
     rates: Rates,
     workers: int,
+    chosen: Mapping[str, str],
 ) -> Comparison | None:
-    """None unless adapters of a task are missing while others are there: then it is an update."""
+    """None unless adapters of a task are missing while others are there: then it is an update.
+
+    `chosen` has the title of what each task would release, as far as it was chosen before.
+    """
     tasks = [task for task in dict.fromkeys(one.step.task for one in missing) if task]
     alternatives = {
         task: _retraining([s for s in steps if s.task == task], present) for task in tasks
     }
-    chosen = {task: found for task, found in alternatives.items() if found}
-    if not chosen:
+    found = {task: some for task, some in alternatives.items() if some}
+    if not found:
         return None
-    update = [one for one in missing if one.step.task in chosen and not _of_comb(one.step)]
-    work = [_work(step, rates) for found in chosen.values() for step in found]
+    update = [one for one in missing if one.step.task in found and not _of_comb(one.step)]
+    released = {task: _released(steps, task, chosen.get(task)) for task in found}
+    paid = [(one, released[one.step.task].scope(one.step.address)) for one in update]
+    work = [_work(step, rates) for some in found.values() for step in some]
+    besides = [one for one, scope in paid if scope is None]
+    plan = partial(schedule, workers=workers, load=rates.load, machines=rates.machines)
+    scopes = list[Sides]()
+    for scope in (one for one in SCOPES if one in {narrowest for _, narrowest in paid}):
+        ours = [one for one, narrowest in paid if within(narrowest, scope)]
+        theirs = [one for one in work if one.step.kind == "train" or scope != "training"]
+        shared = plan(list(_shared(theirs, workers)))
+        scopes.append(_sides(scope, plan(ours), plan(theirs), shared))
     return Comparison(
-        tasks=tuple(chosen),
-        update=schedule(update, workers, rates.load, rates.machines),
-        retrain=schedule(work, workers, rates.load, rates.machines),
-        shared=schedule(list(_shared(work, workers)), workers, rates.load, rates.machines),
+        tasks=tuple(found),
+        scopes=tuple(scopes),
+        besides=plan(besides, load=None),  # the model is loaded already
+        steps_besides=len(besides),
         measured=all(
             one.step.name in rates.experience.combined for one in work if one.step.kind == "train"
         ),
         workers=workers,
     )
+
+
+def _sides(scope: Scope, update: Schedule, retrain: Schedule, shared: Schedule) -> Sides:
+    wall = less(update.critical, retrain.critical) or NOTHING
+    machine = less(update.parts, retrain.parts) or NOTHING
+    return Sides(scope, update, retrain, shared, wall, machine)
+
+
+def _released(steps: Sequence[Step], task: str, chosen: str | None) -> Released:
+    """What the task would release; the first candidate while none was chosen: as good as any."""
+    choices = (
+        one for one in steps if (one.kind, one.task, one.address.role) == ("select", task, "")
+    )
+    candidates = [one.title for choice in choices for one in choice.uses.candidates]
+    if chosen not in candidates:
+        chosen = next(iter(candidates), "")
+    trunk = any(one.task == task and one.address.role == TRUNK for one in steps)
+    return Released(chosen or "", candidates, trunk)
 
 
 def set_up(

@@ -97,10 +97,7 @@ def together(parts: Iterable[Part]) -> Estimate:
 
     Scatter averages out over steps, a rate's error only over rates, and drift not at all.
     """
-    sums: dict[Rate, tuple[float, float]] = {}
-    for rate, seconds in parts:
-        linear, squared = sums.get(rate, (0.0, 0.0))
-        sums[rate] = linear + seconds, squared + seconds**2
+    sums = _sums(parts)
     value = sum(linear for linear, _ in sums.values())
     if not value:
         return Estimate(0.0, 0.0, 0.0)
@@ -110,6 +107,38 @@ def together(parts: Iterable[Part]) -> Estimate:
     )
     factor = math.exp(NORMAL_95 * math.sqrt(variance) / value)
     return Estimate(value, value / factor, value * factor)
+
+
+def less(new: Iterable[Part], old: Iterable[Part]) -> Estimate | None:
+    """How many percent less one sum of parts is than another; None where the other is nothing.
+
+    What both have in common (a busy day, a rate that is off) makes both larger, and matters only
+    as far as their shares of it differ.
+    """
+    ours, theirs = _sums(new), _sums(old)
+    mine, whole = (sum(linear for linear, _ in one.values()) for one in (ours, theirs))
+    if not whole:
+        return None
+    if not mine:
+        return Estimate(100.0, 100.0, 100.0)
+    drift = variance = 0.0
+    for rate in {*ours, *theirs}:
+        (a, squared_a), (b, squared_b) = (one.get(rate, (0.0, 0.0)) for one in (ours, theirs))
+        apart = a / mine - b / whole
+        drift += rate.drift * apart
+        variance += (rate.error * apart) ** 2
+        variance += rate.scatter**2 * (squared_a / mine**2 + squared_b / whole**2)
+    ratio, factor = mine / whole, math.exp(NORMAL_95 * math.sqrt(variance + drift**2))
+    return Estimate(*(100 * (1 - one) for one in (ratio, ratio * factor, ratio / factor)))
+
+
+def _sums(parts: Iterable[Part]) -> dict[Rate, tuple[float, float]]:
+    """By rate, the sum of its seconds and that of their squares."""
+    sums: dict[Rate, tuple[float, float]] = {}
+    for rate, seconds in parts:
+        linear, squared = sums.get(rate, (0.0, 0.0))
+        sums[rate] = linear + seconds, squared + seconds**2
+    return sums
 
 
 class Rates:
@@ -166,10 +195,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Schedule:
-    """`wall`: until the last step ends. `machine`: the sum of every step's share of the machine."""
+    """`wall`: until the last step ends. `machine`: the sum of every step's share of the machine.
+
+    `critical` and `parts` are the seconds behind them, with the rates that these come from.
+    """
 
     wall: Estimate
     machine: Estimate
+    critical: tuple[Part, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 def schedule(work: Sequence[Work], workers: int, load: Rate | None, machines: int = 1) -> Schedule:
@@ -200,8 +234,10 @@ def schedule(work: Sequence[Work], workers: int, load: Rate | None, machines: in
             parts[name].append((load, load.per_unit))
         ends[name] = free[worker] = max(free[worker], ready) + sum(s for _, s in parts[name])
         latest[worker] = name
-    machine = together(part for some in parts.values() for part in some)
-    return Schedule(together(_critical(ends, before, parts)), machine * (machines / workers))
+    critical = tuple(_critical(ends, before, parts))
+    every = tuple(part for some in parts.values() for part in some)
+    machine = together(every) * (machines / workers)
+    return Schedule(together(critical), machine, critical, every)
 
 
 def _critical(

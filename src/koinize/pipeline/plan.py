@@ -70,8 +70,13 @@ class Plan:
 
     def cost(self, wall: Estimate) -> Estimate | None:
         """What all machines cost for so long, idle time included; None without a price."""
-        hourly = float(self.price["per_hour"]) * self.machines if self.price else None
-        return None if hourly is None else wall * (hourly / 3600)
+        return None if (one := self.worth(wall)) is None else one * self.machines
+
+    def worth(self, machine: Estimate) -> Estimate | None:
+        """What so much of a machine's time costs, without what is idle beside it; None without a
+        price.
+        """
+        return machine * (float(self.price["per_hour"]) / 3600) if self.price else None
 
 
 def plan(
@@ -115,11 +120,19 @@ def plan(
         price=price,
         guessed=tuple(kind for kind in kinds if kind not in known),
         kinds=tuple(kinds),
-        comparison=compare(steps, work, present, rates, workers),
+        comparison=compare(steps, work, present, rates, workers, _chosen(steps, store)),
         set_up=set_up(steps, work, rates, workers),
         outlook=tuple(outlooks(steps, present, rates)),
         machines=len(devices),
     )
+
+
+def _chosen(steps: Sequence[Step], store: Store) -> dict[str, str]:
+    """Task -> the title of what was chosen for it last."""
+    names = store.names()
+    choices = [one for one in steps if one.kind == "select" and not one.address.role]
+    made = {one.task: store.manifest(names[one.name]) for one in choices if one.name in names}
+    return {task: str(one.facts.get("chosen", "")) for task, one in made.items() if one}
 
 
 def _goes_on(at: Reached | None) -> str:

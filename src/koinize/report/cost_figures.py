@@ -7,6 +7,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
+from koinize.ledger.scopes import Scope
 from koinize.report.blocks import Tone
 
 
@@ -48,15 +49,31 @@ class AtBest(TypedDict):
     saved: float | None
 
 
-class UpdateRow(TypedDict):
-    """One language trained again, and every merge made again. `saved_at_best`: elapsed, against
-    COMB trained by all workers at once.
+Origin = Literal["measured", "derived", "estimated"]
+"""Measured: one run did just this. Derived: put together from work that was measured, in several
+runs or among other work. Estimated: from other work.
+"""
+
+
+class ScopeRow(TypedDict):
+    """An update of a language against COMB retrained, both paying for the same things; see
+    `ledger.scopes`. `saved_at_best`: elapsed, against COMB trained by all workers at once.
     """
 
-    language: str
-    amount: Amount | None
+    scope: Scope
+    update: Amount | None
+    update_is: Origin | None
+    combined: Amount | None
+    combined_is: Origin | None
     savings: Savings
     saved_at_best: float | None
+
+
+class UpdateRow(TypedDict):
+    """One language trained again, in every scope."""
+
+    language: str
+    scopes: Sequence[ScopeRow]
 
 
 class BreakEven(TypedDict):
@@ -77,14 +94,14 @@ class BreakEvens(TypedDict):
 
 
 class BreakEvenRows(TypedDict):
-    """With and without choosing on dev."""
+    """Of training and merging alone, and with choosing and testing; loading included."""
 
-    merged: BreakEvens
-    with_choosing: BreakEvens
+    training: BreakEvens
+    choosing: BreakEvens
 
 
-class TaskCosts(TypedDict):
-    """Set-up and update of a task, merged against combined."""
+class SetUpCosts(TypedDict):
+    """Set-up of a task, merged against combined."""
 
     trunk: bool
     combined: Amount | None
@@ -101,6 +118,11 @@ class TaskCosts(TypedDict):
     parallel_seconds: float | None
     savings: SetupSavings
     savings_with_choosing: Savings
+
+
+class TaskCosts(SetUpCosts):
+    """Set-up and update."""
+
     updates: Sequence[UpdateRow]
     break_even: BreakEvenRows
 

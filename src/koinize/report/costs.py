@@ -15,8 +15,7 @@ from functools import cached_property
 
 from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Address, Interval, covered, total
 from koinize.ledger.address import BRANCH, SEARCH, TRUNK
-from koinize.report.break_even import break_even
-from koinize.report.cost_figures import Amount, AtBest, BreakEvens, Savings, TaskCosts
+from koinize.report.cost_figures import Amount, AtBest, Savings, SetUpCosts
 from koinize.report.input import ReportInput, TaskInput
 
 
@@ -28,6 +27,16 @@ class Taken:
     machine: Decimal
     cost: Decimal | None
     steps: int
+
+    def plus(self, other: Taken) -> Taken:
+        """Both, one after the other."""
+        known = self.cost is not None and other.cost is not None
+        return Taken(
+            self.elapsed + other.elapsed,
+            self.machine + other.machine,
+            (self.cost or Decimal(0)) + (other.cost or Decimal(0)) if known else None,
+            self.steps + other.steps,
+        )
 
     def figures(self) -> Amount:
         """The same as plain numbers."""
@@ -166,22 +175,19 @@ def savings(new: Taken | None, old: Taken | None) -> Savings:
     }
 
 
-def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
-    """Set-up and update of one task, merged against combined."""
-    trainings = {one: _training(found) for one, found in _updated(task, accounts).items()}
-    setup = _set_up(task, accounts)
+def set_up_costs(task: TaskInput, accounts: Accounts) -> SetUpCosts:
+    """Set-up of one task, merged against combined."""
+    setup = setting_up(task, accounts)
     merges = merging(task, accounts)
     choice = choosing(task, accounts)
-    measured = accounts.taken(map(_training, accounts.find(combined_training(task))))
+    measured = accounts.taken([in_training(accounts, combined_training(task))])
     combined = measured or _estimated(setup, accounts)
     made = setup if task.branches is not None else [*setup, *merges]  # a trunk needs no merge
     merged = accounts.taken(made) if merges or task.branches is not None else None
     with_choosing = accounts.taken([*made, *choice])
     parallel = _parallel(setup, merges, accounts)
-    workers = _workers([*accounts.find(combined_training(task)), *setup])
+    workers = workers_of([*accounts.find(combined_training(task)), *setup])
     together = _at_best(workers, combined, merged.elapsed if merged else None)
-    updates = [_update(one, merges, accounts) for one in trainings.values()]
-    chosen_updates = [_update(one, merges, accounts, choice) for one in trainings.values()]
     return {
         "trunk": task.branches is not None,
         "combined": figures(combined),
@@ -201,25 +207,10 @@ def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
             "parallel": saved(parallel, combined.elapsed) if combined else None,
         },
         "savings_with_choosing": savings(with_choosing, combined),
-        "updates": [
-            {
-                "language": language,
-                "amount": figures(one),
-                "savings": savings(one, combined),
-                "saved_at_best": saved(one.elapsed, combined.elapsed / workers)
-                if one and combined
-                else None,
-            }
-            for language, one in zip(trainings, updates, strict=True)
-        ],
-        "break_even": {
-            "merged": _paid_back(merged, updates, combined),
-            "with_choosing": _paid_back(with_choosing, chosen_updates, combined),
-        },
     }
 
 
-def _set_up(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
+def setting_up(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     """What had to be trained before there was anything to release: a trunk, or every language."""
     if task.branches is not None:
         return [_training(one) for one in accounts.find(trunk(task))]
@@ -232,54 +223,11 @@ def _set_up(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     ]
 
 
-def _updated(task: TaskInput, accounts: Accounts) -> dict[str, Interval | None]:
-    """The training that an update of a language takes, by language."""
-    of = training if task.branches is None else branch
-    languages = task.languages if task.branches is None else task.branches
-    return {one: accounts.standing.get(of(task, one)) for one in languages}
-
-
 def _estimated(trainings: Sequence[Interval | None], accounts: Accounts) -> Taken | None:
     """COMB where nobody trained it: the same rows pass the model, one language after the other."""
     taken = accounts.taken(trainings)
     elapsed = sum((accounts.seconds(one) for one in trainings if one), Decimal(0))
     return replace(taken, elapsed=elapsed) if taken else None
-
-
-def _update(
-    training: Interval | None,
-    merges: Sequence[Interval | None],
-    accounts: Accounts,
-    choice: Sequence[Interval | None] = (),
-) -> Taken | None:
-    """One language trained again and every merge made again (and chosen from again)."""
-    taken = accounts.taken([training, *merges, *choice]) if merges else None
-    if taken is None or training is None:
-        return None
-    # A merge waits for its training, whatever this ledger's order was.
-    waiting = (covered(one for one in some if one) for some in (merges, choice))
-    return replace(taken, elapsed=accounts.seconds(training) + sum(waiting, Decimal(0)))
-
-
-def _paid_back(
-    setup: Taken | None, updates: Sequence[Taken | None], combined: Taken | None
-) -> BreakEvens:
-    """After how many updates of one language merging has cost less than COMB, on each clock."""
-    known = [one for one in updates if one]
-    if not (setup and combined and known) or len(known) < len(updates):
-        return {"elapsed": None, "machine": None, "cost": None}
-    elapsed, machine = _mean([one.elapsed for one in known]), _mean([one.machine for one in known])
-    cost = _mean([one.cost for one in known])
-    return {
-        "elapsed": break_even(setup.elapsed, combined.elapsed, elapsed),
-        "machine": break_even(setup.machine, combined.machine, machine),
-        "cost": break_even(setup.cost, combined.cost, cost),
-    }
-
-
-def _mean(values: Sequence[Decimal | None]) -> Decimal | None:
-    known = [value for value in values if value is not None]
-    return sum(known, Decimal(0)) / len(known) if len(known) == len(values) else None
 
 
 def _parallel(
@@ -293,7 +241,7 @@ def _parallel(
     return longest + sum(one.seconds for one in merges if one)
 
 
-def _workers(work: Sequence[Interval | None]) -> int:
+def workers_of(work: Sequence[Interval | None]) -> int:
     """How many of those that did this work the machine was divided among."""
     shares = [one.share for one in work if one and one.share]
     return round(1 / min(shares)) if shares else 1
@@ -314,6 +262,11 @@ def _at_best(workers: int, combined: Taken | None, merged: Decimal | None) -> At
 def _training(interval: Interval | None) -> Interval | None:
     """An adapter that was trained elsewhere has an interval of kind import: its cost is unknown."""
     return interval if interval is not None and interval.kind == "train" else None
+
+
+def in_training(accounts: Accounts, step: Address) -> Interval | None:
+    """The standing work on a training; None where it has none, or was done elsewhere."""
+    return _training(accounts.standing.get(step))
 
 
 def training(task: TaskInput, language: str) -> Address:
@@ -340,7 +293,7 @@ def _candidates(task: TaskInput) -> list[str]:
     return [one.name for one in task.systems if one.kind == "candidate" and not one.same_as]
 
 
-def _merges(task: TaskInput) -> list[str]:
+def merging_candidates(task: TaskInput) -> list[str]:
     """The candidates that are merges; a trunk that nothing left is none."""
     return [one for one in _candidates(task) if one != "TRUNK"]
 
@@ -349,7 +302,7 @@ def merging(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     """What making the candidates took, in their order."""
     merges = accounts.of(task.name, "merge").items()
     found = {step.system.title: one for step, one in merges if not step.role}
-    return [found.get(one) for one in _merges(task)]
+    return [found.get(one) for one in merging_candidates(task)]
 
 
 def _merge_seconds(task: TaskInput, accounts: Accounts) -> dict[str, float | None]:

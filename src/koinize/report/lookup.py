@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
+from koinize.ledger.scopes import Scope
+from koinize.report.cost_figures import ScopeRow
 from koinize.report.figures import (
     Difference,
     Estimate,
@@ -85,6 +88,50 @@ def pooled(task: Task, metric: str, system: str | None, reference: str) -> Poole
         if (row["metric"], row["system"], row["reference"]) == wanted:
             return row
     return None
+
+
+def mean_update(task: Task, scope: Scope) -> ScopeRow | None:
+    """An update in one scope, in the mean over languages; None unless every language's is known.
+
+    It was measured as such only if each was. COMB is the same for every language.
+    """
+    rows = [
+        one
+        for update in task["costs"]["updates"]
+        for one in update["scopes"]
+        if one["scope"] == scope
+    ]
+    updates = [one["update"] for one in rows if one["update"]]
+    if not rows or len(updates) < len(rows) or rows[0]["combined"] is None:
+        return None
+    costs, best = [one["cost"] for one in updates], [one["saved_at_best"] for one in rows]
+    less = [one["savings"] for one in rows]
+    return {
+        "scope": scope,
+        "update": {
+            "elapsed_seconds": fmean(one["elapsed_seconds"] for one in updates),
+            "machine_seconds": fmean(one["machine_seconds"] for one in updates),
+            "cost": _mean(costs),
+            "steps": updates[0]["steps"],
+        },
+        "update_is": "derived"
+        if len({one["update_is"] for one in rows}) > 1
+        else rows[0]["update_is"],
+        "combined": rows[0]["combined"],
+        "combined_is": rows[0]["combined_is"],
+        "savings": {
+            "elapsed": _mean([one["elapsed"] for one in less]),
+            "machine": _mean([one["machine"] for one in less]),
+            "cost": _mean([one["cost"] for one in less]),
+        },
+        "saved_at_best": _mean(best),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None unless all are known."""
+    known = [one for one in values if one is not None]
+    return fmean(known) if known and len(known) == len(values) else None
 
 
 def sharing(results: Results, task: Task) -> list[str]:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from koinize.report.answer import when_stated
 from koinize.report.collapsed import collapse_notes
-from koinize.report.costs import Accounts, task_costs
+from koinize.report.costs import Accounts
 from koinize.report.drift import drift
 from koinize.report.figures import Results, Task
 from koinize.report.inference import inference
 from koinize.report.input import ReportInput, TaskInput
 from koinize.report.quality import Judged, system_row
 from koinize.report.spending import around, breakdown, energy, runs, timeline
+from koinize.report.updates import task_costs
 
 FORMAT = 1
 

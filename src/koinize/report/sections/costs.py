@@ -1,15 +1,14 @@
-"""What setting up and updating took, on both clocks and in money, beside the paper's table."""
+"""What setting up took, on both clocks and in money, and the paper's table beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
-from koinize.report.cost_figures import Amount, AtBest, BreakEven, Savings, TaskCosts, UpdateRow
+from koinize.report.cost_figures import Amount, AtBest, Savings, TaskCosts
 from koinize.report.figures import Results, Task
-from koinize.report.formats import DASH, count, duration, listing, money, saving, signed
-from koinize.report.lookup import named
+from koinize.report.formats import DASH, duration, listing, money, saving
+from koinize.report.lookup import mean_update, named
 from koinize.report.paper import PUBLISHED, SOURCE, Published
 from koinize.report.section import Section
 
@@ -32,7 +31,7 @@ DERIVED = "derived: the longest training, then merge after merge"
 
 
 class Costs(Section):
-    """Per task: set-up and update, merged against combined; then the paper's rows and ours."""
+    """Per task: set-up, merged against combined; then the paper's rows and ours."""
 
     title = "Costs"
     order = 30
@@ -47,9 +46,6 @@ class Costs(Section):
             if task["costs"]["combined_is"] == "estimated":
                 blocks.append(Paragraph(ESTIMATED, "strong"))
             blocks.append(_setup(task, results["currency"]))
-            if task["costs"]["updates"]:  # not so of a trunk that no language left
-                blocks.append(_updates(task, results["currency"]))
-                blocks.append(_break_even(task, results["currency"]))
         blocks += _around(results)
         blocks.append(_beside_the_paper(results))
         for one in PUBLISHED:
@@ -164,83 +160,6 @@ def _parallel(seconds: float | None, less: float | None) -> tuple[Cell, ...]:
     return head, Cell(duration(seconds), below), plain(""), plain(""), plain("")
 
 
-def _updates(task: Task, currency: str | None) -> Table:
-    rows = []
-    workers = _several(task["costs"])
-    for update in task["costs"]["updates"]:
-        less = update["savings"]
-        below = map(_below, (less["elapsed"], less["machine"], less["cost"]))
-        _, *figures, _ = _amount(update["language"], update["amount"], currency)
-        cells = [Cell(one.text, said) for one, said in zip(figures, below, strict=True)]
-        if workers:
-            cells.append(plain(saving(update["saved_at_best"])))
-        rows.append((plain(update["language"]), *cells))
-    caption = "update: that language's training and every merge, against COMB trained again"
-    columns = ["changed language", "elapsed", "machine time", "cost"]
-    if workers:
-        columns.append(f"elapsed, COMB by all {workers}")
-        caption += " by one worker, and at best (estimated) by all at once"
-    return Table(
-        columns=tuple(columns),
-        rows=tuple(rows),
-        caption=f"{caption}; from the times above",
-        numbers=frozenset(range(1, len(columns))),
-    )
-
-
-def _several(costs: TaskCosts) -> int:
-    """The workers that might have trained COMB at once; 0 where there was one."""
-    found = costs["combined_by_all_workers"]
-    return found["workers"] if found and found["workers"] > 1 else 0
-
-
-def _below(less: float | None) -> str:
-    return "" if less is None else saving(less)
-
-
-def _break_even(task: Task, currency: str | None) -> Table:
-    """After how many updates of one language merging has paid back a dearer set-up."""
-    rows: list[tuple[Cell, ...]] = []
-    found = task["costs"]["break_even"]
-    for said, one in (("merged", found["merged"]), ("merged and chosen", found["with_choosing"])):
-        each = one["elapsed"], one["machine"], one["cost"]
-        rows += [
-            (plain(f"{said}: dearer set-up"), *_figures(each, "extra", currency)),
-            (plain(f"{said}: saved per update"), *_figures(each, "saved", currency)),
-            (Cell(f"{said}: paid back after", tone="strong"), *map(_paid_back, each)),
-        ]
-    comb = task["costs"]["combined_is"] or "unknown"
-    return Table(
-        columns=("break-even", "elapsed", "machine time", "cost"),
-        rows=tuple(rows),
-        caption="after how many updates of one language (mean over languages) merging has cost no "
-        f"more than COMB trained anew each time, by one worker; COMB {comb}",
-        numbers=frozenset({1, 2, 3}),
-        highlight=frozenset({2, 5}),
-    )
-
-
-def _figures(
-    clocks: Sequence[BreakEven | None], key: Literal["extra", "saved"], currency: str | None
-) -> tuple[Cell, ...]:
-    elapsed, machine, cost = (one[key] if one else None for one in clocks)
-    return (
-        plain(signed(elapsed, duration)),
-        plain(signed(machine, duration)),
-        plain(signed(cost, lambda amount: money(amount, currency))),
-    )
-
-
-def _paid_back(one: BreakEven | None) -> Cell:
-    if one is None:
-        return plain(DASH)
-    if one["updates"] is None:
-        return plain("never")
-    if one["until"] is not None:
-        return Cell("0", f"but dearer from update {one['until']} on")
-    return plain(count(one["updates"], "update") if one["updates"] else "0: from the start")
-
-
 def _around(results: Results) -> list[Block]:
     """Idle time, and all else that no step of a task caused; and the energy of everything."""
     blocks: list[Block] = []
@@ -315,13 +234,15 @@ def _our_setup(name: str, task: Task, results: Results) -> tuple[Cell, ...]:
 
 
 def _our_update(name: str, task: Task, results: Results) -> tuple[Cell, ...]:
-    combined, updates = task["costs"]["combined"], task["costs"]["updates"]
-    amount, less = _mean_update(updates), _mean_savings(updates)
-    seconds = amount["elapsed_seconds"] if amount else None
-    return (
-        Cell(f"{name}: update of one language", "mean over languages"),
-        *_ours(combined, amount, seconds, less["elapsed"], less, results["currency"]),
-    )
+    head = Cell(f"{name}: update of one language", "training and merging; mean over languages")
+    found = mean_update(task, "training")
+    if found is None:
+        nothing: Savings = {"elapsed": None, "machine": None, "cost": None}
+        return head, *_ours(None, None, None, None, nothing, results["currency"])
+    less, update = found["savings"], found["update"]
+    seconds = update["elapsed_seconds"] if update else None
+    currency = results["currency"]
+    return head, *_ours(found["combined"], update, seconds, less["elapsed"], less, currency)
 
 
 def _ours(
@@ -348,35 +269,6 @@ def _cost(amount: Amount | None, currency: str | None) -> str:
     if amount is None:
         return DASH
     return money(amount["cost"], currency) if currency else duration(amount["machine_seconds"])
-
-
-def _mean_update(updates: Sequence[UpdateRow]) -> Amount | None:
-    amounts = [one["amount"] for one in updates if one["amount"]]
-    if not amounts or len(amounts) < len(updates):
-        return None
-    return {
-        "elapsed_seconds": sum(one["elapsed_seconds"] for one in amounts) / len(amounts),
-        "machine_seconds": sum(one["machine_seconds"] for one in amounts) / len(amounts),
-        "cost": _mean([one["cost"] for one in amounts]),
-        "steps": sum(one["steps"] for one in amounts),
-    }
-
-
-def _mean_savings(updates: Sequence[UpdateRow]) -> Savings:
-    """The mean saving is the saving of the mean, for COMB is the same for every language."""
-    if not updates:
-        return {"elapsed": None, "machine": None, "cost": None}
-    less = [one["savings"] for one in updates]
-    return {
-        "elapsed": _mean([one["elapsed"] for one in less]),
-        "machine": _mean([one["machine"] for one in less]),
-        "cost": _mean([one["cost"] for one in less]),
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return sum(present) / len(present) if present and len(present) == len(values) else None
 
 
 section = Costs()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from koinize.ledger.scopes import SCOPES
 from koinize.report.answer import the_answer
 from koinize.report.blocks import Block, Cell, Facts, Heading, Paragraph, Table, verdict_cell
 from koinize.report.collapsed import said
@@ -17,6 +18,7 @@ from koinize.report.lookup import (
     individual,
     is_reference,
     joint,
+    mean_update,
     named,
     score,
     sharing,
@@ -174,17 +176,24 @@ def _setup_fact(task: Task) -> tuple[str, str, str]:
 
 
 def _update_fact(task: Task) -> tuple[str, str, str]:
-    label = "Update of one language: machine time"
-    combined, updates = task["costs"]["combined"], task["costs"]["updates"]
-    if not updates:
+    label = "Update of one language, tested: machine time"
+    if not task["costs"]["updates"]:
         return label, DASH, "no language has left the trunk yet"
-    amounts = [one["amount"] for one in updates if one["amount"]]
-    if combined is None or len(amounts) < len(updates):
+    found = {scope: mean_update(task, scope) for scope in SCOPES}
+    tested, trained, chosen = found["testing"], found["training"], found["choosing"]
+    if not tested or not tested["update"] or not tested["combined"]:
         return label, DASH, "not all of the work stands in the ledger"
-    mean = sum(one["machine_seconds"] for one in amounts) / len(amounts)
-    less = 100 * (1 - mean / combined["machine_seconds"]) if combined["machine_seconds"] else None
-    said = f"{duration(mean)} for a training and the merges, against {_machine(combined)}"
-    return label, saving(less), f"{said}; mean of {count(len(amounts), 'language')}"
+    said = (
+        f"{_machine(tested['update'])} against {_machine(tested['combined'])} for COMB retrained "
+    )
+    said += f"and tested ({tested['update_is']} against {tested['combined_is']}); "
+    others = [
+        f"{words} {saving(one['savings']['machine'])}"
+        for words, one in (("without testing", trained), ("with choosing anew", chosen))
+        if one
+    ]
+    mean = f"mean of {count(len(task['costs']['updates']), 'language')}"
+    return label, saving(tested["savings"]["machine"]), said + "; ".join([*others, mean])
 
 
 def _machine(amount: Amount) -> str:

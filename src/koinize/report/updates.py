@@ -1,0 +1,245 @@
+"""What an update of one language takes against retraining COMB, in the scopes of `ledger.scopes`.
+
+Both are put together from the work that the present results stand on, so that it need not have been
+an update that did it. Loading the model, which is an interval apart, is counted for each worker
+that a side needs, as long as it took on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+
+from koinize.ledger import LOAD, Interval, covered
+from koinize.ledger.address import System
+from koinize.ledger.scopes import SCOPES, Scope
+from koinize.report.break_even import break_even
+from koinize.report.cost_figures import (
+    BreakEvenRows,
+    BreakEvens,
+    Origin,
+    ScopeRow,
+    TaskCosts,
+    UpdateRow,
+)
+from koinize.report.costs import (
+    Accounts,
+    Taken,
+    branch,
+    choosing,
+    combined_training,
+    figures,
+    in_training,
+    merging,
+    merging_candidates,
+    saved,
+    savings,
+    set_up_costs,
+    setting_up,
+    training,
+    workers_of,
+)
+from koinize.report.input import TaskInput
+
+COMB = System.named("COMB")
+
+
+def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
+    """Set-up and update of one task, merged against combined."""
+    found = Updates(task, accounts)
+    setup = set_up_costs(task, accounts)
+    return {**setup, "updates": found.rows(), "break_even": found.paid_back()}
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side takes in a scope, and whether that was measured as such."""
+
+    taken: Taken | None
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Updates:
+    """The updates of one task's languages."""
+
+    task: TaskInput
+    accounts: Accounts
+
+    def rows(self) -> list[UpdateRow]:
+        """One for each language that has an adapter of its own."""
+        return [
+            {
+                "language": language,
+                "scopes": [self._row(language, one, scope) for scope in SCOPES],
+            }
+            for language, one in self.trainings.items()
+        ]
+
+    def paid_back(self) -> BreakEvenRows:
+        """After how many updates of one language merging has cost less than COMB."""
+        made = self.accounts.taken([*self._set_up, *self._merges.values()])
+        everything = [*self._set_up, *self._merges.values(), *self._choice, *self._tests()]
+        if self.task.branches is not None:  # a trunk needs no merge
+            made = self.accounts.taken(self._set_up)
+            everything = [*self._set_up, *self._choice, *self._tests()]
+        whole = self.accounts.taken(everything)
+        return {
+            "training": self._break_even(made if self._merges else None, "training"),
+            "choosing": self._break_even(whole if self._merges else None, "choosing"),
+        }
+
+    @cached_property
+    def trainings(self) -> dict[str, Interval | None]:
+        """The training that an update of a language takes, by language."""
+        of = training if self.task.branches is None else branch
+        languages = self.task.languages if self.task.branches is None else self.task.branches
+        return {one: in_training(self.accounts, of(self.task, one)) for one in languages}
+
+    @cached_property
+    def _set_up(self) -> list[Interval | None]:
+        return setting_up(self.task, self.accounts)
+
+    @cached_property
+    def _merges(self) -> dict[str, Interval | None]:
+        """The merge of every candidate, by its title."""
+        names, found = merging_candidates(self.task), merging(self.task, self.accounts)
+        return dict(zip(names, found, strict=True))
+
+    @cached_property
+    def _choice(self) -> list[Interval | None]:
+        return choosing(self.task, self.accounts)
+
+    @cached_property
+    def _chosen(self) -> str:
+        return next((one.name for one in self.task.systems if one.chosen), "")
+
+    @cached_property
+    def _workers(self) -> int:
+        comb = self.accounts.standing.get(combined_training(self.task))
+        return workers_of([comb, *self._set_up, *self.trainings.values()])
+
+    def _tests(self, title: str = "") -> list[Interval | None]:
+        """The scores on test of what would be released, or of another system."""
+        found = {
+            (step.system.title, step.language): one
+            for step, one in self.accounts.of(self.task.name, "evaluate").items()
+            if step.split == "test" and not step.role
+        }
+        return [found.get((title or self._chosen, one)) for one in self.task.languages]
+
+    def _row(self, language: str, trained: Interval | None, scope: Scope) -> ScopeRow:
+        update, retrained = self._update(language, trained, scope), self._retrained(scope)
+        ours, theirs = update.taken, retrained.taken
+        return {
+            "scope": scope,
+            "update": figures(ours),
+            "update_is": update.origin if ours else None,
+            "combined": figures(theirs),
+            "combined_is": retrained.origin if theirs else None,
+            "savings": savings(ours, theirs),
+            "saved_at_best": saved(ours.elapsed, self._at_best(theirs))
+            if ours and theirs
+            else None,
+        }
+
+    def _update(self, language: str, trained: Interval | None, scope: Scope) -> Side:
+        """One language trained again, the merge made again, and what else is in the scope."""
+        if trained is None or not self._merges:
+            return Side(None, "derived")
+        merges = [self._merges.get(self._chosen)]
+        then: list[Sequence[Interval | None]] = []
+        if scope == "choosing":
+            merges = list(self._merges.values())
+            then.append(self._choice)
+        if scope != "training":
+            then.append(self._tests())
+        stages = [[trained], merges, *then]
+        return self._in_stages(stages, scope, own=language)
+
+    def _retrained(self, scope: Scope) -> Side:
+        """COMB trained again and, in the wider scopes, scored on test."""
+        comb = in_training(self.accounts, combined_training(self.task))
+        tests = self._tests(COMB.title)
+        tested = all(tests)
+        stages: list[Sequence[Interval | None]] = [[comb]]
+        if comb is None:  # the same rows pass the model, one language after the other
+            stages = [[one] for one in self._set_up]
+        if scope != "training":
+            stages.append(tests if tested else self._tests())
+        side = self._in_stages(stages, scope)
+        guessed = comb is None or (scope != "training" and not tested)
+        return Side(side.taken, "estimated" if guessed else side.origin)
+
+    def _in_stages(
+        self, stages: Sequence[Sequence[Interval | None]], scope: Scope, own: str = ""
+    ) -> Side:
+        """One stage after the other, whatever this ledger's order was, and loading before them."""
+        work = [one for stage in stages for one in stage]
+        taken = self.accounts.taken(work)  # nothing of nothing
+        known = [one for one in work if one]
+        if taken is None or len(known) < len(work):
+            return Side(None, "derived")
+        elapsed = sum((self._seconds(stage) for stage in stages), Decimal(0))
+        loads = self._loads(1 if scope == "training" else self._workers)
+        together = Taken(elapsed, taken.machine, taken.cost, taken.steps).plus(loads)
+        return Side(together, "measured" if self._was_done(known, own) else "derived")
+
+    def _seconds(self, stage: Sequence[Interval | None]) -> Decimal:
+        return covered(attempt for one in stage if one for attempt in self.accounts.whole(one))
+
+    def _was_done(self, work: Sequence[Interval], own: str) -> bool:
+        """Whether one run did all of this and, for an update, trained no other language."""
+        runs = {one.run for one in work}
+        others = (
+            one.address.language
+            for one in self.accounts.source.intervals
+            if one.run in runs and one.kind == "train" and one.address.task == self.task.name
+        )
+        return len(runs) == 1 and (not own or {*others} == {own})
+
+    def _loads(self, workers: int) -> Taken:
+        """So many workers load the model at once."""
+        loads = [
+            one
+            for one in self.accounts.source.intervals
+            if (one.kind, one.status) == (LOAD, "done")
+        ]
+        taken = self.accounts.taken(loads)
+        if taken is None:
+            return Taken(Decimal(0), Decimal(0), Decimal(0), 0)
+        each = Decimal(workers) / len(loads)
+        seconds = sum((one.seconds for one in loads), Decimal(0)) / len(loads)
+        cost = None if taken.cost is None else taken.cost * each
+        return Taken(seconds, taken.machine * each, cost, 0)
+
+    def _at_best(self, combined: Taken | None) -> Decimal | None:
+        """COMB trained by all workers at once, as if they were that many times as fast."""
+        trained = self._retrained("training").taken
+        if combined is None or trained is None:
+            return None
+        one_load = self._loads(1).elapsed
+        alone = trained.elapsed - one_load
+        return combined.elapsed - alone + alone / self._workers
+
+    def _break_even(self, setup: Taken | None, scope: Scope) -> BreakEvens:
+        updates = [self._update(name, one, scope).taken for name, one in self.trainings.items()]
+        combined, known = self._retrained(scope).taken, [one for one in updates if one]
+        if not (setup and combined and known) or len(known) < len(updates):
+            return {"elapsed": None, "machine": None, "cost": None}
+        setup = setup.plus(self._loads(self._workers))
+        elapsed, machine, cost = (
+            _mean([getattr(one, name) for one in known]) for name in ("elapsed", "machine", "cost")
+        )
+        return {
+            "elapsed": break_even(setup.elapsed, combined.elapsed, elapsed),
+            "machine": break_even(setup.machine, combined.machine, machine),
+            "cost": break_even(setup.cost, combined.cost, cost),
+        }
+
+
+def _mean(values: Sequence[Decimal | None]) -> Decimal | None:
+    known = [value for value in values if value is not None]
+    return sum(known, Decimal(0)) / len(known) if len(known) == len(values) else None
