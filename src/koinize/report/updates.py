@@ -156,7 +156,7 @@ class Updates:
             then.append(self._choice)
         if scope != "training":
             then.append(self._tests())
-        stages = [[trained], merges, *then]
+        stages: list[Sequence[Interval | None]] = [[trained], merges, *then]
         return self._in_stages(stages, scope, own=language)
 
     def _retrained(self, scope: Scope) -> Side:
