@@ -31,7 +31,7 @@ def test_five_languages_with_every_section_fit_on_few_pages(tmp_path):
     task = with_scores(task_input(test_rows=60, dev_rows=40))
     page, paper = tmp_path / "report.html", tmp_path / "report.pdf"
     page.write_text(render_html(results(report_input(tasks=[task]))), encoding="utf-8")
-    subprocess.run(  # noqa: S603 - the browser that was found
+    subprocess.run(
         [
             CHROMIUM,
             "--headless",
