@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import signal
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,6 +19,16 @@ settings.load_profile("same")
 # A shell starts what runs in its background without Ctrl-C, and tests send it to themselves.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A run in this process takes the threads of its machine; the next test has them as before."""
+    torch = sys.modules.get("torch")  # of which a test without it knows nothing
+    before = torch.get_num_threads() if torch else 0
+    yield
+    if torch:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
