@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,19 @@ def test_by_hand() -> None:
     assert (here.kept, here.process) == (3472, 420_000_000 + 500)
     assert here.of_workers(3) == 3 * here.total - 2 * 2000
     assert training_memory(TINY, replace_dropout(lora), TrainingSpec(), **asked) is None
+    # Run again: the input of its one layer, 2 x 8, comes to what that layer keeps.
+    again = training_memory(TINY, lora, TrainingSpec(), **asked, on_cpu=False, recomputed=True)
+    assert again is not None
+    assert again.kept == 2480 + 160
+    # Of the ten of a model of ten layers: their inputs, and what one of them keeps.
+    modules = {
+        name.replace(".0.", f".{layer}."): shape
+        for layer in range(10)
+        for name, shape in TINY.modules.items()
+    }
+    ten = replace(TINY, layers=10, modules=modules)
+    assert ten.kept(lora, 2) == 2480
+    assert ten.kept(lora, 2, recomputed=True) == 10 * 16 + 248
     only = LoraSpec(r=2, targets=("q_proj",))
     assert TINY.kept(only, 2) == 248 - 24 - 4
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig
+from transformers import AutoConfig, modeling_layers
 
 from koinize.errors import InputError
 from koinize.examples.tiny.make_base import write_tiny_base
@@ -51,6 +51,17 @@ def lora(**settings):
 def test_a_base_that_goes_the_whole_way(ask, family):
     merges = [Merge("knots", {"recipe": "knots-ties", "density": 0.5}, {"de": "a", "en": "b"}, "b")]
     assert ask(family, trained={"a": lora(), "b": lora(r=8)}, merges=merges) == []
+
+
+def test_layers_that_are_run_again(ask, monkeypatch):
+    """All families of transformers have some; a model of somebody's own may have none."""
+    assert ask(trained={"a": lora()}, recomputed=True) == []
+    monkeypatch.setattr(modeling_layers, "GradientCheckpointingLayer", str)
+    (said,) = ask(trained={"a": lora()}, recomputed=True)
+    assert said == (
+        "machine.gradient_checkpointing this base has no layers that could be run again on the way "
+        "back; take it out; lower training.batch_tokens where memory is short"
+    )
 
 
 def test_targets_that_the_base_does_not_have(ask):

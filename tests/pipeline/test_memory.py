@@ -18,7 +18,11 @@ def test_it_warns_where_the_workers_need_more_than_there_is() -> None:
     )
     assert need.warning == (
         "2 workers that train may need 4.1 GB and this machine has 4.0 GB: lower "
-        "training.batch_tokens or machine.workers"
+        "training.batch_tokens or lower machine.workers or set machine.gradient_checkpointing"
+    )
+    assert Need(ONE, 1, 2_000_000_000, recomputed=True).warning == (
+        "a worker that trains may need 2.3 GB and this machine has 2.0 GB: lower "
+        "training.batch_tokens"
     )
     assert not Need(ONE, 2, 4_100_000_000).warning
     assert not Need(ONE, 2, None).warning

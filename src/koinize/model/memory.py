@@ -99,8 +99,13 @@ class Decoder:
         """Parameters of an adapter."""
         return lora.r * sum(sum(self.modules[name]) for name in self.adapted(lora))
 
-    def kept(self, lora: LoraSpec, item: int) -> int:
-        """Bytes that autograd keeps of one token in all layers, where products have `item` each."""
+    def kept(self, lora: LoraSpec, item: int, *, recomputed: bool = False) -> int:
+        """Bytes that autograd keeps of one token in all layers, where products have `item` each;
+        where they are `recomputed`, of their inputs and of one layer.
+        """
+        if recomputed:
+            one = self.layers * item * self.hidden
+            return one + math.ceil(self.kept(lora, item) / self.layers)
         names = self.adapted(lora)
         # The norms compute in float32. Attention keeps what it reads and what it gives, an MLP both
         # factors of its product and what the activation reads.
@@ -152,9 +157,11 @@ def training_memory(
     target_tokens: int,
     adapters: int = 1,
     on_cpu: bool = True,
+    recomputed: bool = False,
 ) -> TrainingMemory | None:
     """What training `adapters` at once takes in passes of so many tokens, padding included, of
     which a loss is computed for `target_tokens`; None where that was not looked into (dropout).
+    `recomputed`: with gradient checkpointing.
     """
     if lora.dropout:
         return None
@@ -165,7 +172,7 @@ def training_memory(
     each = 4 * own + (item * (2 if adapters > 1 else 1) if own > item else 0)
     each += own * ((training.patience is not None) + (training.average > 0))
     rows = min(rows_of_head(decoder.vocabulary, on_cpu=on_cpu), target_tokens)
-    kept = decoder.kept(lora, item) * pass_tokens
+    kept = decoder.kept(lora, item, recomputed=recomputed) * pass_tokens
     return TrainingMemory(
         base=item * decoder.weights,
         adapters=each * decoder.factors(lora) * adapters,

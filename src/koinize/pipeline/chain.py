@@ -49,11 +49,15 @@ class _Base:
 
 def faults(question: Question) -> Iterator[InputError]:
     """What would fail, in the order in which it would; what depends on a mistake is not tried."""
+    from koinize.train.recompute import layers_of
+
     try:
         base = _Base(_model(question), question.name)
         _refuse_parts(base)
         _refuse_cache(base, texts=question.texts)
         _refuse_dtype(base, question.adapter_dtype)
+        if question.recomputed:
+            layers_of(base.model)
     except InputError as error:
         yield from each(error)
         return

@@ -57,7 +57,7 @@ class Question:
 
     `trained` has the LoRA settings of adapters that koinize trains, `given` the folders of those
     from elsewhere, by the digests of their files; merges name both by their keys. `texts`: whether
-    texts are written.
+    texts are written; `recomputed`: whether layers are run again while they are trained.
     """
 
     folder: str
@@ -65,6 +65,7 @@ class Question:
     dtype: str
     adapter_dtype: str
     texts: bool
+    recomputed: bool = False
     trained: dict[str, dict[str, Any]] = field(default_factory=dict)
     given: dict[str, str] = field(default_factory=dict)
     merges: list[Merge] = field(default_factory=list)
@@ -161,6 +162,7 @@ def _question(spec: Spec, steps: Sequence[Step], root: Path, home: Path, base: P
         dtype=spec.base.dtype,
         adapter_dtype=spec.training.adapter_dtype,
         texts=any(task.mode == "text" for task in spec.tasks.values()),
+        recomputed=spec.machine.gradient_checkpointing and bool(trained),
         trained=trained,
         given=given,
         merges=merges,

@@ -33,6 +33,7 @@ class Need:
     memory: TrainingMemory
     workers: int
     machine_bytes: int | None
+    recomputed: bool = False
 
     def __str__(self) -> str:
         one = self.memory
@@ -50,10 +51,12 @@ class Need:
         if self.machine_bytes is None or needed <= self.machine_bytes:
             return ""
         count = f"{self.workers} workers that train" if self.workers > 1 else "a worker that trains"
+        ways = ["lower training.batch_tokens"]
+        ways += ["lower machine.workers"] * (self.workers > 1)
+        ways += ["set machine.gradient_checkpointing"] * (not self.recomputed)
         return (
             f"{count} may need {_gigabytes(needed)} and this machine has "
-            f"{_gigabytes(self.machine_bytes)}: lower training.batch_tokens"
-            + (" or machine.workers" if self.workers > 1 else "")
+            f"{_gigabytes(self.machine_bytes)}: {' or '.join(ways)}"
         )
 
 
@@ -76,7 +79,8 @@ def needed(
         return None
     largest = max((one for one in found if one), key=lambda one: one.total)
     side_by_side = min(workers, len(trainings))
-    return Need(largest, side_by_side, None if machine.gpus() else machine.memory())
+    here = None if machine.gpus() else machine.memory()
+    return Need(largest, side_by_side, here, spec.machine.gradient_checkpointing)
 
 
 def _of(
@@ -101,6 +105,7 @@ def _of(
         target_tokens=passed,
         adapters=together,
         on_cpu=on_cpu,
+        recomputed=spec.machine.gradient_checkpointing,
     )
 
 

@@ -250,6 +250,10 @@ class MachineSection(OfACluster):
         default=1,
         description="trainings, or evaluations of the same rows, that a worker does at once",
     )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="train in the memory of one layer instead of all, for a second forward pass",
+    )
     checkpoint_seconds: float = Field(
         default=300.0,
         ge=0,
@@ -339,6 +343,8 @@ class Spec(Frozen):
     def _commands_go_on(self) -> Spec:
         """Whatever trains on from an adapter has to be given it."""
         training, trainer = self.training, self.training.trainer
+        if trainer != "koinize" and self.machine.gradient_checkpointing:
+            raise ValueError("machine.gradient_checkpointing: your trainer has its own; remove it")
         if trainer == "koinize" or trainer.goes_on:
             return self
         needs = {

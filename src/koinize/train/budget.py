@@ -44,8 +44,8 @@ class Budget:
             if self.tokens <= longest:
                 raise StepError(
                     f"memory ran out on a single row of {longest} tokens",
-                    remedy="lower training.max_length, use a smaller base model or a larger "
-                    "machine, or fewer machine.workers",
+                    remedy="set machine.gradient_checkpointing, lower training.max_length, use a "
+                    "smaller base model or a larger machine, or fewer machine.workers",
                 )
             self.tokens = max(longest, self.tokens // 2)
             if torch.cuda.is_available():

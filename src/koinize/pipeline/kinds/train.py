@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from koinize.store import Draft, Store
 from koinize.tasks import Example
 
 if TYPE_CHECKING:
+    from koinize.model.loaded import Loaded
     from koinize.settings import TrainingSpec
     from koinize.train import Saving, Training, TrainingReport
 
@@ -75,18 +77,19 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
         return asked.by_command(job, draft)
     from koinize.train import train
 
-    one = asked.training(job, store, draft.folder)
-    report = train(
-        work.loaded(job),
-        one.train_examples,
-        one.dev_examples,
-        one.lora,
-        one.settings,
-        one.out,
-        progress=work.reporter(job),
-        start=one.start,
-        saving=one.saving,
-    )
+    one, loaded = asked.training(job, store, draft.folder), work.loaded(job)
+    with _within(job, loaded):
+        report = train(
+            loaded,
+            one.train_examples,
+            one.dev_examples,
+            one.lora,
+            one.settings,
+            one.out,
+            progress=work.reporter(job),
+            start=one.start,
+            saving=one.saving,
+        )
     return asked.keep(report, draft.folder)
 
 
@@ -104,8 +107,17 @@ def perform_together(jobs: Sequence[Job], store: Store, scratch: Path, over: Ove
         else:
             over(job, partial(asked.move, outcome, trainings[place].out), seconds)
 
-    report = work.reporter(*jobs)
-    train_together(work.loaded(jobs[0]), trainings, progress=report, ended=ended)
+    report, loaded = work.reporter(*jobs), work.loaded(jobs[0])
+    with _within(jobs[0], loaded):
+        train_together(loaded, trainings, progress=report, ended=ended)
+
+
+def _within(job: Job, loaded: Loaded) -> AbstractContextManager[None]:
+    """What the machine asks of a training."""
+    from koinize.train.recompute import recomputing
+
+    asked = job.spec.machine.gradient_checkpointing
+    return recomputing(loaded.backbone) if asked else nullcontext()
 
 
 def _ready(jobs: Sequence[Job], store: Store, over: Over) -> Iterator[tuple[Job, _Asked]]:
