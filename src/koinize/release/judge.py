@@ -343,7 +343,10 @@ def _pair(ours: Candidate, theirs: Rows, language: str) -> Pair:
         gone=len(old.keys() - new.keys()),
         changed=len(both) - len(same),
     )
-    return Pair(overlap, [new[key] for key in same], [old[key] for key in same])
+    # The prompt is the key's, so rows of an older koinize, which lack it, have ours.
+    asked = [{name: new[key][name] for name in ("prompt",) if name in new[key]} for key in same]
+    theirs = [{**question, **old[key]} for key, question in zip(same, asked, strict=True)]
+    return Pair(overlap, [new[key] for key in same], theirs)
 
 
 def _notes(ours: Candidate, theirs: Reference, overlaps: Mapping[str, Overlap]) -> list[str]:
