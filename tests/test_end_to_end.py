@@ -182,8 +182,8 @@ def test_scales_are_searched_on_dev_and_what_was_found_is_released(tmp_path: Pat
 def test_a_server_is_asked_what_it_serves(project: Path) -> None:
     names = json.loads((project / ".koinize" / "names.json").read_text())
     merge, other = (
-        project / ".koinize" / "artifacts" / names[f"merge/mood/{name}"]
-        for name in ("ties density 1", "knots-ties")
+        project / ".koinize" / "artifacts" / names[name]
+        for name in ("merge/mood/ties density 1", "train/mood/comb")
     )
     asked = ("check-serving", "--model", "mine", "--system", "ties density 1")
     with serving(Honest(project / "base", merge)) as url:

@@ -261,7 +261,8 @@ class _Ours:
             prompts = [
                 ids for ids in one.wording.ids[some] if (one.weights, ids) not in self._known
             ]
-            wanted.setdefault(one.weights, {}).update(dict.fromkeys(prompts))
+            if prompts:
+                wanted.setdefault(one.weights, {}).update(dict.fromkeys(prompts))
         for number, (weights, each) in enumerate(wanted.items()):
             self._tell("computing what each explanation predicts", number, len(wanted))
             rows = log_probabilities(self.loaded, weights, list(each), self.tokens)
