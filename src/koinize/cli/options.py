@@ -34,12 +34,18 @@ def open_project(
     *,
     retrain_comb: bool = False,
     new_generation: bool = False,
+    choose_again: bool = False,
 ) -> Project:
     """The project that an argument or --spec names. Raises InputError."""
     from koinize.pipeline import Project
 
     file = spec_file(place, spec)
-    return Project.at(file, retrain_comb=retrain_comb, new_generation=new_generation)
+    return Project.at(
+        file,
+        retrain_comb=retrain_comb,
+        new_generation=new_generation,
+        choose_again=choose_again,
+    )
 
 
 def spec_file(place: Path | None, spec: Path | None) -> Path:

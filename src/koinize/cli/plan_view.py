@@ -16,6 +16,7 @@ from koinize.pipeline.estimate import Estimate, Schedule
 from koinize.pipeline.lengths import warnings
 from koinize.pipeline.plan import GONE, NEVER, NEWER
 from koinize.pipeline.power import too_few_rows
+from koinize.pipeline.results import kept_recipes
 from koinize.shown import message
 
 ROWS_BEFORE_GROUPING = 24
@@ -46,8 +47,8 @@ def show_plan(todo: Plan, project: Project) -> None:
     memory = [str(todo.memory)] if todo.memory else []
     for line in (*estimate_lines(todo), *comparisons, *outlook_lines(todo), *memory):
         console.print(line, markup=False, highlight=False)
-    for few in too_few_rows(project):
-        console.print(message(f"note: {few}"), markup=False, highlight=False)
+    for note in (*kept_recipes(project), *too_few_rows(project)):
+        console.print(message(f"note: {note}"), markup=False, highlight=False)
     trainer = project.spec.training.trainer
     if trainer != "koinize" and any(one.step.kind == "train" for one in todo.missing):
         command = message(f"a program trains: {' '.join(trainer.command)}")

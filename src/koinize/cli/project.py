@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from koinize.pipeline import Project
     from koinize.report import Results
 
+ChooseAgain = Annotated[
+    bool, typer.Option("--choose-again", help="Choose the recipe again where it would be kept.")
+]
 RetrainComb = Annotated[
     bool,
     typer.Option("--retrain-comb", help="Train COMB again, too, where only training rows changed."),
@@ -69,6 +72,7 @@ def plan(
     spec: SpecFile = None,
     retrain_comb: RetrainComb = False,
     new_generation: NewGeneration = False,
+    choose_again: ChooseAgain = False,
     max_cost: MaxCost = None,
     max_time: MaxTime = None,
     as_json: AsJson = False,
@@ -78,7 +82,13 @@ def plan(
     from koinize.cli.plan_view import plan_json, show_plan
 
     limits = Limits.read(max_cost, max_time)
-    project = open_project(place, spec, retrain_comb=retrain_comb, new_generation=new_generation)
+    project = open_project(
+        place,
+        spec,
+        retrain_comb=retrain_comb,
+        new_generation=new_generation,
+        choose_again=choose_again,
+    )
     todo = project.plan()
     if as_json:
         print_json(plan_json(todo, project))
@@ -92,6 +102,7 @@ def run(
     spec: SpecFile = None,
     retrain_comb: RetrainComb = False,
     new_generation: NewGeneration = False,
+    choose_again: ChooseAgain = False,
     max_cost: MaxCost = None,
     max_time: MaxTime = None,
     as_json: AsJson = False,
@@ -106,7 +117,13 @@ def run(
     from koinize.pipeline.endings import bad_ends
 
     limits = Limits.read(max_cost, max_time)
-    project = open_project(place, spec, retrain_comb=retrain_comb, new_generation=new_generation)
+    project = open_project(
+        place,
+        spec,
+        retrain_comb=retrain_comb,
+        new_generation=new_generation,
+        choose_again=choose_again,
+    )
     with watching(quiet=as_json) as watcher:
         todo, outcome = project.run(watcher, limits.check)
     if outcome.failed:

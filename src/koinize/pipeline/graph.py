@@ -7,7 +7,8 @@ the same merges and the same choice, each under its own name.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from functools import partial
 
 from koinize.digest import digest
 from koinize.ledger.address import Address, System
@@ -15,6 +16,7 @@ from koinize.merge.recipe import MergeSettings
 from koinize.pipeline.across import criterion, own_criterion, part_of, sharing
 from koinize.pipeline.generation import Elsewhere, Generation
 from koinize.pipeline.inputs import Inputs
+from koinize.pipeline.keeping import Keeping, made_by
 from koinize.pipeline.lineage import History
 from koinize.pipeline.searching import Search
 from koinize.pipeline.step import Step, Uses
@@ -109,7 +111,17 @@ class _TaskGraph:
         """The candidates, and their scores on dev."""
         self.chosen_among = self._candidates(parts)
         yield from self.search.take()
-        yield from (one for one in self.chosen_among.values() if one.kind == "merge")
+        self.keeping, self.released = None, self.chosen_among
+        if self.spec.merge.update == "keep" and not self.history.choose_again:
+            keeping = Keeping(self.history, made_by(parts))
+            if before := keeping.as_chosen(self.chosen_among, partial(self._chosen_by, "")):
+                chosen = self.history.chosen(Address("select", self.name))
+                self.released = {
+                    one: fresh if one.title == chosen else before[one]
+                    for one, fresh in self.chosen_among.items()
+                }
+                self.keeping, self.chosen_among = keeping, before
+        yield from (one for one in self.released.values() if one.kind == "merge")
         scores = self._dev_scores(self.chosen_among)
         self.scores = {
             (system, part_of(self.spec, self.name, language)): score
@@ -128,16 +140,30 @@ class _TaskGraph:
             # The same settings are another merge than one relative to a trunk, or across tasks.
             if self.generation or self.name in self.spec.merge.across:
                 merges = {system: one.at(role=role) for system, one in merges.items()}
+            merges = self._as_chosen(role, merges)
             yield from merges.values()
             after.append((yield from self._best_on_dev(role, system, merges)))
         if "single" in self.spec.baselines:
             # Nothing is made here: what is chosen among are the languages' own adapters.
             alone = {only(one): made.at(role="single") for one, made in self.adapters.items()}
+            alone = self._as_chosen("single", alone)
             after.append((yield from self._best_on_dev("single", SINGLE, alone)))
         if self.generation:
             self.systems[TRUNK] = Uses(adapter=self.generation.trunk.id)
-        self.systems |= {one: Uses(adapter=made.id) for one, made in self.chosen_among.items()}
+        self.systems |= {one: Uses(adapter=made.id) for one, made in self.released.items()}
         yield from self._tests(self.systems, self.adapters, tuple(after))
+
+    def _as_chosen(self, role: str, among: dict[System, Step]) -> dict[System, Step]:
+        """As they were when a baseline was chosen among them, where the recipe is kept."""
+        if self.keeping is None:
+            return among
+        return self.keeping.as_chosen(among, partial(self._chosen_by, role)) or among
+
+    def _chosen_by(self, role: str, among: Mapping[System, Step]) -> tuple[Step, Collection[Step]]:
+        """The choice among these by their scores on dev, and the scores."""
+        scores = self._dev_scores(among)
+        choice = self._choice(role, among, {place: one.id for place, one in scores.items()})
+        return choice, scores.values()
 
     def _best_on_dev(
         self, role: str, system: System, among: Mapping[System, Step]
@@ -200,7 +226,8 @@ class _TaskGraph:
                 if owner == language and "indv" in self.spec.baselines:
                     yield self._evaluate(INDV, language, "test", uses, after)
                 elif owner != language and "cross" in self.spec.baselines:
-                    yield self._evaluate(only(owner), language, "test", uses, after)
+                    score = self._evaluate(only(owner), language, "test", uses, after)
+                    yield self.keeping.last_score(score) if self.keeping else score
 
     def _merges(
         self,
@@ -254,6 +281,7 @@ class _TaskGraph:
             units=1,
             sort=self.name,
             languages=self.spec.languages,
+            settings={"adapters": made_by(self.parts)},
             waits=self.search.goes_on,
         )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from koinize.digest import digest, short
 from koinize.errors import BrokenError, KoinizeError
 from koinize.files import parse_json, read_bytes
+from koinize.ledger.address import Address
 from koinize.model.manner import ENCODING
 from koinize.pipeline.inputs import Inputs, examples_of
 from koinize.pipeline.step import PARENT, Step, Uses
@@ -139,9 +140,11 @@ class History:
         *,
         retrain_comb: bool = False,
         new_generation: bool = False,
+        choose_again: bool = False,
     ) -> None:
         self.spec, self.inputs, self.root, self.store = spec, inputs, root, store
         self.retrain_comb, self.new_generation = retrain_comb, new_generation
+        self.choose_again = choose_again
         self.update = spec.training.update
 
     @cached_property
@@ -170,6 +173,19 @@ class History:
     def made(self, fresh: Step, last: Manifest) -> Step:
         """The step that made `last`, in the place of today's."""
         return _made(fresh, last)
+
+    def chosen(self, choice: Address) -> str:
+        """The title of what was chosen last; empty where nothing was."""
+        last = self._current(str(choice))
+        return str(last.facts.get("chosen", "")) if last else ""
+
+    def before(self, fresh: Step, artifact_id: str) -> Step | None:
+        """The step that made this artifact in the place of today's; None where nobody can tell."""
+        made = self.store.manifest(artifact_id) if artifact_id else None
+        if made is None:
+            return None
+        step = fresh if made.id == fresh.id else _kept(fresh, made)
+        return step if step.id == made.id else None
 
     def there(self, step: Step) -> bool:
         """Whether its artifact is in the store."""
@@ -291,6 +307,12 @@ class History:
             units=units,
             why=_said(parent, selection, units / fresh.units),
         )
+
+
+def _kept(fresh: Step, last: Manifest) -> Step:
+    """The same as it was made then; what it used is in its inputs."""
+    changed = tuple(label for label, one in fresh.identity.items() if last.inputs.get(label) != one)
+    return replace(fresh, inputs=dict(last.inputs), uses=Uses(), stale=changed)
 
 
 def _made(fresh: Step, last: Manifest) -> Step:

@@ -48,11 +48,19 @@ class Project:
     spec: Spec
     retrain_comb: bool = False
     new_generation: bool = False
+    choose_again: bool = False
 
     @classmethod
-    def at(cls, file: Path, *, retrain_comb: bool = False, new_generation: bool = False) -> Project:
+    def at(
+        cls,
+        file: Path,
+        *,
+        retrain_comb: bool = False,
+        new_generation: bool = False,
+        choose_again: bool = False,
+    ) -> Project:
         """The project of this koinize.yaml. Raises InputError for every mistake in it."""
-        project = cls(file, load(file), retrain_comb, new_generation)
+        project = cls(file, load(file), retrain_comb, new_generation, choose_again)
         if new_generation:
             require_own_trunk(project.spec, "a new generation")
         project.files.refuse_links()
@@ -110,6 +118,7 @@ class Project:
             self.store,
             retrain_comb=self.retrain_comb,
             new_generation=self.new_generation,
+            choose_again=self.choose_again,
         )
         imported, trunks = dict(self._imported()), dict(self._trunks())
         return graph(self.spec, self.inputs, identity, imported, history, trunks)

@@ -9,13 +9,13 @@ from koinize import __version__, report
 from koinize.digest import short
 from koinize.errors import InputError
 from koinize.ledger import Ledger, first_stated
-from koinize.ledger.address import SEARCH, System
+from koinize.ledger.address import COMB_ROLES, SEARCH, System
 from koinize.pipeline.endings import bad_ends
 from koinize.pipeline.interference import interference
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.lineage import ancestors
 from koinize.pipeline.project import Project
-from koinize.pipeline.results import TEST, Results
+from koinize.pipeline.results import TEST, Results, kept_recipes
 from koinize.pipeline.searching import halving_found, scale_found
 from koinize.pipeline.step import Step
 from koinize.pipeline.systems import (
@@ -57,6 +57,7 @@ def gather(project: Project) -> ReportInput:
         notes=[
             *project.inputs.findings,
             *_lineage(project),
+            *kept_recipes(project),
             *_searches(project),
             *bad_ends(project),
             *_odd_adapters(project),
@@ -73,7 +74,7 @@ def gather(project: Project) -> ReportInput:
 def _lineage(project: Project) -> Iterator[str]:
     """What a reader must know of how the adapters came about."""
     for step in project.steps:
-        if step.stale:
+        if step.stale and step.address.role == COMB_ROLES[0]:
             yield (
                 f"{step.task}: COMB is the one trained before {', '.join(step.stale)} changed; "
                 "`koinize run --retrain-comb` trains it again"
@@ -126,7 +127,9 @@ class _Gatherer:
             languages=self.spec.languages,
             margins=self.results.margins,
             reference=COMB.title,
-            changed_since=next((one.stale for one in self.results.steps if one.stale), ()),
+            changed_since=next(
+                (one.stale for one in self.results.steps if one.address.role == COMB_ROLES[0]), ()
+            ),
             systems=list(self._systems()),
             evaluations=list(self._evaluations()),
             interference=self._interference(),

@@ -7,7 +7,7 @@ merges, the rows of a system, a metric over its labels, and what a language may 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -74,7 +74,27 @@ class Results:
 
     def made(self, system: System, role: str = "") -> Step:
         """The step that makes what can be chosen: a merge, or the trunk."""
-        return self._by_id[self.choice(role).uses.candidates[system]]
+        one = self._by_id.get(self.choice(role).uses.candidates[system])
+        return one or self._merged_again[system]
+
+    @cached_property
+    def _merged_again(self) -> dict[System, Step]:
+        """What was chosen once and is merged from the adapters of today (`pipeline.keeping`)."""
+        merges = (one for one in self.steps if one.kind == "merge" and not one.address.role)
+        return {one.system: one for one in merges}
+
+    @property
+    def not_scored_again(self) -> list[str]:
+        """The titles of what stands as it was while the recipe is kept."""
+        others = [one.title for one in self.choice().uses.candidates if one != self.chosen()]
+        others += [one.address.role.upper() for one in self.steps if one.kind == "select"]
+        others += [one.system.title for one in self.steps if one.kind == "evaluate" and one.stale]
+        return list(dict.fromkeys(filter(None, others)))
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the recipe was chosen when the adapters were others."""
+        return self.choice().uses.candidates[self.chosen()] not in self._by_id
 
     @cached_property
     def _by_id(self) -> dict[str, Step]:
@@ -148,6 +168,24 @@ class Results:
         """The metrics whose margin koinize.yaml states."""
         own = {**self.project.spec.margins, **self.definition.margins}
         return tuple(name for name in self.definition.metrics if name in own)
+
+
+def kept_recipes(project: Project) -> Iterator[str]:
+    """Which recipes were kept, from which choice, and what was not scored again since."""
+    begun = {one.artifact: one.started for one in project.intervals() if one.status == "done"}
+    present = project.store.ids()
+    for name in project.spec.tasks:
+        results = Results(project, name)
+        choice = results.choice()
+        if choice.id not in present or not results.is_kept:
+            continue
+        chosen, when = results.chosen(), begun.get(choice.id)
+        since = f" of {when.date().isoformat()}" if when else ""
+        yield (
+            f"{name}: the recipe {chosen.title} was kept from the choice{since} and merged from "
+            f"the adapters of today; not scored again: {', '.join(results.not_scored_again)}; "
+            "`koinize run --choose-again` chooses again"
+        )
 
 
 def value(metric: Metric, rows: Sequence[ResultRow]) -> float:

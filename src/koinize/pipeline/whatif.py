@@ -120,6 +120,11 @@ def inquire(
     results = Results(project, task)
     _refuse_missing(results, [results.choice()])
     chosen = results.chosen()
+    if results.is_kept:
+        raise InputError(
+            f"the recipe of '{task}' was kept, so its merge of today was not scored on dev",
+            remedy="run `koinize run --choose-again` first",
+        )
     if chosen not in results.merges:
         raise InputError(
             f"task '{task}' has no merge to ask about: its trunk is whole, no language left it",

@@ -107,14 +107,16 @@ def _baselines(
 
 
 def _behind(steps: Iterable[Step], by_id: Mapping[str, Step]) -> set[str]:
-    """The ids of these steps and of all that they need, the choosing included."""
+    """The ids of these steps and of all that they need, the choosing included; what a kept choice
+    once chose among may be no step any more.
+    """
     found: set[str] = set()
     waiting = list(steps)
     while waiting:
         step = waiting.pop()
         if step.id not in found:
             found.add(step.id)
-            waiting.extend(by_id[need] for need in step.needs)
+            waiting.extend(by_id[need] for need in step.needs if need in by_id)
     return found
 
 

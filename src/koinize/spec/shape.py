@@ -163,6 +163,11 @@ class MergeSection(Frozen):
         "better half goes on (`halving`)",
     )
 
+    update: Literal["choose", "keep"] = Field(
+        default="choose",
+        description="when only training rows changed: `choose` anew, or `keep` the recipe",
+    )
+
     @property
     def is_searched(self) -> bool:
         """Whether scores decide which merges there are to choose among."""
@@ -170,6 +175,11 @@ class MergeSection(Frozen):
 
     @model_validator(mode="after")
     def _one_choice(self) -> MergeSection:
+        if self.update == "keep" and (self.across or self.is_searched):
+            raise ValueError(
+                "update: only a recipe that is chosen for one task, from candidates as they are "
+                "stated, can be kept; set it to choose, or write down what the search found"
+            )
         if self.across and self.is_searched:
             halved = self.choose == "halving"
             key = "choose" if halved else "scale"

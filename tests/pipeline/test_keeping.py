@@ -1,0 +1,120 @@
+"""With `merge: {update: keep}` an update trains, merges what was chosen, and tests that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.reliability.arena import Arena
+from tests.reliability.conftest import write_project
+
+
+@pytest.fixture(scope="module")
+def arena() -> Iterator[Arena]:
+    with Arena(fake=True) as arena:
+        yield arena
+
+
+@pytest.fixture
+def root(arena: Arena, tmp_path: Path) -> Path:
+    """Set up; then a row of de was added."""
+    root = tmp_path / "project"
+    write_project(root)
+    file = root / "koinize.yaml"
+    file.write_text(file.read_text().replace("merge: {", "merge: {update: keep, "))
+    assert "update: keep" in file.read_text()
+    assert arena.koinize("run", cwd=root).code == 0
+    add(root, "de.train")
+    return root
+
+
+def add(root: Path, split: str) -> None:
+    rows = root / "data" / f"{split}.jsonl"
+    line = rows.read_text(encoding="utf-8").splitlines()[0]
+    with rows.open("a", encoding="utf-8") as file:
+        file.write(line.replace('"text": "', '"text": "more ') + "\n")
+
+
+def told(arena: Arena, root: Path, *arguments: str) -> Any:
+    ended = arena.koinize(*arguments, "--json", cwd=root)
+    assert ended.code == 0, ended.output
+    return json.loads(ended.output)
+
+
+def missing(arena: Arena, root: Path, *arguments: str) -> list[str]:
+    return sorted(one["step"] for one in told(arena, root, "plan", *arguments)["missing"])
+
+
+def test_an_update_trains_merges_and_tests_what_was_chosen(arena: Arena, root: Path) -> None:
+    chosen = told_chosen(root)
+    wanted = [
+        "evaluate/mood/INDV/de/test",
+        f"evaluate/mood/{chosen}/de/test",
+        f"evaluate/mood/{chosen}/en/test",
+        f"merge/mood/{chosen}",
+        "train/mood/de",
+    ]
+    assert missing(arena, root) == sorted(wanted)
+    scopes = told(arena, root, "plan")["saving"]["scopes"]
+    assert [one["scope"] for one in scopes] == ["training", "testing"]
+    assert arena.koinize("run", cwd=root).code == 0
+    assert missing(arena, root) == []
+    assert told_chosen(root) == chosen
+    said = told(arena, root, "report")
+    (note,) = (one for one in said["notes"] if "was kept from the choice" in one)
+    assert f"mood: the recipe {chosen} was kept" in note
+    assert "not scored again: " in note
+    assert "MEAN" in note
+    assert "de only" in note
+
+
+def test_what_came_of_it_is_released_and_not_asked_about(arena: Arena, root: Path) -> None:
+    assert "was kept from the choice of" in arena.koinize("plan", cwd=root).output
+    assert arena.koinize("run", cwd=root).code == 0
+    ended = arena.koinize("whatif", "--without", "de", cwd=root)
+    assert (ended.code, "--choose-again" in ended.output) == (2, True)
+    assert told(arena, root, "promote")
+    again = arena.koinize("promote", cwd=root)
+    assert again.code == 0, again.output
+
+
+def test_it_is_chosen_again_when_asked(arena: Arena, root: Path) -> None:
+    assert arena.koinize("run", cwd=root).code == 0
+    assert "select/mood" in missing(arena, root, "--choose-again")
+    assert arena.koinize("run", "--choose-again", cwd=root).code == 0
+    assert missing(arena, root) == []
+    assert not any("was kept" in one for one in told(arena, root, "report")["notes"])
+
+
+def test_other_dev_rows_choose_again(arena: Arena, root: Path) -> None:
+    add(root, "en.dev")
+    assert "select/mood" in missing(arena, root)
+
+
+def test_other_settings_choose_again(arena: Arena, root: Path) -> None:
+    file = root / "koinize.yaml"
+    file.write_text(file.read_text().replace("epochs: 2", "epochs: 3"))
+    assert "select/mood" in missing(arena, root)
+
+
+def test_a_second_update_keeps_the_first_choice(arena: Arena, root: Path) -> None:
+    assert arena.koinize("run", cwd=root).code == 0
+    assert arena.koinize("gc", "--delete", cwd=root).code == 0
+    assert missing(arena, root) == []
+    add(root, "en.train")
+    again = missing(arena, root)
+    assert "select/mood" not in again
+    assert "train/mood/en" in again
+    assert arena.koinize("run", cwd=root).code == 0
+    assert missing(arena, root) == []
+
+
+def told_chosen(root: Path) -> str:
+    home = root / ".koinize"
+    names = json.loads((home / "names.json").read_text())
+    manifest = home / "artifacts" / names["select/mood"] / "manifest.json"
+    return str(json.loads(manifest.read_text())["facts"]["chosen"])
