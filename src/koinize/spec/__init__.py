@@ -7,6 +7,7 @@ own class); this module composes them. `load` reads a file and names every mista
 from __future__ import annotations
 
 from koinize.spec.grid import PAPERS_EIGHT
+from koinize.spec.merging import MergeSection
 from koinize.spec.read import SPEC_FILE, load
 from koinize.spec.schema import schema
 from koinize.spec.shape import (
@@ -14,7 +15,6 @@ from koinize.spec.shape import (
     Baseline,
     LoraSection,
     MachineSection,
-    MergeSection,
     Price,
     Spec,
 )

@@ -6,7 +6,8 @@ from typing import Any
 
 from koinize.merge.recipe import RECIPES, MergeSettings
 from koinize.metrics import metrics
-from koinize.spec.shape import NAME, Spec
+from koinize.spec.merging import NAME
+from koinize.spec.shape import Spec
 from koinize.tasks import tasks
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -1,0 +1,83 @@
+"""The part of koinize.yaml that says what is merged, and how one of the merges is chosen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from koinize.frozen import Frozen
+from koinize.merge.recipe import MergeSettings
+from koinize.spec.grid import expand
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+"""Of a task, or of the project."""
+
+
+def _two_or_more(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(tasks)) == 1:
+        raise ValueError(f"'{tasks[0]}' alone shares its adapter with no task; name two or more")
+    return tuple(sorted(set(tasks)))
+
+
+class MergeSection(Frozen):
+    """Which merges are tried; the best on dev becomes the multilingual adapter."""
+
+    candidates: tuple[Annotated[tuple[MergeSettings, ...], BeforeValidator(expand)], ...] = Field(
+        default=("paper",),
+        validate_default=True,
+        min_length=1,
+        description="'paper' (the paper's eight), a recipe's name, or a mapping of settings in "
+        "which a list makes a grid, such as {recipe: ties, density: [0.3, 0.5]}",
+    )
+    across: Annotated[tuple[Name, ...], AfterValidator(_two_or_more)] = Field(
+        default=(), description="tasks whose adapters are merged into one that serves all of them"
+    )
+    mean_scales: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        default=(1.0, 1.5, 2.0),
+        min_length=1,
+        description="the MEAN baseline's scales, the best chosen on dev",
+    )
+    scale: Literal["stated", "search"] = Field(
+        default="stated",
+        description="of every candidate, and of MEAN: as it is `stated`, or a `search` on dev that "
+        "begins there",
+    )
+    choose: Literal["all", "halving"] = Field(
+        default="all",
+        description="`all` candidates are scored on all dev rows, or on growing shares of them the "
+        "better half goes on (`halving`)",
+    )
+    update: Literal["choose", "keep"] = Field(
+        default="choose",
+        description="when only training rows changed: `choose` anew, or `keep` the recipe",
+    )
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether scores decide which merges there are to choose among."""
+        return (self.scale, self.choose) != ("stated", "all")
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> MergeSection:
+        if self.update == "keep" and (self.across or self.is_searched):
+            raise ValueError(
+                "update: only a recipe that is chosen for one task, from candidates as they are "
+                "stated, can be kept; set it to choose, or write down what the search found"
+            )
+        if self.across and self.is_searched:
+            halved = self.choose == "halving"
+            key = "choose" if halved else "scale"
+            instead = "set it to all" if halved else "list scales in the candidates"
+            raise ValueError(
+                f"{key}: a search goes by the dev rows of one task, and tasks that share an "
+                f"adapter are chosen for together; {instead}"
+            )
+        return self
+
+    @property
+    def settings(self) -> tuple[MergeSettings, ...]:
+        """Every candidate once, in the order of the file."""
+        listed = [one for entry in self.candidates for one in entry]
+        return tuple({one.model_dump_json(): one for one in listed}.values())
