@@ -17,12 +17,17 @@ PAGES = 8
 def test_what_is_not_printed_is_said(realistic):
     page = render_html(realistic)
     rules = page[page.index("@media print") : page.index("</style>")]
-    assert "nav, details, #settings, #signatures { display: none; }" in rules
-    said = "Settings, signatures and the tables that are folded away stand in the file."
+    assert "nav, details, tr.repeated, #settings, #signatures { display: none; }" in rules
+    said = (
+        "Settings, signatures, equal candidates and the tables that are folded away stand in the "
+        "file."
+    )
     assert said in rules
     for name in ("settings", "signatures"):
         assert f'<section id="{name}">' in page
     assert "<details>" in page
+    # Of the paper's eight candidates two are the same as others: in the choice and among merges.
+    assert page.count('<tr class="repeated">') == 2 * 2
 
 
 @pytest.mark.slow

@@ -37,6 +37,8 @@ class Table:
     numbers: frozenset[int] = frozenset()
     highlight: frozenset[int] = frozenset()
     """Rows to be marked, by index: the chosen ones."""
+    repeated: frozenset[int] = frozenset()
+    """Rows that say what another one says, by index: left out on paper."""
     folded: str = ""
     """Words under which a page folds the table away until they are asked for."""
 

@@ -57,6 +57,7 @@ def _table(task: Task) -> Table:
         rows=rows,
         numbers=frozenset({2, 3, 4}),
         highlight=frozenset(i for i, one in enumerate(merged) if one["chosen"]),
+        repeated=frozenset(i for i, one in enumerate(merged) if one["same_as"]),
     )
 
 

@@ -78,6 +78,7 @@ def _table(task: Task) -> Table:
         caption=f"{task['metrics'][0]} on dev, in points, with 95 % intervals",
         numbers=frozenset(range(1, len(languages) + 2)),
         highlight=frozenset(i for i, row in enumerate(task["selection"]) if row["chosen"]),
+        repeated=frozenset(i for i, row in enumerate(task["selection"]) if row["same_as"]),
     )
 
 
