@@ -148,6 +148,30 @@ def test_what_changes_nothing_that_matters_passes(kit, lies):
     assert verdict(checked(kit, lies)) == "serves the adapter"
 
 
+class Noisy(Lies):
+    """Weights of few bits: every log-probability is off, by so many nats."""
+
+    def answered(self, logprobs):
+        noise = torch.randn(logprobs.shape, generator=self.random) * self.nats
+        return (logprobs + noise).log_softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("nats", "count", "kinds"),
+    [
+        (0.05, True, {"right"}),
+        (0.05, False, {"unknown"}),  # a second BOS token changes less than that
+        (0.2, True, {"right"}),
+        (1.0, True, {"unknown"}),
+        (4.0, True, {"unknown"}),
+    ],
+)
+def test_noise_is_named_nothing_else(kit, nats, count, kinds):
+    lies = Noisy(nats=nats, count=count, random=torch.Generator().manual_seed(1))
+    found = checked(kit, lies).found
+    assert {one.finding.verdict for one in found if one.way == "text"} == kinds
+
+
 def test_what_was_not_asked_is_said(kit):
     class Mute(Honest):
         def answer(self, path, body):
