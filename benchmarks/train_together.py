@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 import torch
 
 import koinize.examples.reviews
+from koinize import machine
 from koinize.data import read_rows
 from koinize.model.base import BaseSpec, prepare, user_cache
 from koinize.model.loaded import Loaded, load_model
@@ -84,7 +84,7 @@ def one_loop(loop: str, folder: Path, count: int) -> None:
         **seconds,
         "tokens": sum(one.tokens for one in reports),
         "loss": sum(one.losses[-1] for one in reports) / len(reports),
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak": machine.peak_memory(),
     }
     print(json.dumps(figures))
 

@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any
 
 import torch
 
+from koinize import machine
 from koinize.model.base import BaseSpec, prepare, user_cache
 from koinize.model.encoding import Encoder
 from koinize.model.loaded import load_model
@@ -142,7 +142,7 @@ def one_loop(name: str, folder: Path, count: int) -> None:
     """The child process: one loop, its figures as one line of JSON."""
     loops: dict[str, Any] = {"koinize": ours, "trainer": trainer}
     figures = loops[name](folder, count)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = machine.peak_memory()
     print(json.dumps({**figures, "peak": peak}))
 
 

@@ -10,6 +10,32 @@ import pytest
 
 from koinize import machine
 
+PARENT = """
+import subprocess, sys
+held = b"x" * 300_000_000
+subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
+"""
+CHILD = """
+from koinize import machine
+first = machine.peak_memory()
+held = b"x" * 200_000_000
+full = machine.peak_memory()
+del held
+machine.reset_peak_memory()
+print(first, full, machine.peak_memory())
+"""
+
+
+@pytest.mark.skipif(not machine.CLEAR_REFS.exists(), reason="only Linux can start a peak anew")
+def test_the_peak_of_memory_is_of_this_process_and_may_begin_anew():
+    """The process that started it held 300 MB."""
+    command = [sys.executable, "-c", PARENT, CHILD]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    first, full, after = map(int, found.split())
+    assert first < 100_000_000
+    assert first + 190_000_000 < full < first + 210_000_000
+    assert after < first + 50_000_000
+
 
 @pytest.fixture
 def with_machine(monkeypatch):

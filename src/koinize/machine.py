@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import FrameType
 
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 DRIVER = Path("/proc/driver/nvidia/gpus")
 # Bytes that glibc can be told to keep in a block; its older versions refuse more than the second.
 LARGEST, LARGEST_OF_OLDER = 2**31 - 1, 1 << 25
@@ -148,6 +151,25 @@ def cores() -> int:
 def memory() -> int:
     """Bytes of memory that this machine has."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def peak_memory() -> int:
+    """Bytes: the most that this process has held in memory, since `reset_peak_memory` if it can.
+
+    The kernel's own mark (proc(5), VmHWM). That of getrusage(2), which is all that other systems
+    have, begins at what the process held that started this one.
+    """
+    with suppress(OSError, StopIteration):
+        lines = STATUS.read_text().splitlines()
+        return 1024 * next(int(one.split()[1]) for one in lines if one.startswith("VmHWM:"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory` begin anew at what is held now, where the kernel has a way (proc(5))."""
+    with suppress(OSError):
+        CLEAR_REFS.write_text("5")
 
 
 def workers_and_threads(workers: int | str, threads: int | str) -> tuple[int, int]:

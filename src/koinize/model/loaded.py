@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from koinize import machine
 from koinize.adapter import read_header
 from koinize.adapter.experts import owner
 from koinize.adapter.names import named_as
@@ -318,17 +319,15 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Starts a new count of an accelerator's peak memory; a process's own cannot be reset."""
+    """Starts a new count of the peak memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        machine.reset_peak_memory()
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most memory this process has held: on the accelerator, else resident on the machine."""
+    """Most memory held since `reset_peak`: on the accelerator, else by the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return machine.peak_memory()

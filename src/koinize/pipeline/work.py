@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import time
 import traceback
 import warnings
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, cast
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
+from koinize import machine
 from koinize.errors import KoinizeError, StepError
 from koinize.executors import WorkerEndedError
 from koinize.model import base
@@ -151,13 +151,14 @@ def perform_together(jobs: Sequence[Job]) -> dict[str, Failure]:
 def _drafting(job: Job, store: Store) -> Iterator[Draft]:
     """A step's artifact, with what is recorded of every one."""
     step = job.step
+    machine.reset_peak_memory()
     with store.building(step.id, step.name, step.identity) as draft:
         draft.facts.update(rows=dict(step.rows), units=step.units, tokens=0)
         draft.facts["settings"] = dict(step.settings)
         yield draft
         if KINDS[step.kind].needs_model:
             _base_of(job)  # of files that were read meanwhile, if not before
-        draft.facts["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        draft.facts["peak_bytes"] = machine.peak_memory()
 
 
 def _told(job: Job, error: Exception, seconds: float) -> Failure:
