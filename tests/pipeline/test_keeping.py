@@ -70,6 +70,7 @@ def test_an_update_trains_merges_and_tests_what_was_chosen(arena: Arena, root: P
     assert "not scored again: " in note
     assert "MEAN" in note
     assert "de only" in note
+    assert "en only" not in note  # its adapter is the same
 
 
 def test_what_came_of_it_is_released_and_not_asked_about(arena: Arena, root: Path) -> None:

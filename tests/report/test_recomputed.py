@@ -114,8 +114,12 @@ def test_a_project_that_is_really_trained(tmp_path: Path) -> None:
     with Arena(fake=False) as arena:
         assert arena.koinize("init", "--example", "tiny", "project", cwd=tmp_path).code == 0
         root = tmp_path / "project"
+        spec = root / "koinize.yaml"
+        spec.write_text(spec.read_text().replace("\nmerge:\n", "\nmerge:\n  update: keep\n"))
         for changed in (False, True):
             if changed:
                 edit(root, "ja")
             assert arena.koinize("run", cwd=root).code == 0
-            assert disagreements(root, said_by(arena, root)) == []
+            said = said_by(arena, root)
+            assert disagreements(root, said) == []
+            assert any("was kept from the choice" in one for one in said["notes"]) == changed

@@ -170,8 +170,9 @@ def saving_lines(todo: Plan) -> Iterable[str]:
             f"wall time at best (estimated): against that the update takes {_less(ours, best)}"
         )
     if found.steps_besides:
+        steps = "1 step" if found.steps_besides == 1 else f"{found.steps_besides} steps"
         yield (
-            f"  only the report wants the other {found.steps_besides} steps: "
+            f"  only the report wants the rest, {steps}: "
             f"{duration(found.besides.wall.value)} of wall time, "
             f"{duration(found.besides.machine.value)} of machine time"
         )

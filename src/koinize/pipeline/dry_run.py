@@ -154,7 +154,7 @@ def _question(spec: Spec, steps: Sequence[Step], root: Path, home: Path, base: P
             trunk=keys[step.uses.trunk],
         )
         for step in steps
-        if step.merge is not None
+        if step.merge is not None and not step.stale  # what is kept is there
     ]
     return Question(
         folder=str(base),

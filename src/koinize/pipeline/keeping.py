@@ -70,7 +70,7 @@ class Keeping:
     def last_score(self, fresh: Step) -> Step:
         """An evaluation as it was last, on the same rows, of an adapter that is another one now."""
         last = self.history.last(fresh)
-        if last is None or not _same_but_for_the_adapter(fresh, last):
+        if last is None or last.id == fresh.id or not _same_but_for_the_adapter(fresh, last):
             return fresh
         kept = replace(fresh, inputs=last.inputs, uses=Uses(), stale=("adapter",))
         return kept if kept.id == last.id and self.history.there(kept) else fresh
