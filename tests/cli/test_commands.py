@@ -44,7 +44,7 @@ def test_the_help_lists_every_command_in_a_group_with_its_whole_line(koinize: Ca
     assert code == 0
     titles = [line[:-1] for line in out.splitlines() if re.fullmatch(r"[A-Z]\w+:", line)]
     assert titles == ["Options", PROJECT, RELEASES, ADAPTERS, ACCOUNT]
-    listed = re.findall(r"^  ([a-z]+)  +(.+)", out.partition(f"\n{PROJECT}:")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([a-z-]+)  +(.+)", out.partition(f"\n{PROJECT}:")[2], re.MULTILINE)
     assert {name for name, _ in listed} == set(COMMANDS.commands)
     assert [line for _, line in listed if not re.fullmatch(r"[A-Z].*[^.]\.", line)] == []
 

@@ -66,7 +66,7 @@ def check_serving(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check that a server really serves an adapter, as it was trained.
+    """Check that a server really serves an adapter.
 
     Compares the server's log-probabilities with our own. Exit code 0 only where it does.
     """
