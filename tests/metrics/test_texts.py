@@ -37,6 +37,8 @@ def points(name, prediction, *, reference="r", prompt="p", language="en"):
         ("GPT4 on page 7.", ["4", "7"]),
         ("007 and 0 and 0,0", ["7", "0", "0"]),
         ("three 三", []),
+        ("٣٫٥ و ٣٬٤٥٦", ["3.5", "3456"]),
+        ("10² 1½ ① H₂O", ["10", "1"]),
     ],
 )  # fmt: skip
 def test_numbers(text, found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from decimal import Decimal
@@ -14,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from koinize import machine
 from koinize.errors import StepError
 from koinize.examples import tiny
 from koinize.executors.inline import InlineExecutor
 from koinize.ledger import IDLE, LOAD, PROVISION, Interval, Ledger, elapsed, joules, total
 from koinize.ledger.energy import Counter, Meter
-from koinize.pipeline import Outcome, Project
+from koinize.pipeline import Outcome, Project, work
 from koinize.pipeline import run as running
 from koinize.pipeline.account import Account
 from koinize.pipeline.inputs import examples_of
@@ -27,7 +28,7 @@ from koinize.pipeline.joining import joined
 from koinize.pipeline.kinds import train
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
-from koinize.pipeline.work import Failure, Job
+from koinize.pipeline.work import Failure, Job, Over
 from koinize.spec import Spec, load
 from koinize.store import Artifact, Home, Store
 from tests.pipeline.conftest import SPEC, Small
@@ -229,6 +230,28 @@ def test_one_that_diverges_ends_alone_and_names_its_rows(tmp_path: Path) -> None
 
 
 # With the work faked
+
+
+def test_the_peak_of_a_group_is_not_begun_anew_at_each_artifact(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded of each comes after its work, and others are still at theirs."""
+    seen: list[str] = []
+    monkeypatch.setattr(machine, "reset_peak_memory", lambda: seen.append("reset"))
+    monkeypatch.setattr(machine, "peak_memory", lambda: len(seen))
+
+    def together(jobs: Sequence[Job], _store: Store, _scratch: Path, over: Over) -> None:
+        for job in jobs:
+            seen.append(job.step.name)
+            over(job, lambda _: {}, 1.0)
+
+    monkeypatch.setattr(work, "_load_first", lambda _: 0.0)
+    monkeypatch.setattr(work, "_base_of", lambda _: "")
+    monkeypatch.setattr(train, "perform_together", together)
+    spec, home = spec_with(small), small.root / ".koinize"
+    jobs = [Job(one.step, spec, small.root, home, 1) for one in missing(small, "train")]
+    assert work.perform_together(jobs) == {}
+    assert seen == ["reset", *(job.step.name for job in jobs)]
 
 
 def fake_group(trouble: dict[str, Exception], told: list[str]) -> object:

@@ -1,12 +1,13 @@
 """What was answered where labels are fixed: counts, confusions, and systems with one answer."""
 
 from dataclasses import replace
+from math import comb
 
 import pytest
 
 from koinize.report import Evaluation, System, TaskInput, sections
 from koinize.report.blocks import Paragraph, Table
-from koinize.report.collapsed import collapses, confusion
+from koinize.report.collapsed import collapses, confusion, sign_test
 from koinize.report.quality import Judged
 
 TASK = TaskInput(
@@ -34,6 +35,14 @@ def answering(system, given, right, language="de"):
         for key, (answer, gold) in enumerate(zip(given, right, strict=True))
     ]
     return Evaluation("t", system, language, "test", rows, "s")
+
+
+def test_the_sign_test_counts_throws_of_a_coin():
+    for more in range(12):
+        for fewer in range(12):
+            ways = sum(comb(more + fewer, heads) for heads in range(more, more + fewer + 1))
+            assert sign_test(more, fewer) == pytest.approx(ways / 2 ** (more + fewer), rel=1e-12)
+    assert sign_test(30_000, 0) == 0.0  # below what a float holds, and at once
 
 
 def test_counts_of_the_chosen_merge_and_of_the_reference():
@@ -89,7 +98,9 @@ def test_who_is_looked_at_and_what_is_found():
     found = list(collapses(replace(TASK, evaluations=collapsed)))
     common = {"language": "de", "label": "b", "times": 40, "right": 20, "n": 40}
     # Twenty rows answered b that are not, none the other way: 2 to the power of -20.
-    assert found == [{"system": one, **common, "p_value": 2**-20} for one in ("COMB", "m")]
+    assert found == [
+        {"system": one, **common, "p_value": pytest.approx(2**-20)} for one in ("COMB", "m")
+    ]
 
 
 def test_the_section_shows_truth_and_answers_and_folds_the_confusions(realistic):
@@ -113,7 +124,7 @@ def test_the_section_shows_truth_and_answers_and_folds_the_confusions(realistic)
 
 
 def test_a_collapse_of_the_chosen_merge_stands_in_the_summary(realistic):
-    odd = {"label": "neutral", "times": 59, "right": 20, "n": 60, "p_value": 2**-39}
+    odd = {"label": "neutral", "times": 59, "right": 20, "n": 60, "p_value": pytest.approx(2**-39)}
     (task,) = realistic["tasks"]
     alarmed = {**task, "collapsed": [{"system": task["chosen"], "language": "ja", **odd}]}
     said = [

@@ -18,14 +18,19 @@ _NUMBER = re.compile(
 )
 
 
+_ARABIC = str.maketrans("\u066b\u066c", ".,")
+
+
 def numbers(text: str) -> list[str]:
     """The numbers of a text in their order, each in one writing: 1.234,50 is 1234.5."""
-    plain = "".join(map(_digit, text))
+    plain = "".join(map(_digit, text.translate(_ARABIC)))
     plain = unicodedata.normalize("NFKC", _SPACES.sub("'", plain))
     return [_value(match[0], match[1] or "") for match in _NUMBER.finditer(plain)]
 
 
 def _digit(character: str) -> str:
+    if unicodedata.category(character) == "No":  # NFKC would make 102 of 10², and 11/2 of 1½
+        return " "
     value = unicodedata.decimal(character, None)
     return character if value is None else str(value)
 

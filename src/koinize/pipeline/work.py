@@ -95,6 +95,7 @@ def perform(job: Job) -> dict[str, Any]:
     store = Store(job.home, job.spec.store)
     started = time.perf_counter()
     kind = KINDS[job.step.kind]
+    machine.reset_peak_memory()
     try:
         with _drafting(job, store) as draft:
             loading = _load_first(job) if kind.needs_model and not is_commanded(job) else 0.0
@@ -123,6 +124,7 @@ def perform_together(jobs: Sequence[Job]) -> dict[str, Failure]:
     others may go on for hours. Raises KoinizeError for what ends all of them.
     """
     store, failures = Store(jobs[0].home, jobs[0].spec.store), dict[str, Failure]()
+    machine.reset_peak_memory()
     try:
         loading = [_load_first(jobs[0])]  # told with the first artifact
 
@@ -151,7 +153,6 @@ def perform_together(jobs: Sequence[Job]) -> dict[str, Failure]:
 def _drafting(job: Job, store: Store) -> Iterator[Draft]:
     """A step's artifact, with what is recorded of every one."""
     step = job.step
-    machine.reset_peak_memory()
     with store.building(step.id, step.name, step.identity) as draft:
         draft.facts.update(rows=dict(step.rows), units=step.units, tokens=0)
         draft.facts["settings"] = dict(step.settings)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from math import comb
 from typing import Any
 
 from koinize.report.figures import Collapse, Task
@@ -43,9 +42,10 @@ def collapses(source: TaskInput) -> Iterator[Collapse]:
         label, times = Counter(row["prediction"] for row in found.rows).most_common(1)[0]
         right = sum(row["gold"] == label == row["prediction"] for row in found.rows)
         rows = sum(row["gold"] == label for row in found.rows)
-        p_value = _sign_test(times - right, rows - right)
-        is_one_answer = times > ONE_ANSWER * n and n - times < OTHERS * (n - rows)
-        if is_one_answer and p_value <= LEVEL / len(looked_at):
+        if times <= ONE_ANSWER * n or n - times >= OTHERS * (n - rows):
+            continue
+        p_value = sign_test(times - right, rows - right)
+        if p_value <= LEVEL / len(looked_at):
             yield {
                 "system": found.system,
                 "language": found.language,
@@ -57,11 +57,11 @@ def collapses(source: TaskInput) -> Iterator[Collapse]:
             }
 
 
-def _sign_test(more: int, fewer: int) -> float:
+def sign_test(more: int, fewer: int) -> float:
     """The probability that of so many throws of a fair coin at least `more` are heads."""
-    thrown = more + fewer
-    ways = sum(comb(thrown, heads) for heads in range(more, thrown + 1))
-    return float(ways / 2**thrown)
+    from scipy.special import betainc
+
+    return float(betainc(more, fewer + 1, 0.5)) if more else 1.0
 
 
 def said(one: Collapse) -> str:
