@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
 
@@ -98,6 +99,42 @@ def test_a_server_that_drips():
 
 
 @pytest.mark.parametrize(
+    ("begins", "drop"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"a"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 400 No\r\nX-Long: ", b"a"),
+    ],
+    ids=["headers", "continue", "refusal"],
+)
+def test_a_server_that_drips_before_its_answer(begins, drop):
+    """Each byte comes in time; neither the headers nor one answer before the answer ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip():
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(begins)
+                while not stop.wait(0.01):
+                    connection.sendall(drop)
+
+        stop, thread = threading.Event(), threading.Thread(target=drip)
+        thread.start()
+        client = Client(f"http://127.0.0.1:{server.getsockname()[1]}/v1", timeout=0.3)
+        giving_up = threading.Timer(20, stop.set)  # where the client waits on: fails, and ends
+        giving_up.start()
+        try:
+            said = refusal(client)
+            assert not stop.is_set()
+        finally:
+            giving_up.cancel()
+            stop.set()
+            thread.join()
+            giving_up.join()
+    assert said.startswith("URL/models gave no whole answer within 0.3 s; ")
+
+
+@pytest.mark.parametrize(
     ("made", "said"),
     [
         (
@@ -131,6 +168,18 @@ def test_a_server_that_drips():
             "redirects to http://elsewhere.invalid/; give that server's own address",
         ),
         (
+            handler(content=b"{}", length="9" * 5000),
+            "answers with more than 16 MB; expected a few kilobytes of JSON",
+        ),
+        (
+            handler(400, b"no", length="9" * 5000),
+            "refuses with status 400: Bad Request",
+        ),
+        (
+            handler(400, b"no", headers=[("Content-Length", "two")], length="none"),
+            "refuses with status 400: no",
+        ),
+        (
             handler(400, json.dumps({"error": {"message": "no such thing"}}).encode()),
             "refuses with status 400: no such thing",
         ),
@@ -144,7 +193,21 @@ def test_a_server_that_drips():
             "API, such as http://localhost:8000/v1",
         ),
     ],
-    ids=["html", "text", "cut", "huge", "endless", "key", "redirect", "bad", "broken", "deep"],
+    ids=[
+        "html",
+        "text",
+        "cut",
+        "huge",
+        "endless",
+        "key",
+        "redirect",
+        "long",
+        "long refusal",
+        "no length",
+        "bad",
+        "broken",
+        "deep",
+    ],
 )
 def test_one_message(made, said):
     with serving(handler=made) as url:
@@ -157,6 +220,52 @@ def test_a_key_that_is_refused_is_not_told():
     assert said == (
         "URL/models refuses the key (status 403); set OPENAI_API_KEY, or give --api-key"
     )
+
+
+KEY = "sk-secret-123456"
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (
+            handler(400, json.dumps({"error": {"message": f"no: Bearer {KEY}"}}).encode()),
+            "refuses with status 400: no: Bearer ***",
+        ),
+        (
+            handler(400, json.dumps({"headers": [f"Bearer {KEY}"]}).encode()),
+            'refuses with status 400: {"headers": ["Bearer ***"]}',
+        ),
+        (
+            handler(400, b"x" * 390 + KEY.encode()),  # no half of it is left, either
+            f"refuses with status 400: {'x' * 390}***",
+        ),
+        (
+            handler(302, headers=[("Location", f"http://elsewhere.invalid/{KEY}")]),
+            "redirects to http://elsewhere.invalid/***; give that server's own address",
+        ),
+    ],
+    ids=["message", "whole", "long", "redirect"],
+)
+def test_a_key_that_is_said_back_is_not_told(made, said):
+    with serving(handler=made) as url:
+        assert refusal(Client(url, key=KEY)) == f"URL/models {said}"
+
+
+def test_a_key_that_is_said_back_instead_of_http_is_not_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def echo():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(f"Bearer {KEY}\r\n".encode())
+
+        thread = threading.Thread(target=echo)
+        thread.start()
+        said = refusal(Client(f"http://127.0.0.1:{server.getsockname()[1]}/v1", key=KEY))
+        thread.join()
+    assert said.startswith("URL/models cannot be reached: Bearer ***")
 
 
 def test_the_key_is_sent():

@@ -140,11 +140,24 @@ def test_models():
 
 
 def test_a_model_that_is_not_there():
-    check_model("a", ["a", "b"], "URL")
-    check_model("a", [], "URL")
+    client = Client("URL")
+    check_model("a", ["a", "b"], client)
+    check_model("a", [], client)
     with pytest.raises(InputError) as caught:
-        check_model("sentimnt", ["sentiment", "base"], "URL")
+        check_model("sentimnt", ["sentiment", "base"], client)
     assert str(caught.value) == (
         "URL serves no model 'sentimnt'; expected one of 'sentiment', 'base'; did you mean "
         "'sentiment'?"
     )
+
+
+def test_a_key_that_is_said_back_is_not_told():
+    """Neither as an error with status 200, nor as the owner or the name of a model."""
+    told = Told({"error": "no: sk-1"}, {"data": [{"id": "sk-1", "owned_by": "sk-1"}]})
+    object.__setattr__(told, "key", "sk-1")
+    with pytest.raises(InputError, match=r"refuses: no: \*\*\*$"):
+        Server(told, "mine").next_token("text", "one")
+    names, owner = models_of(told)
+    assert (names, owner) == (["sk-1"], "***")
+    with pytest.raises(InputError, match=r"serves no model 'sk'; expected one of '\*\*\*'$"):
+        check_model("sk", names, told)

@@ -122,7 +122,7 @@ def check_serving(
     listed, owner = models_of(request.client)
     for name in (request.model, request.base_model):
         if name is not None:
-            check_model(name, listed, request.client.url)
+            check_model(name, listed, request.client)
     tell("loading the base model", 0, 1)
     loaded = _load(subject)
     asked = drawn(subject, loaded.encoder, request.prompts)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -19,6 +22,7 @@ from koinize.files import MEGABYTE, parse_json
 from koinize.shown import line
 
 LARGEST = 16 * MEGABYTE  # of an answer: twenty tokens' names take a few kilobytes
+MOST_DIGITS = 15  # of a stated length; Python reads no number of thousands of them
 CHUNK = 64 * 1024
 BUSY = (429, 502, 503, 504)
 NO_KEY = (401, 403)
@@ -43,6 +47,74 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         """None: the status is then an error like any other."""
 
 
+class _Until(io.RawIOBase):
+    """What comes from a socket, until a time: its own timeout begins again with every byte."""
+
+    def __init__(self, source: socket.socket, until: float) -> None:
+        self._source, self._until = source, until
+        self._bytes = source.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, into: Any) -> int | None:  # noqa: ANN401 - any buffer
+        """As of any raw stream. Raises TimeoutError."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._source.settimeout(left)
+        return self._bytes.readinto(into)
+
+    def close(self) -> None:
+        """Close the socket's stream, and with it the socket."""
+        self._bytes.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose status, headers and body all have to come by `until`."""
+
+    def __init__(self, source: socket.socket, *given: Any, until: float, **more: Any) -> None:  # noqa: ANN401 - as http.client's
+        super().__init__(source, *given, **more)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Until(source, until))
+
+
+class _Http(urllib.request.HTTPHandler):
+    """Opens connections whose answers end in time. Connecting, the handshake of TLS and sending
+    are bounded by the connection's own timeout, each as a whole.
+    """
+
+    def __init__(self, until: float) -> None:
+        super().__init__()
+        self._until = until
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """As urllib's."""
+        return self.do_open(partial(_connection, http.client.HTTPConnection, self._until), request)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    """The same over TLS."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__()
+        self._until = until
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """As urllib's."""
+        return self.do_open(partial(_connection, http.client.HTTPSConnection, self._until), request)
+
+
+def _connection(
+    kind: type[http.client.HTTPConnection], until: float, host: str, *, timeout: float
+) -> http.client.HTTPConnection:
+    found = kind(host, timeout=timeout)
+    found.response_class = partial(_Response, until=until)  # type: ignore[assignment] # is called
+    return found
+
+
 @dataclass(frozen=True)
 class Client:
     """Asks one server. `timeout`: seconds for one answer, all of it; `pause`: seconds before the
@@ -62,6 +134,10 @@ class Client:
         """What the server answers to this JSON. Raises InputError for whatever is none."""
         return self._ask(path, json.dumps(body).encode())
 
+    def quoted(self, said: str) -> str:
+        """What the server said, with `***` where it says the key."""
+        return said.replace(self.key, "***") if self.key else said
+
     def _ask(self, path: str, body: bytes | None) -> Any:  # noqa: ANN401 - JSON
         for attempt in range(1, TRIES + 1):
             try:
@@ -77,44 +153,49 @@ class Client:
         until = time.monotonic() + self.timeout
         try:
             request = urllib.request.Request(where, body, self._headers())  # noqa: S310 - checked
-            with self._opener().open(request, timeout=self.timeout) as response:
-                content = _read(response, until, where)
+            with self._opener(until).open(request, timeout=self.timeout) as response:
+                content = _read(response, where)
         except urllib.error.HTTPError as error:
             with error:
-                raise self._refusal(error, until, where) from None
+                raise self._refusal(error, where) from None
         except TimeoutError:
             raise self._slow(where) from None
         except urllib.error.URLError as error:
             if isinstance(error.reason, TimeoutError):
                 raise self._slow(where) from None
-            raise _unreachable(error.reason, where) from None
+            raise self._unreachable(error.reason, where) from None
         except (http.client.HTTPException, OSError, ValueError) as error:
-            raise _unreachable(error, where) from None
+            raise self._unreachable(error, where) from None
         return _parsed(content, where)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         return headers | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
 
-    def _opener(self) -> urllib.request.OpenerDirector:
+    def _opener(self, until: float) -> urllib.request.OpenerDirector:
         # A proxy of the environment leads out of this machine, never to a server on it.
         own = [urllib.request.ProxyHandler({})] if _is_here(self.url) else []
-        return urllib.request.build_opener(_Stay, *own)
+        return urllib.request.build_opener(_Stay, _Http(until), _Https(until), *own)
 
-    def _refusal(self, error: urllib.error.HTTPError, until: float, where: str) -> InputError:
+    def _refusal(self, error: urllib.error.HTTPError, where: str) -> InputError:
         if error.code in NO_KEY:
             what = "refuses the key" if self.key else "wants a key"
             remedy = "set OPENAI_API_KEY, or give --api-key"
             return InputError(f"{what} (status {error.code})", where=where, remedy=remedy)
         if 300 <= error.code < 400:
             there = error.headers.get("Location", "elsewhere")
-            what = f"redirects to {line(there)}"
+            what = f"redirects to {line(self.quoted(there))}"
             return InputError(what, where=where, remedy="give that server's own address")
         try:
-            said = _complaint(_read(error, until, where))
+            said = _complaint(_read(error, where))
         except (InputError, OSError, http.client.HTTPException):
             said = str(error.reason)
-        return RefusedError(error.code, line(said, 400), where)
+        return RefusedError(error.code, line(self.quoted(said), 400), where)
+
+    def _unreachable(self, error: object, where: str) -> InputError:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        what = f"cannot be reached: {line(self.quoted(said))}"
+        return InputError(what, where=where, remedy="start the server, or give its address")
 
     def _slow(self, where: str) -> InputError:
         what = f"gave no whole answer within {self.timeout:g} s"
@@ -163,11 +244,11 @@ def _is_here(url: str) -> bool:
         return host == "localhost"
 
 
-def _read(
-    response: http.client.HTTPResponse | urllib.error.HTTPError, until: float, where: str
-) -> bytes:
+def _read(response: http.client.HTTPResponse | urllib.error.HTTPError, where: str) -> bytes:
     """The whole body. Raises InputError where it is too large or broke off, TimeoutError."""
     stated = response.headers.get("Content-Length") or ""
+    if stated.isdecimal() and len(stated) > MOST_DIGITS:
+        raise _too_large(where)
     length = int(stated) if stated.isdecimal() else None
     if length is not None and length > LARGEST:
         raise _too_large(where)
@@ -184,8 +265,6 @@ def _read(
         size += len(part)
         if size > LARGEST:
             raise _too_large(where)
-        if time.monotonic() > until:
-            raise TimeoutError
     if length is not None and size < length:
         raise _broke_off(size, length, where)
     return b"".join(parts)
@@ -210,7 +289,7 @@ def _complaint(content: bytes) -> str:
     try:
         found = parse_json(content)
     except (ValueError, RecursionError):
-        return content[:400].decode("utf-8", "replace")
+        return content.decode("utf-8", "replace")
     for name in ("error", "message", "detail"):
         if isinstance(found, dict) and name in found:
             found = found[name]
@@ -226,9 +305,3 @@ def _broke_off(size: int, length: int | None, where: str) -> InputError:
     of = f" of {length}" if length else ""
     what = f"broke off its answer after {size}{of} bytes"
     return InputError(what, where=where, remedy="try again, and look into the server's log")
-
-
-def _unreachable(error: object, where: str) -> InputError:
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    remedy = "start the server, or give its address"
-    return InputError(f"cannot be reached: {line(said)}", where=where, remedy=remedy)

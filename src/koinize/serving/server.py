@@ -120,7 +120,8 @@ class Server:
     def _read(self, way: Way, found: Any) -> Answer:  # noqa: ANN401 - JSON
         where = self.client.url + PATHS[way]
         if isinstance(found, dict) and "choices" not in found and found.get("error"):
-            raise InputError(f"refuses: {line(str(found['error']))}", where=where)
+            said = self.client.quoted(str(found["error"]))
+            raise InputError(f"refuses: {line(said)}", where=where)
         try:
             logprobs = _logprobs(found["choices"][0].get("logprobs"))
             usage = found.get("usage") or {}
@@ -144,18 +145,19 @@ def models_of(client: Client) -> tuple[list[str], str]:
     entries = [one for one in listed or [] if isinstance(one, dict)]
     names = [one["id"] for one in entries if isinstance(one.get("id"), str)]
     owners = [one["owned_by"] for one in entries if isinstance(one.get("owned_by"), str)]
-    return names, line(owners[0]) if owners else ""
+    return names, line(client.quoted(owners[0])) if owners else ""
 
 
-def check_model(name: str, listed: Sequence[str], url: str) -> None:
+def check_model(name: str, listed: Sequence[str], client: Client) -> None:
     """Raise InputError where a server lists its models, and this one is not among them."""
     if listed and name not in listed:
-        shown = ", ".join(f"'{line(one)}'" for one in listed[:20])
+        told = [line(client.quoted(one)) for one in listed]
+        shown = ", ".join(f"'{one}'" for one in told[:20])
         raise InputError(
             f"serves no model '{line(name)}'",
-            where=url,
+            where=client.url,
             expected=f"one of {shown}",
-            remedy=did_you_mean(name, listed) if len(listed) > 1 else "",
+            remedy=did_you_mean(name, told) if len(told) > 1 else "",
         )
 
 
