@@ -9,6 +9,7 @@ import pytest
 
 from koinize.digest import digest
 from koinize.merge.recipe import MergeSettings
+from koinize.pipeline.graph import refuse_two_of_one_name
 from koinize.pipeline.systems import distinct, system_of
 from koinize.spec.grid import PAPERS_EIGHT
 from koinize.store import Store
@@ -47,6 +48,13 @@ def test_every_step_comes_after_its_needs(small: Small) -> None:
     for step in small.steps().values():
         assert set(step.needs) <= seen
         seen.add(step.id)
+
+
+def test_no_two_steps_have_one_name(small: Small) -> None:
+    steps = list(small.steps().values())
+    refuse_two_of_one_name([*steps, steps[-1]])
+    with pytest.raises(AssertionError, match=f"two steps are called '{steps[-1].name}'"):
+        refuse_two_of_one_name([*steps, replace(steps[-1], inputs={})])
 
 
 def test_no_test_score_comes_before_the_choice(small: Small) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,17 @@ def arena() -> Iterator[Arena]:
 @pytest.fixture
 def root(arena: Arena, tmp_path: Path) -> Path:
     """Set up; then a row of de was added."""
-    root = tmp_path / "project"
+    return set_up(arena, tmp_path / "project", "[ties, knots-ties]")
+
+
+def set_up(arena: Arena, root: Path, candidates: str) -> Path:
+    """The scores of all are equal, so the first candidate is chosen."""
     write_project(root)
     file = root / "koinize.yaml"
-    file.write_text(file.read_text().replace("merge: {", "merge: {update: keep, "))
+    text = file.read_text().replace("[ties, knots-ties]", candidates)
+    file.write_text(text.replace("merge: {", "merge: {update: keep, "))
     assert "update: keep" in file.read_text()
+    assert candidates in file.read_text()
     assert arena.koinize("run", cwd=root).code == 0
     add(root, "de.train")
     return root
@@ -64,13 +71,37 @@ def test_an_update_trains_merges_and_tests_what_was_chosen(arena: Arena, root: P
     assert arena.koinize("run", cwd=root).code == 0
     assert missing(arena, root) == []
     assert told_chosen(root) == chosen
-    said = told(arena, root, "report")
-    (note,) = (one for one in said["notes"] if "was kept from the choice" in one)
-    assert f"mood: the recipe {chosen} was kept" in note
-    assert "not scored again: " in note
-    assert "MEAN" in note
-    assert "de only" in note
-    assert "en only" not in note  # its adapter is the same
+    others = "knots-ties density 1, MEAN, de only"  # the adapter of "en only" is the same
+    assert notes(arena, root) == [COMB, kept(chosen, others)]
+
+
+def test_of_what_is_also_a_scale_of_mean_todays_merge_is_released(
+    arena: Arena, tmp_path: Path
+) -> None:
+    root = set_up(arena, tmp_path / "project", "[mean, ties]")
+    before = names(root)
+    assert told_chosen(root) == "mean"
+    assert arena.koinize("run", cwd=root).code == 0
+    assert missing(arena, root) == []
+    assert notes(arena, root) == [COMB, kept("mean", "ties density 1, MEAN, de only")]
+    assert arena.koinize("whatif", "--without", "de", cwd=root).code == 2
+    assert told(arena, root, "promote")
+    release = root / ".koinize" / "releases" / "mood" / "v1" / "release.json"
+    artifacts = json.loads(release.read_text())["artifacts"]
+    for step in ("train/mood/de", "merge/mood/mean", "evaluate/mood/mean/de/test"):
+        assert artifacts[step] == names(root)[step] != before[step]
+
+
+@pytest.mark.parametrize("candidates", ["[ties, mean]", "[mean, ties]"])
+def test_a_mean_that_is_lost_is_made_anew_and_is_no_candidate(
+    arena: Arena, tmp_path: Path, candidates: str
+) -> None:
+    root = set_up(arena, tmp_path / "project", candidates)
+    lose(arena, root, "select/mood/mean")
+    assert arena.koinize("run", cwd=root).code == 0
+    assert missing(arena, root) == []
+    chosen, other = ("ties density 1", "mean")[:: 1 if candidates == "[ties, mean]" else -1]
+    assert notes(arena, root) == [COMB, kept(chosen, f"{other}, de only")]
 
 
 def test_what_came_of_it_is_released_and_not_asked_about(arena: Arena, root: Path) -> None:
@@ -114,8 +145,37 @@ def test_a_second_update_keeps_the_first_choice(arena: Arena, root: Path) -> Non
     assert missing(arena, root) == []
 
 
+COMB = (
+    "mood: COMB is the one trained before train rows de changed; `koinize run --retrain-comb` "
+    "trains it again"
+)
+
+
+def kept(chosen: str, others: str) -> str:
+    """The note, without the day."""
+    return (
+        f"mood: the recipe {chosen} was kept from the choice of DAY and merged from the adapters "
+        f"of today; not scored again: {others}; `koinize run --choose-again` chooses again"
+    )
+
+
+def notes(arena: Arena, root: Path) -> list[str]:
+    found = told(arena, root, "report")["notes"]
+    return [re.sub(r"choice of [\d-]+", "choice of DAY", one) for one in found]
+
+
+def lose(arena: Arena, root: Path, step: str) -> None:
+    manifest = root / ".koinize" / "artifacts" / names(root)[step] / "manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text("spoiled")
+    assert arena.koinize("doctor", "--mend", cwd=root).code in (0, 1)
+    assert not manifest.exists()
+
+
+def names(root: Path) -> dict[str, str]:
+    return json.loads((root / ".koinize" / "names.json").read_text())
+
+
 def told_chosen(root: Path) -> str:
-    home = root / ".koinize"
-    names = json.loads((home / "names.json").read_text())
-    manifest = home / "artifacts" / names["select/mood"] / "manifest.json"
+    manifest = root / ".koinize" / "artifacts" / names(root)["select/mood"] / "manifest.json"
     return str(json.loads(manifest.read_text())["facts"]["chosen"])

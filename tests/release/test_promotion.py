@@ -19,7 +19,9 @@ from koinize.ledger import Ledger
 from koinize.pipeline import Plan, Project, work
 from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
+from koinize.pipeline.results import Results
 from koinize.pipeline.step import Uses
+from koinize.pipeline.systems import COMB
 from koinize.release import Attempt, Attempts, anchor, promote, rollback
 from koinize.release.attempts import Trial
 from koinize.release.candidate import candidate
@@ -256,6 +258,16 @@ def test_stated_margins_decide_else_the_first_metric(
 ) -> None:
     small.spec(ONE_MERGE.replace(old, new))
     assert candidate(finish(small), "mood").gated == gated
+
+
+def test_what_another_adapter_answered_speaks_for_nothing(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = finish(small)
+    comb = Results(project, "mood").of_split(COMB, "test")
+    monkeypatch.setattr(Results, "of_split", lambda *_: comb)
+    with pytest.raises(InputError, match=r"'evaluate/mood/COMB/.*' scored another adapter than"):
+        candidate(project, "mood")
 
 
 def test_a_metric_that_is_only_shown_has_no_say(small: Small) -> None:

@@ -68,7 +68,19 @@ def graph(
         scores = {place: score.id for one in some for place, score in one.scores.items()}
         for one in some:
             steps.extend(one.chosen_and_tested(scores))
+    refuse_two_of_one_name(steps)
     return steps
+
+
+def refuse_two_of_one_name(steps: Iterable[Step]) -> None:
+    """Raise AssertionError where two steps have one name and different ids.
+
+    Whoever asks for that name would get either, and the store keeps only one under it.
+    """
+    ids: dict[str, str] = {}
+    for step in steps:
+        if ids.setdefault(step.name, step.id) != step.id:
+            raise AssertionError(f"two steps are called '{step.name}', a fault of koinize")
 
 
 class _TaskGraph:
@@ -137,8 +149,9 @@ class _TaskGraph:
         for role, system, settings in self._chosen_baselines(self.generation):
             yield from self.search.take()
             merges = {one.system: one for one in self._merges(settings, self.adapters)}
-            # The same settings are another merge than one relative to a trunk, or across tasks.
-            if self.generation or self.name in self.spec.merge.across:
+            # The same settings are another merge than one relative to a trunk, or across tasks, or
+            # of the adapters of today where this baseline is kept.
+            if self.generation or self.name in self.spec.merge.across or self.keeping:
                 merges = {system: one.at(role=role) for system, one in merges.items()}
             merges = self._as_chosen(role, merges)
             yield from merges.values()

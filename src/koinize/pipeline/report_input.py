@@ -229,6 +229,8 @@ class _Gatherer:
 
     def _evaluation(self, step: Step, system: System) -> Evaluation:
         parts = self.results.open(step).inputs
-        signature = "|".join(f"{label}:{short(parts[label])}" for label in sorted(step.inputs))
+        # Of one that is kept the inputs have the adapter, too, which is what is compared.
+        labels = sorted(set(step.inputs) - {"adapter", "choice"})
+        signature = "|".join(f"{label}:{short(parts[label])}" for label in labels)
         rows = self.results.rows(step)
         return Evaluation(self.name, system.title, step.language, step.split, rows, signature)

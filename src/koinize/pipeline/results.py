@@ -73,13 +73,18 @@ class Results:
         return {system: step for system, step in found.items() if step.kind == "merge"}
 
     def made(self, system: System, role: str = "") -> Step:
-        """The step that makes what can be chosen: a merge, or the trunk."""
-        one = self._by_id.get(self.choice(role).uses.candidates[system])
-        return one or self._merged_again[system]
+        """The step that makes what can be chosen: a merge, or the trunk.
+
+        What was chosen for the release once is the merge from the adapters of today, also where
+        a baseline has the one that it was (`pipeline.keeping`).
+        """
+        if not role and system in self._released:
+            return self._released[system]
+        return self._by_id[self.choice(role).uses.candidates[system]]
 
     @cached_property
-    def _merged_again(self) -> dict[System, Step]:
-        """What was chosen once and is merged from the adapters of today (`pipeline.keeping`)."""
+    def _released(self) -> dict[System, Step]:
+        """The merges that could be released, by system; MEAN's, too, where they are the same."""
         merges = (one for one in self.steps if one.kind == "merge" and not one.address.role)
         return {one.system: one for one in merges}
 
@@ -87,14 +92,20 @@ class Results:
     def not_scored_again(self) -> list[str]:
         """The titles of what stands as it was while the recipe is kept."""
         others = [one.title for one in self.choice().uses.candidates if one != self.chosen()]
-        others += [one.address.role.upper() for one in self.steps if one.kind == "select"]
+        others += [one.address.role.upper() for one in self.steps if self._is_kept(one)]
         others += [one.system.title for one in self.steps if one.kind == "evaluate" and one.stale]
         return list(dict.fromkeys(filter(None, others)))
 
     @property
     def is_kept(self) -> bool:
         """Whether the recipe was chosen when the adapters were others."""
-        return self.choice().uses.candidates[self.chosen()] not in self._by_id
+        chosen = self.chosen()
+        return self.made(chosen).id != self.choice().uses.candidates[chosen]
+
+    def _is_kept(self, step: Step) -> bool:
+        """Whether it chose among what is made otherwise today."""
+        found = [self._by_id.get(one) for one in step.uses.candidates.values()]
+        return any(one is None or one.stale for one in found)
 
     @cached_property
     def _by_id(self) -> dict[str, Step]:

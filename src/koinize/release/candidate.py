@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from koinize.digest import digest
+from koinize.errors import InputError
 from koinize.ledger import Interval, covered, total
 from koinize.metrics import Metric, ResultRow
 from koinize.pipeline import Project, Step
@@ -67,6 +68,7 @@ def candidate(project: Project, task: str) -> Candidate:
     system = results.chosen()
     merge, tests = results.made(system), results.of_split(system, TEST)
     refuse_missing(project, [merge, *tests.values()], nothing)
+    _refuse_other_tests(merge, tests.values(), nothing)
     by_id = {step.id: step for step in project.steps}
     trainings = results.parts(merge)
     behind = _behind(tests.values(), by_id)
@@ -88,6 +90,16 @@ def candidate(project: Project, task: str) -> Candidate:
         tests=tests,
         baselines=_baselines(results, tests),
     )
+
+
+def _refuse_other_tests(merge: Step, tests: Iterable[Step], what: str) -> None:
+    """Raise InputError, which begins with `what`, where another adapter was tested than `merge`."""
+    if other := [one.name for one in tests if one.uses.adapter != merge.id]:
+        raise InputError(
+            f"{what}: '{other[0]}' scored another adapter than '{merge.name}'",
+            expected="test scores of the very adapter that would be released",
+            remedy="run `koinize run --choose-again`, and report this: it is a fault of koinize",
+        )
 
 
 def _baselines(
