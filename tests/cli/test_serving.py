@@ -50,6 +50,27 @@ def test_a_server_that_does_not(koinize: Call, kit: Path) -> None:  # noqa: F811
     assert told["findings"][0]["first_divergence"]["language"] == "en"
 
 
+def test_a_server_that_refuses_what_users_send(koinize: Call, kit: Path) -> None:  # noqa: F811
+    class Mute(Honest):
+        def answer(self, path, body):
+            if isinstance(body["prompt"], str):
+                return 400, {"error": {"message": "ids only, Bearer sk-secret-1"}}
+            return super().answer(path, body)
+
+    key = ["--api-key", "sk-secret-1"]
+    with serving(Mute(kit / "base", kit / "mine")) as url:
+        code, out, err = koinize(
+            "check-serving", url, "--model", "mine", "--json", *key, *given(kit)
+        )
+    said = "serves the adapter, but refuses the prompts as users send them, by text, as 'mine'"
+    assert (code, err) == (3, f"koinize: {url} as 'mine' {said}\n")
+    told = json.loads(out)
+    assert (told["right"], told["verdict"]) == (False, said)
+    assert told["refused"] == [
+        {"model": "mine", "asked_by": "text", "said": "ids only, Bearer ***"}
+    ]
+
+
 def test_a_model_that_it_does_not_list(koinize: Call, kit: Path) -> None:  # noqa: F811
     with serving(Honest(kit / "base", kit / "mine")) as url:
         code, out, err = koinize("check-serving", url, "--model", "min", *given(kit))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
+from koinize.errors import InputError
 from koinize.serving import Client, Request, check_serving, of_folders
 from koinize.serving.text import lines, record, verdict
 from tests.serving.lying import CHATML, RANK, Honest, Lies, serving, write_adapter
@@ -172,21 +175,74 @@ def test_noise_is_named_nothing_else(kit, nats, count, kinds):
     assert {one.finding.verdict for one in found if one.way == "text"} == kinds
 
 
-def test_what_was_not_asked_is_said(kit):
-    class Mute(Honest):
-        def answer(self, path, body):
-            if "messages" in body:
-                return 404, {"detail": "Not Found"}
-            return super().answer(path, body)
+class Mute(Honest):
+    """Takes token ids, and what users send under no name but one."""
 
-    subject = of_folders(kit / "mine", str(kit / "chat"), {"en": kit / "en.jsonl"})
-    with serving(Mute(kit / "chat", kit / "mine")) as url:
+    hears = None
+
+    def answer(self, path, body):
+        if not isinstance(body.get("prompt"), list) and body["model"] != self.hears:
+            return 404, {"detail": "Not Found"}
+        return super().answer(path, body)
+
+
+@pytest.mark.parametrize(
+    ("base", "way", "said"), [("base", "text", "text"), ("chat", "chat", "messages")]
+)
+def test_a_server_that_refuses_its_users_is_not_right(kit, base, way, said):
+    subject = of_folders(kit / "mine", str(kit / base), {"en": kit / "en.jsonl"})
+    with serving(Mute(kit / base, kit / "mine")) as url:
         found = check_serving(subject, Request(Client(url), "mine", prompts=6))
-    assert verdict(found) == (
-        "serves the adapter, to token ids; it refused the prompts as users send them"
+    assert not found.is_right
+    told, plain = list(lines(found)), record(found)
+    assert (
+        told[-1]
+        == plain["verdict"]
+        == (f"serves the adapter, but refuses the prompts as users send them, by {said}, as 'mine'")
     )
-    assert "'mine' could not be asked by messages: Not Found" in list(lines(found))
-    assert record(found)["refused"] == [{"model": "mine", "asked_by": "chat", "said": "Not Found"}]
+    assert f"'mine' could not be asked by {said}: Not Found" in told
+    assert plain["refused"] == [{"model": "mine", "asked_by": way, "said": "Not Found"}]
+    assert (plain["right"], plain["findings"][0]["verdict"]) == (False, "right")
+
+
+def test_users_may_be_refused_under_one_name_only(kit):
+    subject = of_folders(kit / "mine", str(kit / "base"), {"en": kit / "en.jsonl"})
+    honest = Mute(kit / "base", kit / "mine")
+    honest.hears = "mine"
+    with serving(honest) as url:
+        found = check_serving(subject, Request(Client(url), "mine", "plain", prompts=6))
+    assert not found.is_right
+    assert verdict(found) == (
+        "serves the adapter, and the base under its own name, but refuses the prompts as users "
+        "send them, by text, as 'plain'"
+    )
+
+
+def test_a_server_that_takes_no_ids_is_right_where_its_users_are_answered(kit):
+    found = checked(kit, Lies(takes_ids=False))
+    assert [one.way for one in found.found] == ["text"]
+    assert [way for _, way, _ in found.refused] == ["tokens"]
+    assert found.is_right
+
+
+def test_too_few_prompts_are_no_fault_of_the_server(kit, tmp_path):
+    rows = tmp_path / "two.jsonl"
+    rows.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    subject = of_folders(kit / "mine", str(kit / "base"), {"en": rows})
+    honest = Honest(kit / "base", kit / "mine")
+    with serving(honest) as url, pytest.raises(InputError) as caught:
+        check_serving(subject, Request(Client(url), "mine"))
+    assert str(caught.value) == (
+        "there are 2 prompts to ask in en; expected 3 at least; give more rows with other prompts"
+    )
+    assert (caught.value.exit_code, honest.asked) == (2, [])
+
+
+def test_the_same_adapter_under_another_name_is_no_other_explanation(kit, tmp_path):
+    shutil.copytree(kit / "mine", tmp_path / "copy")
+    found = checked(kit, others={"release v1": tmp_path / "copy", "release v2": kit / "older"})
+    assert verdict(found) == "serves the adapter"
+    assert found.is_right
 
 
 def test_an_older_version_is_named(kit):

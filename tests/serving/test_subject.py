@@ -32,8 +32,15 @@ def project(kit, tmp_path):
     shutil.copytree(kit / "base", tmp_path / "base")
     small.spec(SPEC.replace("{model: base}", "{model: base, dtype: float32}"))
     project = small.real()
+    releases = released(project, {1: kit / "older", 2: kit / "mine"})
+    releases.switch(releases.channel("production").promoted(1).promoted(2))
+    return project
+
+
+def released(project, adapters):
+    """The releases of the project's task, with these adapters added, by version."""
     releases = Releases(project.home, "mood")
-    for version, name in ((1, "older"), (2, "mine")):
+    for version, adapter in adapters.items():
         settings = {"base": project.spec.base.model_dump(mode="json"), "evaluation": {}}
         record = {
             **dict.fromkeys(("identity", "candidate", "adapter"), DIGEST),
@@ -46,10 +53,9 @@ def project(kit, tmp_path):
         releases.add(
             version,
             record,
-            lambda folder, name=name: shutil.copytree(kit / name, folder, dirs_exist_ok=True),
+            lambda folder, adapter=adapter: shutil.copytree(adapter, folder, dirs_exist_ok=True),
         )
-    releases.switch(releases.channel("production").promoted(1).promoted(2))
-    return project
+    return releases
 
 
 def test_the_release_in_use(project):
@@ -66,8 +72,25 @@ def test_another_release_or_a_folder(project, kit):
     found = of_project(project, release="v1", split="test")
     assert (found.title, list(found.others)) == ("release v1 of mood", ["release v2"])
     assert found.examples["en"][0].prompt.startswith("en test ")
-    by_folder = of_project(project, adapter=kit / "mine")
-    assert (by_folder.adapter, len(by_folder.others)) == (kit / "mine", 2)
+    by_folder = of_project(project, adapter=kit / "mine")  # of which release v2 is a copy
+    assert (by_folder.adapter, list(by_folder.others)) == (kit / "mine", ["release v1"])
+
+
+def test_the_same_files_are_one_release(project, kit, tmp_path):
+    """v1 and v3 are `older`, v2 and v4 are `mine`: of two that are the same the newer is named."""
+    released(project, {3: kit / "older", 4: kit / "mine"})
+    assert list(of_project(project, release="v4").others) == ["release v3"]
+    assert list(of_project(project, release="v1").others) == ["release v4"]
+    third = write_adapter(tmp_path / "third", kit / "base", 3)
+    assert list(of_project(project, adapter=third).others) == ["release v4", "release v3"]
+
+
+def test_the_newest_others_are_three_different_ones(project, kit, tmp_path):
+    more = {one: write_adapter(tmp_path / f"a{one}", kit / "base", one) for one in (3, 4)}
+    released(project, {**more, 5: more[4], 6: more[4]})
+    assert list(of_project(project, release="v1").others) == [
+        "release v6", "release v3", "release v2",
+    ]  # fmt: skip
 
 
 def test_nothing_in_use(project):

@@ -95,8 +95,13 @@ class Verification:
 
     @property
     def is_right(self) -> bool:
-        """Whether each of them is."""
-        return all(one.finding.verdict == "right" for one in self.found)
+        """Whether each of them is, and the prompts were answered as users send them."""
+        return not self.unheard and all(one.finding.verdict == "right" for one in self.found)
+
+    @property
+    def unheard(self) -> tuple[Refused, ...]:
+        """The refusals of what users send: token ids are ours alone, and may be refused."""
+        return tuple(one for one in self.refused if one[1] != "tokens")
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,12 @@ def check_serving(
     tell("loading the base model", 0, 1)
     loaded = _load(subject)
     asked = drawn(subject, loaded.encoder, request.prompts)
+    if len(asked) < FEWEST:
+        raise InputError(
+            f"there are {len(asked)} prompts to ask in {', '.join(subject.examples)}",
+            expected=f"{FEWEST} at least",
+            remedy="give more rows with other prompts",
+        )
     askings, refused = _ask_all(request, subject, loaded, asked, tell)
     tokens = sorted({token for it in askings for one in it.placed for token in one})
     weights = weights_of(subject.adapter, subject.others)

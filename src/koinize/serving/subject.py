@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from koinize.adapter import read_header
+from koinize.adapter import files_digest, read_header
 from koinize.data import Row, read_rows
 from koinize.errors import InputError, did_you_mean
 from koinize.ledger.address import System
@@ -67,7 +68,8 @@ def of_folders(
         for language, path in rows.items()
     }
     spec = BaseSpec(model=base, dtype="auto")
-    return Subject(str(adapter), adapter, spec, Path(), examples, 2**31, others or {})
+    different = dict(_different((others or {}).items(), adapter))
+    return Subject(str(adapter), adapter, spec, Path(), examples, 2**31, different)
 
 
 def of_project(
@@ -138,6 +140,18 @@ def _made(project: Project, task: str, title: str) -> tuple[str, Path, BaseSpec]
 def _others(releases: Releases, folder: Path) -> dict[str, Path]:
     """The newest releases besides."""
     versions = reversed(releases.versions())
-    found = {f"release v{one}": releases.folder / f"v{one}" for one in versions}
-    others = [(name, path) for name, path in found.items() if path.resolve() != folder.resolve()]
-    return dict(others[:MOST_OTHERS])
+    found = ((f"release v{one}", releases.folder / f"v{one}") for one in versions)
+    return dict(islice(_different(found, folder), MOST_OTHERS))
+
+
+def _different(others: Iterable[tuple[str, Path]], adapter: Path) -> Iterator[tuple[str, Path]]:
+    """Those whose files are not the adapter's, nor those of another one before: the same files
+    under two names could not be told apart. Raises InputError for what is no adapter.
+    """
+    seen = {files_digest(adapter)}
+    for name, folder in others:
+        read_header(folder)
+        digest = files_digest(folder)
+        if digest not in seen:
+            seen.add(digest)
+            yield name, folder

@@ -23,8 +23,10 @@ def verdict(found: Verification) -> str:
         said = "serves the adapter"
         if any(one.expected == "base" for one in found.found):
             said += ", and the base under its own name"
-        if all(one.way == "tokens" for one in found.found):
-            said += ", to token ids; it refused the prompts as users send them"
+        if found.unheard:
+            names = " and ".join(f"'{line(model)}'" for model, _, _ in found.unheard)
+            way = WAYS[found.unheard[0][1]]
+            said += f", but refuses the prompts as users send them, by {way}, as {names}"
         return said
     known = [one for one in wrong if one.finding.verdict != "unknown"]
     first = (known or wrong)[0]
