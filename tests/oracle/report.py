@@ -310,16 +310,16 @@ class Recomputed:
             "update": update,
             "update_is": self._origin(ours, [trained]),
             "combined": combined,
-            "combined_is": self._origin(theirs, []),
+            "combined_is": self._origin(theirs, comb),
             "savings": {one: less(update[key], combined[key]) for one, key in clocks.items()},
             "saved_at_best": less(update["elapsed_seconds"], best),
         }
 
     def _origin(self, stages: Sequence[Sequence[Piece]], trained: Sequence[Piece]) -> str:
-        """Whether one run did this, and of an update trained nothing else."""
+        """Whether one run did this and trained nothing else."""
         runs = {one.run for stage in stages for one in stage}
         here = [one.step for one in self.pieces if one.run in runs and one.kind == "train"]
-        others = trained and {*here} != {one.step for one in trained}
+        others = {*here} != {one.step for one in trained}
         return "derived" if len(runs) > 1 or others else "measured"
 
     def _merge_seconds(self, task: _Quality) -> dict[str, Any]:

@@ -294,7 +294,7 @@ def test_both_sides_of_an_update_pay_for_the_same_things():
             100 * (1 - both[scope][0] / both[scope][1])
         )
         # One run did all of it, and trained en as well.
-        assert (one["update_is"], one["combined_is"]) == ("derived", "measured")
+        assert (one["update_is"], one["combined_is"]) == ("derived", "derived")
     assert both == {"training": [16, 29], "testing": [22, 35], "choosing": [25, 35]}
 
 
@@ -303,12 +303,25 @@ def test_an_update_that_one_run_did_was_measured_as_such():
     later = [replace(one, run="r2") if one.step in mine else one for one in TESTED]
     found = by_scope(costs_tested(later)["updates"][0])
     assert [found[one]["update_is"] for one in SCOPES] == ["measured", "measured", "derived"]
+    assert [found[one]["combined_is"] for one in SCOPES] == ["derived"] * 3
+
+
+def test_comb_that_one_run_did_was_measured_as_such():
+    mine = ("train/t/comb", "evaluate/t/COMB/de/test")
+    later = [replace(one, run="r2") if one.step in mine else one for one in TESTED]
+    found = by_scope(costs_tested(later)["updates"][0])
+    # The run that scored COMB in en is another one.
+    assert [found[one]["combined_is"] for one in SCOPES] == ["measured", "derived", "derived"]
+    mine = (*mine, "evaluate/t/COMB/en/test")
+    later = [replace(one, run="r2") if one.step in mine else one for one in TESTED]
+    found = by_scope(costs_tested(later)["updates"][0])
+    assert [found[one]["combined_is"] for one in SCOPES] == ["measured"] * 3
 
 
 def test_comb_that_was_not_tested_is_tested_as_the_merge_was():
     untested = [one for one in TESTED if one.address.system.title != "COMB"]
     found = by_scope(costs_tested(untested)["updates"][0])
-    assert [found[one]["combined_is"] for one in SCOPES] == ["measured", "estimated", "estimated"]
+    assert [found[one]["combined_is"] for one in SCOPES] == ["derived", "estimated", "estimated"]
     assert found["testing"]["combined"]["machine_seconds"] == 35
 
 

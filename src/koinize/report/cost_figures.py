@@ -50,8 +50,9 @@ class AtBest(TypedDict):
 
 
 Origin = Literal["measured", "derived", "estimated"]
-"""Measured: one run did just this. Derived: put together from work that was measured, in several
-runs or among other work. Estimated: from other work.
+"""Measured: one run did this and trained nothing else of the task. Derived: put together from work
+that was measured, in several runs or among other trainings. Estimated: from other work. Loading is
+in each what it took on average in the whole ledger.
 """
 
 

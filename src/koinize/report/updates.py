@@ -73,7 +73,7 @@ class Updates:
         return [
             {
                 "language": language,
-                "scopes": [self._row(language, one, scope) for scope in SCOPES],
+                "scopes": [self._row(one, scope) for scope in SCOPES],
             }
             for language, one in self.trainings.items()
         ]
@@ -130,8 +130,8 @@ class Updates:
         }
         return [found.get((title or self._chosen, one)) for one in self.task.languages]
 
-    def _row(self, language: str, trained: Interval | None, scope: Scope) -> ScopeRow:
-        update, retrained = self._update(language, trained, scope), self._retrained(scope)
+    def _row(self, trained: Interval | None, scope: Scope) -> ScopeRow:
+        update, retrained = self._update(trained, scope), self._retrained(scope)
         ours, theirs = update.taken, retrained.taken
         return {
             "scope": scope,
@@ -145,7 +145,7 @@ class Updates:
             else None,
         }
 
-    def _update(self, language: str, trained: Interval | None, scope: Scope) -> Side:
+    def _update(self, trained: Interval | None, scope: Scope) -> Side:
         """One language trained again, the merge made again, and what else is in the scope."""
         if trained is None or not self._merges:
             return Side(None, "derived")
@@ -157,7 +157,7 @@ class Updates:
         if scope != "training":
             then.append(self._tests())
         stages: list[Sequence[Interval | None]] = [[trained], merges, *then]
-        return self._in_stages(stages, scope, own=language)
+        return self._in_stages(stages, scope, trained)
 
     def _retrained(self, scope: Scope) -> Side:
         """COMB trained again and, in the wider scopes, scored on test."""
@@ -169,12 +169,12 @@ class Updates:
             stages = [[one] for one in self._set_up]
         if scope != "training":
             stages.append(tests if tested else self._tests())
-        side = self._in_stages(stages, scope)
+        side = self._in_stages(stages, scope, comb)
         guessed = comb is None or (scope != "training" and not tested)
         return Side(side.taken, "estimated" if guessed else side.origin)
 
     def _in_stages(
-        self, stages: Sequence[Sequence[Interval | None]], scope: Scope, own: str = ""
+        self, stages: Sequence[Sequence[Interval | None]], scope: Scope, trained: Interval | None
     ) -> Side:
         """One stage after the other, whatever this ledger's order was, and loading before them."""
         work = [one for stage in stages for one in stage]
@@ -185,20 +185,20 @@ class Updates:
         elapsed = sum((self._seconds(stage) for stage in stages), Decimal(0))
         loads = self._loads(1 if scope == "training" else self._workers)
         together = Taken(elapsed, taken.machine, taken.cost, taken.steps).plus(loads)
-        return Side(together, "measured" if self._was_done(known, own) else "derived")
+        return Side(together, "measured" if self._was_done(known, trained) else "derived")
 
     def _seconds(self, stage: Sequence[Interval | None]) -> Decimal:
         return covered(attempt for one in stage if one for attempt in self.accounts.whole(one))
 
-    def _was_done(self, work: Sequence[Interval], own: str) -> bool:
-        """Whether one run did all of this and, for an update, trained no other language."""
+    def _was_done(self, work: Sequence[Interval], trained: Interval | None) -> bool:
+        """Whether one run did all of this and made no other training of the task."""
         runs = {one.run for one in work}
-        others = (
-            one.address.language
+        made = {
+            one.artifact
             for one in self.accounts.source.intervals
             if one.run in runs and one.kind == "train" and one.address.task == self.task.name
-        )
-        return len(runs) == 1 and (not own or {*others} == {own})
+        }
+        return len(runs) == 1 and trained is not None and made == {trained.artifact}
 
     def _loads(self, workers: int) -> Taken:
         """So many workers load the model at once."""
@@ -225,7 +225,7 @@ class Updates:
         return combined.elapsed - alone + alone / self._workers
 
     def _break_even(self, setup: Taken | None, scope: Scope) -> BreakEvens:
-        updates = [self._update(name, one, scope).taken for name, one in self.trainings.items()]
+        updates = [self._update(one, scope).taken for one in self.trainings.values()]
         combined, known = self._retrained(scope).taken, [one for one in updates if one]
         if not (setup and combined and known) or len(known) < len(updates):
             return {"elapsed": None, "machine": None, "cost": None}

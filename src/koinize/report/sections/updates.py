@@ -20,8 +20,9 @@ SAME = (
     "that waits saves nothing, so machine time and cost say what was saved."
 )
 MARKS = (
-    "Measured: one run did just this. Derived: put together from work that was measured in several "
-    "runs or among other work. Estimated: from the time of other work."
+    "Measured: one run did this and trained nothing else of the task. Derived: put together from "
+    "work that was measured in several runs or among other trainings. Estimated: from the time of "
+    "other work. In each, loading the model took what it took on average in all runs."
 )
 
 
