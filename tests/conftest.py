@@ -16,9 +16,14 @@ settings.register_profile("same", deadline=None, suppress_health_check=SLOW, der
 settings.register_profile("search", deadline=None, suppress_health_check=SLOW, max_examples=1000)
 settings.load_profile("same")
 
-# A shell starts what runs in its background without Ctrl-C, and tests send it to themselves.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+
+def hear_signals() -> None:
+    """As Python does by itself, wherever it was started and whoever ran in this process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+hear_signals()
 
 
 @pytest.fixture(autouse=True)
@@ -33,14 +38,10 @@ def threads():
 
 @pytest.fixture(autouse=True)
 def signals():
-    """No test hears a signal that another one was sent, and every one finds Python's handlers.
+    """Every test finds Python's handlers and hears no signal that another one was sent.
 
-    A command that runs in this process takes them for good, since a process ends with its command.
+    A command that runs in this process takes them for good, since a process ends with its command;
+    Ray takes SIGTERM; and a shell starts what runs in its background without Ctrl-C.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        if handler is not None:  # of which Python knows nothing
-            signal.signal(number, handler)
+    hear_signals()
     machine.stop_asked.clear()

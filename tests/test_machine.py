@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from koinize import machine
+
+
+@pytest.mark.parametrize("foreign", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_stopped_may_begin_again_whoever_has_the_other_signal(foreign):
+    """As Ray has SIGTERM in the program that started it."""
+    [other] = {signal.SIGINT, signal.SIGTERM} - {foreign}
+    signal.signal(foreign, lambda *_: None)
+
+    def work():
+        with machine.stoppable():
+            machine.stop_if_asked()
+            done.append("some")
+            os.kill(os.getpid(), other)
+
+    done = []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    assert done == ["some"] * 2
+    machine.stop_if_asked()
+
 
 PARENT = """
 import subprocess, sys

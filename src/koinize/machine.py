@@ -85,7 +85,7 @@ def stoppable() -> Iterator[None]:
     finally:
         for one in taken:
             signal.signal(one, default[one])
-        if signal.SIGTERM in taken:  # nobody else waits to hear of it
+        if taken:  # `stop` was nobody else's handler, so nobody else waits to hear of it
             stop_asked.clear()
 
 
