@@ -24,7 +24,6 @@ from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lengths import Lengths, Use, measure, refuse
 from koinize.pipeline.lineage import History
-from koinize.pipeline.margins import commit_margins
 from koinize.pipeline.memory import needed
 from koinize.pipeline.nodes import executor_of, greeting
 from koinize.pipeline.overrides import refuse_contradictions
@@ -222,8 +221,6 @@ class Project:
             for found in ("_base_here", "manner", "inputs", "steps"):
                 self.__dict__.pop(found, None)
             missing = self._sound_plan(asked).missing
-        ledger = Ledger(self.files.ledger)
-        commit_margins(ledger, self.spec, [one.step for one in missing])
         more = partial(self._unfolded, watcher)
         outcome = run(missing, self.spec, self.root, self.home, watcher, more)
         outcome.done[:0] = brought.done

@@ -26,6 +26,7 @@ from koinize.ledger.energy import metering
 from koinize.pipeline.account import Account, Hand
 from koinize.pipeline.attempt import last_attempt, saved
 from koinize.pipeline.joining import joined
+from koinize.pipeline.margins import commit_margins
 from koinize.pipeline.nodes import executor_of, greeting
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
@@ -186,6 +187,8 @@ class _Run:
 
     def go(self, greets: Callable[[], object]) -> None:
         self.account.provision(self.executor, greets)
+        steps = [one.step for one in self.waiting.values()]
+        commit_margins(self.account.ledger, self.spec, steps)  # before the first of them
         while self.waiting or self.running:
             machine.stop_if_asked()
             self._fill()
