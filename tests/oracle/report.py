@@ -229,8 +229,11 @@ class Recomputed:
         side_by_side = max(one.seconds for one in train) + sum(one.seconds for one in merges)
         self.loads = [one for one in self.pieces if one.kind == "load"]
         sides = self._sides(task, dict(zip(chosen_among, merges, strict=True)), choice, comb)
+        older = bool(task.said["changed_since"])
         scoped = {
-            language: {scope: self._scoped(one, *two, comb, count) for scope, *two in sides}
+            language: {
+                scope: self._scoped(one, *two, comb, count, older=older) for scope, *two in sides
+            }
             for language, one in zip(task.languages, train, strict=True)
         }
         everything = [*made, *choice, *sides[-1][1][-1]]
@@ -300,6 +303,8 @@ class Recomputed:
         theirs: Sequence[Sequence[Piece]],
         comb: Sequence[Piece],
         workers: int,
+        *,
+        older: bool,
     ) -> dict[str, Any]:
         count = 1 if len(ours) == 1 else workers
         ours = [[trained], *ours]
@@ -310,7 +315,7 @@ class Recomputed:
             "update": update,
             "update_is": self._origin(ours, [trained]),
             "combined": combined,
-            "combined_is": self._origin(theirs, comb),
+            "combined_is": "estimated" if older else self._origin(theirs, comb),
             "savings": {one: less(update[key], combined[key]) for one, key in clocks.items()},
             "saved_at_best": less(update["elapsed_seconds"], best),
         }

@@ -325,6 +325,14 @@ def test_comb_that_was_not_tested_is_tested_as_the_merge_was():
     assert found["testing"]["combined"]["machine_seconds"] == 35
 
 
+def test_comb_that_was_trained_on_other_rows_is_an_estimate_of_its_retraining():
+    task = replace(source().tasks[0], changed_since=("train rows de",))
+    current = {one.address: one.artifact for one in TESTED}
+    found = costs_of(intervals=TESTED, current=current, tasks=[task])["updates"][0]
+    assert [one["combined_is"] for one in found["scopes"]] == ["estimated"] * 3
+    assert found["scopes"][0]["update_is"] == "derived"
+
+
 def test_a_continued_adapters_last_update_is_no_set_up():
     costs = costs_of(continued={GERMAN: ["an earlier one"]})
     for figure in ("trainings", "merged", "with_choosing", "parallel_seconds"):

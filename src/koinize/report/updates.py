@@ -170,7 +170,8 @@ class Updates:
         if scope != "training":
             stages.append(tests if tested else self._tests())
         side = self._in_stages(stages, scope, comb)
-        guessed = comb is None or (scope != "training" and not tested)
+        is_older = bool(self.task.changed_since)  # it would see other rows, were it trained again
+        guessed = comb is None or is_older or (scope != "training" and not tested)
         return Side(side.taken, "estimated" if guessed else side.origin)
 
     def _in_stages(
