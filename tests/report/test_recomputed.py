@@ -1,4 +1,4 @@
-"""Every figure of a report, against an oracle that reads the raw rows, ledger and manifests."""
+"""The figures of a report, against an oracle that reads the raw rows, ledger and manifests."""
 
 from __future__ import annotations
 

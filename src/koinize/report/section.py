@@ -9,9 +9,10 @@ from typing import ClassVar
 from markupsafe import Markup
 from rich.console import RenderableType
 
-from koinize.report.blocks import Block
-from koinize.report.figures import Results
+from koinize.report.blocks import Block, Heading, Paragraph
+from koinize.report.figures import Results, Task
 from koinize.report.html import blocks_html
+from koinize.report.lookup import named
 from koinize.report.text import blocks_text
 
 
@@ -33,3 +34,23 @@ class Section(ABC):
     def text(self, results: Results) -> Sequence[RenderableType]:
         """The section's content for a terminal."""
         return blocks_text(self.data(results))
+
+
+class TaskSection(Section):
+    """A section that says the same kind of thing of every task, after a rule for all of them."""
+
+    rule: ClassVar[str] = ""
+
+    @abstractmethod
+    def of_task(self, task: Task) -> Sequence[Block]:
+        """The blocks of one task; none, and it is left out."""
+
+    def data(self, results: Results) -> Sequence[Block]:
+        """The rule, then each task under its name where there are several."""
+        blocks: list[Block] = []
+        for task in results["tasks"]:
+            found = self.of_task(task)
+            if found and (heading := named(results["tasks"], task)):
+                blocks.append(Heading(heading))
+            blocks += found
+        return [Paragraph(self.rule, "muted"), *blocks] if blocks and self.rule else blocks

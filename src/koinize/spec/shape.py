@@ -190,7 +190,7 @@ class MachineSection(OfACluster):
     )
     gradient_checkpointing: bool = Field(
         default=False,
-        description="train in the memory of one layer instead of all, for a second forward pass",
+        description="keep the inputs of layers only, for less memory and a second forward pass",
     )
     checkpoint_seconds: float = Field(
         default=300.0,

@@ -1,8 +1,8 @@
 """Gradient checkpointing: of each layer its input is kept, and on the way back it is run again.
 
-Takes memory for one layer instead of all of them, and a second forward pass (Chen et al., 2016,
-arXiv 1604.06174). What is computed twice is the same both times, dropout included, so that the
-adapter comes to the same bytes where the device's products do.
+Takes memory for what one layer computes instead of all of them, and a second forward pass (Chen et
+al., 2016, arXiv 1604.06174). What is computed twice is the same both times, dropout included, so
+that the adapter comes to the same bytes where the device's products do.
 """
 
 from __future__ import annotations

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
+from koinize.report.blocks import Block, Cell, Paragraph, Table, plain
 from koinize.report.collapsed import said
-from koinize.report.figures import Answers, Results, Task
-from koinize.report.lookup import named
-from koinize.report.section import Section
+from koinize.report.figures import Answers, Task
+from koinize.report.section import TaskSection
 
 
-class Answered(Section):
+class Answered(TaskSection):
     """Per task: label counts, systems that know one answer only, and the confusions, folded."""
 
     title = "Answers"
     order = 25
 
-    def data(self, results: Results) -> Sequence[Block]:
+    def of_task(self, task: Task) -> Sequence[Block]:
         """Nothing where no labels are fixed, or nobody was tested."""
-        blocks: list[Block] = []
-        for task in (one for one in results["tasks"] if one["answers"]):
-            if heading := named(results["tasks"], task):
-                blocks.append(Heading(heading))
-            blocks += [Paragraph(said(one)) for one in task["collapsed"]]
-            blocks += [_counts(task), *_confusions(task)]
-        return blocks
+        if not task["answers"]:
+            return []
+        collapsed = [Paragraph(said(one)) for one in task["collapsed"]]
+        return [*collapsed, _counts(task), *_confusions(task)]
 
 
 def _counts(task: Task) -> Table:

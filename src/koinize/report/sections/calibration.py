@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report.blocks import Block, Cell, Figure, Heading, Paragraph, Table, plain
-from koinize.report.figures import Calibration, Results, Task
+from koinize.report.blocks import Block, Cell, Figure, Paragraph, Table, plain
+from koinize.report.figures import Calibration, Task
 from koinize.report.formats import interval, points
-from koinize.report.lookup import named
 from koinize.report.reliability import reliability
-from koinize.report.section import Section
+from koinize.report.section import TaskSection
 
 RULE = (
     "The expected calibration error is how far the probabilities of answers lie from the share "
@@ -19,22 +18,19 @@ RULE = (
 UNKNOWN = "Scores of the labels were not recorded, so nothing is known of calibration."
 
 
-class Calibrated(Section):
+class Calibrated(TaskSection):
     """Per task with fixed labels: reliability diagrams, and the error in each language."""
 
     title = "Calibration"
     order = 27
+    rule = RULE
 
-    def data(self, results: Results) -> Sequence[Block]:
+    def of_task(self, task: Task) -> Sequence[Block]:
         """Nothing where no labels are fixed, or nobody was tested."""
-        tasks = [one for one in results["tasks"] if one["answers"]]
-        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
-        for task in tasks:
-            if heading := named(results["tasks"], task):
-                blocks.append(Heading(heading))
-            found = task["calibration"]
-            blocks += [_figure(task), _table(found)] if found else [Paragraph(UNKNOWN)]
-        return blocks
+        if not task["answers"]:
+            return []
+        found = task["calibration"]
+        return [_figure(task), _table(found)] if found else [Paragraph(UNKNOWN)]
 
 
 def _figure(task: Task) -> Figure:

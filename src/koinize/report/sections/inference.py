@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
-from koinize.report.figures import Inference, Results, Task
+from koinize.report.blocks import Block, Cell, Table, plain
+from koinize.report.figures import Inference, Task
 from koinize.report.formats import DASH, duration
-from koinize.report.lookup import main_systems, named
-from koinize.report.section import Section
+from koinize.report.lookup import main_systems
+from koinize.report.section import TaskSection
 
 RULE = (
     "From the seconds in which test was scored, an adapter beside the base model. Putting it on is "
@@ -17,21 +17,16 @@ RULE = (
 SHARED = "a part of the time of several systems"
 
 
-class Answering(Section):
+class Answering(TaskSection):
     """Per task: rank, rows and tokens per second of the baselines and the chosen merge."""
 
     title = "Inference"
     order = 43
+    rule = RULE
 
-    def data(self, results: Results) -> Sequence[Block]:
+    def of_task(self, task: Task) -> Sequence[Block]:
         """Nothing where the ledger does not have it."""
-        tasks = [task for task in results["tasks"] if _shown(task)]
-        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
-        for task in tasks:
-            if heading := named(results["tasks"], task):
-                blocks.append(Heading(heading))
-            blocks.append(_table(task))
-        return blocks
+        return [_table(task)] if _shown(task) else []
 
 
 def _shown(task: Task) -> list[Inference]:

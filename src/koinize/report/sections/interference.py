@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal
 
-from koinize.report.blocks import Block, Cell, Figure, Heading, Paragraph, Table, plain
-from koinize.report.figures import Inspection, Results
+from koinize.report.blocks import Block, Cell, Figure, Table, plain
+from koinize.report.figures import Inspection, Task
 from koinize.report.formats import MINUS
 from koinize.report.heat import heat, top_of
-from koinize.report.lookup import named
-from koinize.report.section import Section
+from koinize.report.section import TaskSection
 
 RULE = (
     "Cosine: of two whole updates, 1 for the same direction, 0 for unrelated ones. Overlap: mean "
@@ -30,22 +29,17 @@ MEASURES: tuple[tuple[Measure, str], ...] = (
 SIDE_BY_SIDE = 7  # languages; the cells of more would be too narrow for their numbers
 
 
-class Interference(Section):
+class Interference(TaskSection):
     """Per task: a heat map for each measure, and what each adapter holds."""
 
     title = "Interference between languages"
     order = 65
+    rule = RULE
 
-    def data(self, results: Results) -> Sequence[Block]:
+    def of_task(self, task: Task) -> Sequence[Block]:
         """Nothing where there are not two adapters."""
-        tasks = [task for task in results["tasks"] if task["interference"]]
-        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
-        for task in tasks:
-            if heading := named(results["tasks"], task):
-                blocks.append(Heading(heading))
-            if found := task["interference"]:
-                blocks += [_figure(found, task["name"]), _adapters(found)]
-        return blocks
+        found = task["interference"]
+        return [_figure(found, task["name"]), _adapters(found)] if found else []
 
 
 def _figure(found: Inspection, task: str) -> Figure:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from koinize.report.blocks import Block, Heading, Paragraph, Table, plain
-from koinize.report.figures import Results, SystemRow, Task
+from koinize.report.blocks import Block, Table, plain
+from koinize.report.figures import SystemRow, Task
 from koinize.report.formats import DASH, duration, share
-from koinize.report.lookup import named
-from koinize.report.section import Section
+from koinize.report.section import TaskSection
 
 RULE = (
     "Rank is that of the written adapter. The truncation error is the share of the merged update "
@@ -17,21 +16,16 @@ RULE = (
 )
 
 
-class Merges(Section):
+class Merges(TaskSection):
     """Per task: the recipe of every merge."""
 
     title = "Merges"
     order = 60
+    rule = RULE
 
-    def data(self, results: Results) -> Sequence[Block]:
+    def of_task(self, task: Task) -> Sequence[Block]:
         """Nothing where nothing was merged."""
-        tasks = [task for task in results["tasks"] if _merged(task)]
-        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
-        for task in tasks:
-            if heading := named(results["tasks"], task):
-                blocks.append(Heading(heading))
-            blocks.append(_table(task))
-        return blocks
+        return [_table(task)] if _merged(task) else []
 
 
 def _merged(task: Task) -> list[SystemRow]:

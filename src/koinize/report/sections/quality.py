@@ -4,37 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report.blocks import SYMBOLS, Block, Cell, Figure, Heading, Table, plain
-from koinize.report.figures import Results, ScoreRow, SystemRow, Task
+from koinize.report.blocks import SYMBOLS, Block, Cell, Figure, Table, plain
+from koinize.report.figures import ScoreRow, SystemRow, Task
 from koinize.report.lookup import (
     column,
     languages_and_mean,
     main_systems,
-    named,
     other_systems,
     score,
     verdict,
     with_interval,
 )
-from koinize.report.section import Section
+from koinize.report.section import TaskSection
 from koinize.report.svg import Mark, dots, scale_over
 
 
-class Quality(Section):
+class Quality(TaskSection):
     """Per task: a dot plot by language, then a table per metric."""
 
     title = "Quality"
     order = 20
 
-    def data(self, results: Results) -> Sequence[Block]:
+    def of_task(self, task: Task) -> Sequence[Block]:
         """Scores on test; the choice on dev has its own section."""
-        blocks: list[Block] = []
-        for task in results["tasks"]:
-            found = [*_figure(task), *_tables(task)]
-            if found and (heading := named(results["tasks"], task)):
-                blocks.append(Heading(heading))
-            blocks += found
-        return blocks
+        return [*_figure(task), *_tables(task)]
 
 
 def _figure(task: Task) -> list[Block]:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report.blocks import Block, Heading, Paragraph, Table, pairs, plain
-from koinize.report.figures import Results, Task
+from koinize.report.blocks import Block, Table, pairs, plain
+from koinize.report.figures import Task
 from koinize.report.formats import count
-from koinize.report.lookup import named
-from koinize.report.section import Section
+from koinize.report.section import TaskSection
 
 RULE = "Two scores compare only under the same signature; a reader can reproduce a score from it."
 
 
-class Signatures(Section):
+class Signatures(TaskSection):
     """Per task: the signatures of its metrics and of its evaluations."""
 
     title = "Signatures"
     order = 70
+    rule = RULE
 
-    def data(self, results: Results) -> Sequence[Block]:
+    def of_task(self, task: Task) -> Sequence[Block]:
         """Nothing where nothing was evaluated."""
-        tasks = [task for task in results["tasks"] if task["signatures"]]
-        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
-        for task in tasks:
-            if heading := named(results["tasks"], task):
-                blocks.append(Heading(heading))
-            blocks += [_metrics(task), _evaluations(task)]
-        return blocks
+        return [_metrics(task), _evaluations(task)] if task["signatures"] else []
 
 
 def _metrics(task: Task) -> Table:

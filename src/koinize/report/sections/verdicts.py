@@ -9,26 +9,24 @@ from koinize.report.blocks import (
     Block,
     Cell,
     Figure,
-    Heading,
     Paragraph,
     Table,
     Tone,
     plain,
     verdict_cell,
 )
-from koinize.report.figures import JointRow, PooledRow, Results, Task, VerdictRow
+from koinize.report.figures import JointRow, PooledRow, Task, VerdictRow
 from koinize.report.formats import DASH, count, difference, interval, listing
 from koinize.report.lookup import (
     chosen_verdicts,
     difference_with_interval,
     individual,
     joint,
-    named,
     pooled,
     single,
     verdict,
 )
-from koinize.report.section import Section
+from koinize.report.section import TaskSection
 from koinize.report.svg import Mark, Shape, dots, scale_over
 
 RULE = (
@@ -52,22 +50,19 @@ LEGEND: tuple[tuple[Tone, str], ...] = (
 )
 
 
-class Verdicts(Section):
+class Verdicts(TaskSection):
     """Per task: a forest plot, the verdicts in figures, and every other system in one table."""
 
     title = "Verdicts"
     order = 10
+    rule = RULE
 
-    def data(self, results: Results) -> Sequence[Block]:
+    def of_task(self, task: Task) -> Sequence[Block]:
         """Nothing where nothing was compared."""
-        tasks = [task for task in results["tasks"] if task["verdicts"]]
-        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
-        for task in tasks:
-            if heading := named(results["tasks"], task):
-                blocks.append(Heading(heading))
-            blocks.append(Paragraph(when_stated(task), "muted"))
-            blocks += [*_figure(task), *_tables(task), *_others(task)]
-        return blocks
+        if not task["verdicts"]:
+            return []
+        stated = Paragraph(when_stated(task), "muted")
+        return [stated, *_figure(task), *_tables(task), *_others(task)]
 
 
 def _references(task: Task) -> list[str]:
