@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from benchmarks.gpu.scale import Scale, work_folder
 from koinize.evaluate import evaluate
 from koinize.model.loaded import Loaded, with_adapter
 from koinize.settings import EvaluationSpec, LoraSpec, TrainingSpec
+from koinize.tasks import Example
 from koinize.train import Training, TrainingReport, train, train_together
 
 LORA = LoraSpec(r=4, alpha=8)
@@ -78,17 +80,45 @@ def answers(part: Part, adapter: Path, bases: dict[str, Loaded]) -> None:
     """Scores of options and generated texts, with one adapter on both sides."""
     family = adapter.name.partition("-")[0]
     # Prompts of many lengths in one batch: padding on the left, wholly masked rows included.
+    prompts = choices(12, 50, "de")
     scored: list[torch.Tensor] = []
-    written: list[list[object]] = []
+    written: list[list[Text]] = []
     for base in bases.values():
         with with_adapter(base, adapter) as adapted:
             rows = evaluate(adapted, choices(24, 60), "options", EVALUATION)
             scored.append(torch.tensor([[*row["scores"], *row["unconditional"]] for row in rows]))
-            prompts = choices(12, 50, "de")
-            written.append([row["prediction"] for row in evaluate(adapted, prompts, "text",
-                                                                  EVALUATION)])  # fmt: skip
+            written += [texts_of(adapted, prompts, together) for together in (True, False)]
     here, there = scored
     apart = float(((there - here) / here).abs().max())
     part.row(f"{family}: scores", apart, "rel., largest", f"{here.numel()} log-probabilities")
-    same = sum(one == other for one, other in zip(*written, strict=True))
-    part.row(f"{family}: equal texts", same, f"of {len(written[0])}", "24 greedy tokens each")
+    together, alone, far_together, far_alone = written
+    for name, one, other in (
+        ("equal texts", together, far_together),
+        ("equal texts, one by one", alone, far_alone),
+        ("equal texts, one by one against a batch, GPU", far_alone, far_together),
+    ):
+        same = sum(first == second for first, second in zip(one, other, strict=True))
+        part.row(f"{family}: {name}", same, f"of {len(one)}", first_difference(one, other))
+
+
+Text = tuple[int, ...]
+
+
+@torch.inference_mode()
+def texts_of(loaded: Loaded, rows: Sequence[Example], together: bool) -> list[Text]:
+    """The characters of what is written after each prompt, in one batch or one by one."""
+    groups = [list(rows)] if together else [[row] for row in rows]
+    found = [row for group in groups for row in evaluate(loaded, group, "text", EVALUATION)]
+    by_key = {row["key"]: str(row["prediction"]) for row in found}
+    return [tuple(map(ord, by_key[row.key])) for row in rows]
+
+
+def first_difference(here: Sequence[Text], there: Sequence[Text]) -> str:
+    """How long the texts are and where those that differ begin to."""
+    lengths = f"{sum(map(len, here))} and {sum(map(len, there))} characters"
+    places = [
+        next((n for n, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), -1)
+        for one, two in zip(here, there, strict=True)
+        if one != two
+    ]
+    return f"{lengths}; differ from {sorted(places)}" if places else lengths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from koinize.model.memory import training_memory
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train import train
+from koinize.train.recompute import recomputing
 
 FORMULA = (
     "FLOPs of a token, the base frozen: 4 N for the N weights of the linear layers (forwards, and "
@@ -46,11 +47,13 @@ class Run:
     batch: int
     batches: int
     pass_tokens: int
+    checkpointing: bool = False
 
     @property
     def name(self) -> str:
         """What the table calls it."""
-        return f"{self.kind} rows, {self.batch} a step, {self.pass_tokens} tokens a pass"
+        what = f"{self.kind} rows, {self.batch} a step, {self.pass_tokens} tokens a pass"
+        return f"{what}, gradient checkpointing" if self.checkpointing else what
 
     def rows(self, scale: Scale, language: str = "en") -> list[Example]:
         """Long rows are all alike; short ones differ in length."""
@@ -81,7 +84,12 @@ def run(part: Part, scale: Scale) -> None:
     tokens, batch = scale.pass_tokens, scale.batch
     first = (Run("long", batch, 2, tokens), Run("short", 4 * batch, 3, tokens),
              Run("short", batch, 6, tokens))  # fmt: skip
-    more = (Run("long", batch, 2, 2 * tokens), Run("long", batch, 1, tokens // 4))
+    more = (
+        Run("long", batch, 2, tokens, checkpointing=True),
+        Run("long", batch, 2, 2 * tokens),
+        Run("long", batch, 2, 2 * tokens, checkpointing=True),
+        Run("long", batch, 1, tokens // 4),
+    )
     with work_folder(8 * scale.factors) as folder:
         for one in first:
             part.attempt(one.name, 6, partial(ours, part, scale, folder, one))
@@ -155,6 +163,7 @@ def estimated_bytes(scale: Scale, one: Run, adapters: int = 1) -> int:
         target_tokens=round(share * tokens),
         adapters=adapters,
         on_cpu=False,
+        recomputed=one.checkpointing,
     )
     return found.total if found else 0  # with dropout nothing is said
 
@@ -180,11 +189,13 @@ def ours(part: Part, scale: Scale, folder: Path, one: Run) -> None:
     rows, marks, started = one.rows(scale), Marks(), time.monotonic()
     lora = LoraSpec(r=scale.r, alpha=2.0 * scale.r)
     out = folder / one.name.replace(" ", "-")
-    report = train(large_base(scale), rows, [], lora, one.settings(scale), out, marks)
+    base = large_base(scale)
+    with recomputing(base.backbone) if one.checkpointing else nullcontext():
+        report = train(base, rows, [], lora, one.settings(scale), out, marks)
     whole = time.monotonic() - started
     tokens, targets = report.tokens / 2, report.target_tokens / 2
     speed(part, scale, one.name, tokens, targets, marks.second_half, tokens / len(rows))
-    how = f"estimated {estimated_bytes(scale, one) / 1e9:.1f} GB; no checkpointing"
+    how = f"estimated {estimated_bytes(scale, one) / 1e9:.1f} GB"
     part.row(f"{one.name}: memory", report.peak_bytes / 1e9, "GB", how)
     around = whole - (marks.times[-1] - marks.times[0])
     part.row(f"{one.name}: around", around, "s", "adapter put in, first step, adapter written")

@@ -107,8 +107,8 @@ class Plan:
 class Builder:
     """Collects the trainings and arms of a job over one draw of the rows."""
 
-    def __init__(self, rows: Rows, training: TrainingSpec, seed: int) -> None:
-        self.rows, self.seed = rows, seed
+    def __init__(self, rows: Rows, training: TrainingSpec, seed: int, *, lean: bool) -> None:
+        self.rows, self.seed, self.lean = rows, seed, lean
         self.training = training.model_copy(update={"seed": seed, "patience": None})
         self.trainings: dict[str, Planned] = {}
         self.arms: list[Arm] = []
@@ -116,7 +116,8 @@ class Builder:
     @property
     def branchings(self) -> tuple[Branching, ...]:
         """How branches are trained: a lean way too where COMB sees every row only once."""
-        return (FULL, LEAN) if self.training.epochs == 1 else (FULL,)
+        ways = (FULL, LEAN) if self.training.epochs == 1 else (FULL,)
+        return ways[-1:] if self.lean else ways
 
     def plan(self) -> Plan:
         """What was collected."""
@@ -153,7 +154,7 @@ class Builder:
         tried: Sequence[float] = WEIGHTS,
     ) -> None:
         """An arm along the line from the trunk through its branches; weight 0 is the trunk."""
-        weights = sorted({0.0, *tried, *fixed})
+        weights = sorted({0.0, *fixed} if self.lean else {0.0, *tried, *fixed})
         candidates = {
             f"{one:g}": Candidate(sum_weights(trunk, branches, one) if one else {trunk: 1.0})
             for one in weights
@@ -180,6 +181,8 @@ def main_arms(build: Builder) -> None:
                 name = f"{what}-{language}-{way.name}"
                 branch = build.branch(name, known, language, way, trunk)
                 build.line(f"{what}/{language}/{way.name}", trunk, [branch])
+    if build.lean:
+        return
     for way in build.branchings:
         # As many rows as a branch of the language with the most of them sees.
         visits = way.epochs * max(
@@ -271,8 +274,10 @@ GROUPS: dict[str, Callable[[Builder], None]] = {
 }
 
 
-def plan_of(group: str, rows: Rows, training: TrainingSpec, seed: int) -> Plan:
-    """The plan of one job."""
-    build = Builder(rows, training, seed)
+def plan_of(
+    group: str, rows: Rows, training: TrainingSpec, seed: int, *, lean: bool = False
+) -> Plan:
+    """The plan of one job; a lean one has neither controls nor a choice on dev."""
+    build = Builder(rows, training, seed, lean=lean)
     GROUPS[group](build)
     return build.plan()

@@ -60,7 +60,8 @@ class Worker:
         about = {"task": Path(task).name, "seed": seed, "group": group}
         if not self.journal.has(what="done", **about):
             JobRun(self, job, about).run()
-            self.journal.add({"what": "done", **about})
+            if not self.options.lean or group == "paper":
+                self.journal.add({"what": "done", **about})
             self.journal.flush()
 
     def say(self, job: Job, what: str) -> None:
@@ -100,7 +101,8 @@ class JobRun:
         limits = LIMITS.get(job[0], Limits()).smaller(worker.options.rows)
         read = partial(split_rows, self.task, root, self.spec.languages)
         train = read("train", seed, limits.train)
-        self.plan: Plan = plan_of(job[2], train, self._training(self.spec.training), seed)
+        training = self._training(self.spec.training)
+        self.plan: Plan = plan_of(job[2], train, training, seed, lean=worker.options.lean)
         # Dev and test are the same rows for every seed.
         self.splits = {
             "dev": everything(read("dev", 0, limits.dev)),
@@ -145,7 +147,9 @@ class JobRun:
         return training.model_copy(update={"batch_tokens": TRAINED_AT_ONCE})
 
     def _is_done(self, arm: Arm) -> bool:
-        return self.worker.journal.has(what="arm", **self.about, name=arm.name)
+        has = partial(self.worker.journal.has, **self.about, name=arm.name)
+        tested = (has(what="score", split="test", candidate=label) for label in arm.fixed)
+        return has(what="arm") or (self.worker.options.lean and bool(arm.fixed) and all(tested))
 
     def _ready(self, arm: Arm) -> bool:
         names = {name for one in arm.candidates.values() for name in one.weights}
@@ -208,7 +212,8 @@ class JobRun:
     def _score_arm(self, arm: Arm, put: Put) -> None:
         """Several candidates on dev first; then those that are fixed and the chosen on test."""
         tested = list(arm.fixed)
-        if len(arm.candidates) > 1:
+        unchosen = self.worker.options.lean and len(arm.candidates) > 1 and bool(arm.fixed)
+        if len(arm.candidates) > 1 and not unchosen:
             dev = {
                 label: means(
                     self._answers(arm, label, "dev", put), self.gold["dev"], self.scorer.metric
@@ -221,7 +226,8 @@ class JobRun:
             tested += chosen.values()
         for label in dict.fromkeys(tested):
             self._answers(arm, label, "test", put)
-        self.worker.journal.add({"what": "arm", **self.about, "name": arm.name})
+        if not unchosen:
+            self.worker.journal.add({"what": "arm", **self.about, "name": arm.name})
 
     def _answers(self, arm: Arm, label: str, split: str, put: Put) -> Answers:
         self.worker.check_time()

@@ -135,6 +135,19 @@ def test_a_lean_branch_costs_less_than_a_third_of_comb_and_both_ways_are_planned
     assert {one.settings.seed for one in plan.trainings} == {0}
 
 
+def test_a_lean_study_has_the_way_at_30_percent_alone_and_chooses_nothing(load) -> None:
+    arms = load("arms")
+    rows = rows_of(dict.fromkeys(("de", "en", "fr", "ja", "zh"), 300))
+    plan = arms.plan_of("main", rows, TrainingSpec(epochs=1), seed=0, lean=True)
+    expected = {f"{what}/{one}/lean" for what in ("update", "add") for one in rows}
+    assert {arm.name for arm in plan.arms} == {"comb", *expected}
+    assert {label for arm in plan.arms for label in arm.candidates} == {"0", "0.5", "1"}
+    assert len(plan.trainings) == 1 + 10 + 10  # COMB, trunks, branches
+    # Where COMB sees every row three times, the way with two epochs is at 30 %.
+    plan = arms.plan_of("main", rows, TrainingSpec(epochs=3), seed=0, lean=True)
+    assert {arm.name.rpartition("/")[2] for arm in plan.arms} == {"comb", "branch"}
+
+
 @pytest.mark.parametrize("group", ["main", "paper", "several", "half-year"])
 def test_every_arm_of_a_job_has_its_trainings_in_an_earlier_wave(load, group: str) -> None:
     arms = load("arms")
@@ -239,6 +252,13 @@ def test_a_small_study_runs_is_resumed_and_analysed(
     arguments = [str(out), "--tasks", str(tmp_path / "tiny"), "--rows", "4", "--device", "cpu"]
     assert study.main([*arguments, "--deadline", "0"]) == 0
     assert "the time is up" in capsys.readouterr().out
+    assert study.main([*arguments, "--groups", "main", "half-year", "--lean"]) == 0
+    lean = [line["what"] for line in load("journal").read_all(out)]
+    assert {"train", "score"} <= {*lean}
+    assert not {"choice", "done", "failed"} & {*lean}
+    before = (out / "results-0.jsonl.gz").read_bytes()
+    assert study.main([*arguments, "--groups", "main", "half-year", "--lean"]) == 0
+    assert (out / "results-0.jsonl.gz").read_bytes() == before
     assert study.main([*arguments]) == 0
     lines = list(load("journal").read_all(out))
     done = [line["group"] for line in lines if line["what"] == "done"]
