@@ -19,7 +19,10 @@ LAYERS = (
     {"errors", "digest", "catalog", "files", "frozen", "shown"},
     {"adapter", "data", "ledger", "machine", "settings", "store"},
     {"executors", "merge", "metrics", "model", "tasks"},
-    {"encoding", "engine", "evaluate", "examples", "gate", "report", "search", "spec", "train"},
+    {
+        *("encoding", "engine", "evaluate", "examples", "gate", "imports", "peft_compat"),
+        *("report", "search", "spec", "train"),
+    },
     {"pipeline", "release", "serving"},
     {"cli"},
 )

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,19 @@ def refuse_depth(value: object, deepest: int = DEEPEST) -> None:
         if not layer:
             return
     raise _too_deep()
+
+
+def telling_names(paths: Sequence[Path]) -> list[str]:
+    """Names for folders: the last part of each path, or as many as it takes to tell them apart.
+
+    Paths that are the same one are numbered: names are what results are told apart by.
+    """
+    whole = [[part for part in path.parts if part not in ("/", ".", "..")] for path in paths]
+    for count in range(1, max(map(len, whole), default=0) + 1):
+        names = ["-".join(parts[-count:]) for parts in whole]
+        if len(set(names)) == len(names) and all(names):
+            return names
+    return [f"{number}-{path.name}" for number, path in enumerate(paths, start=1)]
 
 
 def _too_deep() -> ValueError:

@@ -11,8 +11,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from koinize.adapter import open_adapter
 from koinize.engine import merge_adapters
+from koinize.errors import InputError
 from koinize.merge.dialect import DIALECTS
 from koinize.merge.masks import keep
+from koinize.peft_compat import add_weighted_adapter
 
 LANGUAGES = ("de", "en", "fr")
 # PEFT forms dense float32 products of at most 64 terms and decomposes them in float32.
@@ -195,8 +197,13 @@ def test_the_peft_dialect_is_peft(work, tmp_path, monkeypatch, method, sign):
     out = merge_adapters(
         inputs(work), **options, weights=WEIGHTS, dialect="peft", out=tmp_path / "out"
     ).out
-    # PEFT draws module by module in its own order: for each the deltas of all adapters, or first
-    # all A and then all B.
+    draw_our_masks(work, monkeypatch, method)
+    assert_same(by_koinize(out), by_peft(work, method, WEIGHTS.values(), **more))
+
+
+def draw_our_masks(work, monkeypatch, method):
+    """PEFT draws module by module in its own order: for each the deltas of all adapters, or first
+    all A and then all B."""
     sides = [""] if method.endswith("_svd") else [".lora_A", ".lora_B"]
     modules = list(modules_in_order(work))
     draws = iter([(m + side, one) for m in modules for side in sides for one in LANGUAGES])
@@ -206,7 +213,80 @@ def test_the_peft_dialect_is_peft(work, tmp_path, monkeypatch, method, sign):
         return keep(SEED, language, module, 0, tuple(probabilities.shape), DENSITY).float()
 
     monkeypatch.setattr(torch, "bernoulli", ours)
-    assert_same(by_koinize(out), by_peft(work, method, WEIGHTS.values(), **more))
+
+
+@pytest.mark.parametrize(
+    ("method", "rank"),
+    [(one, None) for one in TYPES] + [(one, 3) for one in TYPES if one.endswith("svd")],
+)
+def test_peft_s_function_on_folders_is_peft_s(work, tmp_path, monkeypatch, method, rank):
+    """The same arguments; the default of svd_rank is the adapters' rank, 4."""
+    options = {"density": DENSITY} if "density" in TYPES[method] else {}
+    if rank is not None:
+        options["svd_rank"] = rank
+    if "ties" in method:
+        options["majority_sign_method"] = "frequency"
+    weights = list(WEIGHTS.values())
+    folders = [work / language for language in LANGUAGES]
+    out = tmp_path / "merged"
+    report = add_weighted_adapter(folders, weights, out, method, **options, seed=SEED)
+    draw_our_masks(work, monkeypatch, method)
+    assert_same(by_koinize(out), by_peft(work, method, weights, **options))
+    assert report.rank <= (12 if method == "cat" else rank or 4)
+
+
+def test_the_arguments_are_peft_s_in_its_order():
+    peft = list(inspect.signature(LoraModel.add_weighted_adapter).parameters.values())[1:]
+    ours = list(inspect.signature(add_weighted_adapter).parameters.values())
+    assert [(one.name, one.default) for one in ours[:-1]] == [
+        (one.name, one.default) for one in peft
+    ]
+    assert (ours[-1].name, ours[-1].kind) == ("seed", inspect.Parameter.KEYWORD_ONLY)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"combination_type": "tie"}, "combination_type is 'tie'; did you mean 'ties'?"),
+        ({"weights": [1.0]}, "there are 2 adapters and 1 weights; expected one weight for each"),
+        ({"combination_type": "ties"}, "combination_type 'ties' needs a density; expected above 0"),
+        ({"svd_clamp": 0.9}, "svd_clamp has no meaning here; leave svd_clamp out"),
+        ({"svd_driver": "gesvd"}, "svd_driver has no meaning here; leave svd_driver out"),
+        (
+            {"combination_type": "linear", "svd_rank": 4},
+            "combination_type 'linear' does not use svd_rank; leave it out, or say 'svd'",
+        ),
+        (
+            {"combination_type": "ties", "density": 0.5, "svd_rank": 4},
+            "combination_type 'ties' does not use svd_rank; leave it out, or say 'ties_svd'",
+        ),
+        (
+            {"combination_type": "cat", "density": 0.5},
+            "recipe 'sum' does not use 'density'; it uses ",
+        ),
+        ({"majority_sign_method": "frequency"}, "recipe 'sum' does not use 'sign'; it uses "),
+    ],
+)
+def test_what_peft_would_ignore_is_refused(work, tmp_path, given, said):
+    folders = [work / "de", work / "en"]
+    with pytest.raises(InputError) as error:
+        add_weighted_adapter(
+            **{
+                "adapters": folders,
+                "weights": [1.0, 1.0],
+                "adapter_name": tmp_path / "out",
+                **given,
+            }
+        )
+    assert str(error.value).startswith(said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_there_is_not_written_over(work, tmp_path):
+    """PEFT returns without a word, and what lies there is the old merge."""
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="out"):
+        add_weighted_adapter([work / "de"], [1.0], tmp_path / "out")
 
 
 def modules_in_order(work):

@@ -65,9 +65,19 @@ def _root(
 @cache
 def application() -> typer.Typer:
     """All commands, put together once per process however often `main` is called."""
-    from koinize.cli import language, ledger, merge, project, release, serving, show, whatif
+    from koinize.cli import (
+        imports,
+        language,
+        ledger,
+        merge,
+        project,
+        release,
+        serving,
+        show,
+        whatif,
+    )
 
-    for part in (project, show, language, whatif, release, serving, merge, ledger):
+    for part in (project, show, language, whatif, release, serving, merge, imports, ledger):
         part.register(app)
     return app
 

@@ -77,7 +77,7 @@ def merge(
     from koinize.engine import merge_adapters
 
     settings = settings_of(options)
-    with _watched(as_json) as progress:
+    with watched(as_json) as progress:
         report = merge_adapters(
             _folders(adapters),
             settings,
@@ -88,6 +88,12 @@ def merge(
             device=device,
             progress=progress,
         )
+    tell(report, as_json=as_json)
+
+
+def tell(report: MergeReport, *, as_json: bool) -> None:
+    """Say what a merge came to."""
+    settings = report.settings
     _warn(report)
     if as_json:
         _print(settings=settings.model_dump(mode="json", exclude_defaults=True), **_record(report))
@@ -151,7 +157,7 @@ def fuse(
     """
     from koinize.engine.fuse import fuse_adapter
 
-    with _watched(as_json) as progress:
+    with watched(as_json) as progress:
         report = fuse_adapter(adapter, base, out=out, progress=progress)
     if as_json:
         _print(out=str(report.out), modules=report.modules, loss=report.loss)
@@ -170,7 +176,7 @@ def resize(
     """Change the rank of an adapter, with the least error."""
     from koinize.engine.resize import resize_adapter
 
-    with _watched(as_json) as progress:
+    with watched(as_json) as progress:
         report = resize_adapter(
             adapter, number_or_word(rank), out=out, dtype=dtype, progress=progress
         )
@@ -195,7 +201,7 @@ def verify(
     """
     from koinize.engine.verify import verify_adapter
 
-    with _watched(as_json) as progress:
+    with watched(as_json) as progress:
         inputs = _folders(adapters) if adapters else None
         found = verify_adapter(folder, inputs, trunk=trunk, progress=progress)
     if as_json:
@@ -239,7 +245,7 @@ def _folders(given: list[str]) -> dict[str, Path]:
 
 
 @contextmanager
-def _watched(as_json: bool) -> Iterator[Report | None]:
+def watched(as_json: bool) -> Iterator[Report | None]:
     """Progress on standard error, none for machines; Ctrl-C in a word.
 
     The process keeps its memory from here on, as a command may that then ends.

@@ -6,6 +6,7 @@ A mapping is said in several options, one for each of its entries.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
 from typing import Annotated, Any
@@ -62,6 +63,25 @@ def settings_of(options: Mapping[str, Any]) -> MergeSettings:
     if "rank" in given:
         given["rank"] = number_or_word(given["rank"])
     return merge_settings(**given)
+
+
+def words_of(settings: MergeSettings) -> Iterator[str]:
+    """The settings as they are typed, each that is no default."""
+    for name, value in settings.given().items():
+        if name == "weights":
+            entries = [f"{language}={weight}" for language, weight in value.items()]
+        elif name == "groups":
+            entries = [",".join(group) for group in value]
+        elif name == "overrides":
+            entries = [
+                f"{pattern}:{option}={json.dumps(one) if isinstance(one, dict) else one}"
+                for pattern, options in value.items()
+                for option, one in options.items()
+            ]
+        else:
+            entries = [str(value)]
+        for entry in entries:
+            yield from (flag(name), entry)
 
 
 def _settings_parameters() -> Iterator[inspect.Parameter]:

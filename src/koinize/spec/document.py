@@ -21,6 +21,8 @@ from koinize.spec.bounded import refuse_unbounded
 LARGEST = MEGABYTE  # of the file: two hundred languages with all that can be said take a tenth
 LARGEST_NUMBER = (1 << 63) - 1
 VERSION_LINE = re.compile(r"^%YAML[^\n]*", re.MULTILINE)
+BEGINS = "`koinize: 1`"
+WRITE_ONE = "run `koinize init` to write a first one, or name the folder of one"
 UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 Loc = tuple[str | int, ...]
@@ -57,14 +59,17 @@ def dotted(path: Loc) -> str:
     return text
 
 
-def read_document(path: Path) -> Document:
-    """The file's content. Raises InputError for what is no YAML 1.2 mapping in UTF-8."""
-    root = _parse(_text(path), path.name)
+def read_document(path: Path, begins: str = BEGINS, remedy: str = WRITE_ONE) -> Document:
+    """The file's content. Raises InputError for what is no YAML 1.2 mapping in UTF-8.
+
+    begins: what a message says such a file begins with; remedy: what to do where there is none.
+    """
+    root = _parse(_text(path, remedy), path.name)
     if not isinstance(root, CommentedMap):
         raise InputError(
             "the file is empty" if root is None else "the file holds no keys",
             where=f"{path.name}:1:1",
-            expected="a mapping that begins with `koinize: 1`",
+            expected=f"a mapping that begins with {begins}",
         )
     places: dict[Loc, tuple[int, int]] = {(): (1, 1)}
     document = Document(path.name, _plain(root, (), places), places)
@@ -97,11 +102,10 @@ def _odd_text(document: Document, path: Loc, what: str) -> InputError:
     )
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, remedy: str) -> str:
     try:
         content = read_bytes(path, LARGEST)
     except FileNotFoundError as error:
-        remedy = "run `koinize init` to write a first one, or name the folder of one"
         raise InputError("there is no such file", where=str(path), remedy=remedy) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
