@@ -11,11 +11,11 @@ from decimal import Decimal
 
 import pytest
 
-from koinize.cli.output import replaceable
 from koinize.cli.terminal import Guarded, unguarded
 from koinize.errors import InputError
 from koinize.ledger import Ledger
 from koinize.ledger.summary import COLUMNS, write_csv
+from koinize.store import replaceable
 
 
 class Terminal(io.StringIO):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from koinize.cli.limits import Limits, read_cost, read_time
+from koinize.cli.limits import read_cost, read_limits, read_time
 from koinize.errors import InputError, LimitError
 from koinize.pipeline.estimate import Estimate
+from koinize.pipeline.limits import Limits
 from koinize.pipeline.plan import Missing, Plan
 from tests.pipeline.steps import step_named
 
@@ -72,7 +73,7 @@ def test_it_is_the_upper_end_that_counts() -> None:
     todo = planned(Estimate(1200.0, 600.0, 2400.0), PRICE)
     Limits(cost=2.4, seconds=2400).check(todo)
     with pytest.raises(LimitError) as caught:
-        Limits(cost=2.39).check(todo)
+        read_limits("2.39", None).check(todo)
     assert caught.value.exit_code == 3
     assert str(caught.value) == (
         "not started: 2 missing steps may cost 1.20 EUR (0.6000 to 2.40), above --max-cost 2.39; "
@@ -83,7 +84,7 @@ def test_it_is_the_upper_end_that_counts() -> None:
 def test_both_limits_are_named() -> None:
     todo = planned(Estimate(1200.0, 600.0, 2400.0), PRICE, steps=1)
     with pytest.raises(LimitError) as caught:
-        Limits(cost=0.5, seconds=1800).check(todo)
+        read_limits("0.5", "30min").check(todo)
     assert str(caught.value) == (
         "not started: 1 missing step may cost 1.20 EUR (0.6000 to 2.40), above --max-cost 0.5000 "
         "and may take 20 min 00 s (10 min 00 s to 40 min 00 s), above --max-time 30 min 00 s; "
@@ -93,7 +94,7 @@ def test_both_limits_are_named() -> None:
 
 def test_a_cost_needs_a_price() -> None:
     with pytest.raises(InputError) as caught:
-        Limits(cost=1.0).check(planned(Estimate(1.0, 1.0, 1.0), {}))
+        read_limits("1", None).check(planned(Estimate(1.0, 1.0, 1.0), {}))
     assert str(caught.value) == (
         "--max-cost there is no price to reckon with; say under `price` in koinize.yaml what an "
         "hour of this machine costs"

@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 
 from koinize import __version__, machine
-from koinize.cli import project as commands
 from koinize.cli.options import open_project
 from koinize.cli.plan_view import show_plan
 from koinize.ledger import Ledger
@@ -388,7 +387,7 @@ def test_a_long_plan_has_a_line_for_all_steps_that_are_missing_alike(
 def test_a_report_for_machines_where_nothing_can_be_written(
     call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "_results", lambda _: {"project": "small"})
+    monkeypatch.setattr("koinize.api.reporting.report_results", lambda _: {"project": "small"})
     monkeypatch.setattr("koinize.report.render_html", lambda _: "")
     (small.root / "report.html").mkdir()
     assert call("report", "--json") == (0, '{\n "project": "small"\n}\n', "")

@@ -24,6 +24,7 @@ POLL_SECONDS = 0.0005
 TIMEOUT_SECONDS = 120
 LIGHT = (
     "koinize.cli.project",
+    "koinize.api.running",
     "koinize.pipeline",
     "koinize.pipeline.report_input",
     "koinize.release",

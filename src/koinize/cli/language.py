@@ -68,16 +68,11 @@ def add(
 
     DATA may be left out where the tasks' templates fit its files; then name the project by --spec.
     """
-    from koinize.pipeline.editing import edit_spec
-    from koinize.spec.edit import add_language
+    from koinize.api import languages
 
     splits = {"train": train, "dev": dev, "test": test}
     sources = _sources(open_project(place, spec), data, task or [], splits)
-    done = edit_spec(
-        spec_file(place, spec),
-        lambda file: add_language(file, language, sources),
-        write=not dry_run,
-    )
+    done = languages.add(spec_file(place, spec), language, sources, write=not dry_run)
     _tell(done, dry_run=dry_run, as_json=as_json)
 
 
@@ -96,23 +91,11 @@ def remove(
 
     Its data files stay, and so does what a trunk learnt of it, unless --exact.
     """
-    from koinize.pipeline.editing import edit_spec, forget_trunks, still_held
-    from koinize.pipeline.generation import require_own_trunk
+    from koinize.api import languages
     from koinize.settings import TrunkFrom
-    from koinize.spec.edit import remove_language
 
-    file, project = spec_file(place, spec), open_project(place, spec)
-    if exact:
-        require_own_trunk(project.spec, "--exact")
-    held = still_held(project, language)
-    done = edit_spec(
-        file,
-        lambda text: remove_language(text, language),
-        write=not dry_run,
-        new_generation=exact,
-    )
-    if exact and not dry_run:
-        done = forget_trunks(done)
+    project = open_project(place, spec)
+    done, held = languages.remove(project, language, exact=exact, write=not dry_run)
     _tell(done, dry_run=dry_run, as_json=as_json, trunk_rows=held)
     for task, rows in held.items() if not as_json else ():
         begins = ("would begin" if dry_run else "begins") if exact else ""
@@ -146,10 +129,10 @@ def update(
     as_json: AsJson = False,
 ) -> None:
     """Point a language at other data, or add training rows."""
+    from koinize.api import languages
     from koinize.errors import InputError
-    from koinize.pipeline.editing import append_rows, edit_spec
+    from koinize.pipeline.editing import append_rows
     from koinize.release import task_of
-    from koinize.spec.edit import update_language
 
     project = open_project(place, spec)
     splits = {"train": train, "dev": dev, "test": test}
@@ -166,11 +149,7 @@ def update(
                 expected="DATA or --append FILE",
                 remedy="rows edited in place need no command: `koinize plan` sees them",
             )
-        done = edit_spec(
-            spec_file(place, spec),
-            lambda file: update_language(file, language, sources),
-            write=not dry_run,
-        )
+        done = languages.update(spec_file(place, spec), language, sources, write=not dry_run)
     _tell(done, dry_run=dry_run, as_json=as_json)
 
 

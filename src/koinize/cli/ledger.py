@@ -119,9 +119,8 @@ def export(
     ] = None,
 ) -> None:
     """Write one row of comma-separated values per interval."""
-    from koinize.cli.output import replaceable
     from koinize.ledger.summary import COLUMNS, write_csv
-    from koinize.store import write_atomically
+    from koinize.store import replaceable, write_atomically
 
     intervals = _ledger(place, spec).intervals()
     if csv is None:
@@ -167,7 +166,7 @@ def _ledger(place: Path | None, spec: Path | None) -> Ledger:
 def _table(first: str, lines: Iterable[tuple[str, Sum]]) -> Table:
     from rich.table import Table
 
-    from koinize.cli.plan_view import duration
+    from koinize.pipeline.estimate import duration
 
     table = Table(first, box=None, pad_edge=False, header_style="bold")
     for name in ("intervals", "wall time", "machine time", "cost", "energy"):

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from koinize.api.planned import plan_warnings
 from koinize.ledger.scopes import WORDS
 from koinize.pipeline import Missing, Plan, Project
-from koinize.pipeline.estimate import Estimate, Schedule
-from koinize.pipeline.lengths import warnings
+from koinize.pipeline.estimate import Estimate, Schedule, amount, duration
 from koinize.pipeline.plan import GONE, NEVER, NEWER
 from koinize.pipeline.power import too_few_rows
 from koinize.pipeline.results import kept_recipes
@@ -25,8 +25,7 @@ ROWS_BEFORE_GROUPING = 24
 def show_plan(todo: Plan, project: Project) -> None:
     """Print what is missing, why, and the estimate on both clocks."""
     console = Console()
-    memory = [todo.memory.warning] if todo.memory and todo.memory.warning else []
-    for finding in (*project.inputs.findings, *warnings(todo.lengths or {}), *memory):
+    for finding in plan_warnings(project, todo):
         console.print(message(f"warning: {finding}"), style="yellow", markup=False)
     if not todo.missing:
         console.print(f"nothing is missing: all {todo.total} steps are done")
@@ -218,23 +217,6 @@ def outlook_lines(todo: Plan) -> Iterable[str]:
             f"rows of today: {_between(one.trunk)} of training"
             + ("" if one.known else ", a first guess")
         )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 0.4 s, 52 s, 3 min 05 s, 2 h 07 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def amount(money: float) -> str:
-    """An amount of money: cents from 1 up, four places below."""
-    return f"{money:.2f}" if money >= 1 else f"{money:.4f}"
 
 
 def _between(estimate: Estimate) -> str:

@@ -18,10 +18,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from koinize.cli.plan_view import duration
 from koinize.cli.terminal import unguarded
 from koinize.errors import Interrupted
 from koinize.pipeline import Plan, Step, Watcher
+from koinize.pipeline.estimate import duration
 from koinize.shown import line, message
 
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from koinize.cli.options import PROJECT, AsJson, Place, SpecFile, open_project, print_json
-
-if TYPE_CHECKING:
-    from koinize.pipeline import Project
-    from koinize.report import Results
 
 ChooseAgain = Annotated[
     bool, typer.Option("--choose-again", help="Choose the recipe again where it would be kept.")
@@ -78,10 +74,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what is missing, why, and what it will cost."""
-    from koinize.cli.limits import Limits
+    from koinize.cli.limits import read_limits
     from koinize.cli.plan_view import plan_json, show_plan
 
-    limits = Limits.read(max_cost, max_time)
+    limits = read_limits(max_cost, max_time)
     project = open_project(
         place,
         spec,
@@ -111,12 +107,11 @@ def run(
 
     The merge is chosen on dev, and tested once.
     """
-    from koinize.cli.limits import Limits
+    from koinize.api.running import run as carry_out
+    from koinize.cli.limits import read_limits
     from koinize.cli.progress import watching
-    from koinize.errors import StepError
-    from koinize.pipeline.endings import bad_ends
 
-    limits = Limits.read(max_cost, max_time)
+    limits = read_limits(max_cost, max_time)
     project = open_project(
         place,
         spec,
@@ -125,21 +120,14 @@ def run(
         choose_again=choose_again,
     )
     with watching(quiet=as_json) as watcher:
-        todo, outcome = project.run(watcher, limits.check)
-    if outcome.failed:
-        lines = [*outcome.failed.values(), f"{len(outcome.skipped)} steps wait for them"]
-        raise StepError("\n".join(lines))
-    warnings = list(bad_ends(project, outcome.done))
-    written = project.root / "report.html"
-    if todo.missing or _is_outdated(written, project):
-        _write_report(_results(project), written)
+        ran = carry_out(project, watcher, limits.check)
     if as_json:
-        print_json({"done": outcome.done, "warnings": warnings, "report": str(written)})
+        print_json({"done": ran.done, "warnings": ran.warnings, "report": str(ran.report)})
     else:
-        for warning in warnings:
+        for warning in ran.warnings:
             typer.echo(f"warning: {warning}")
-        did = f"{len(outcome.done)} steps done" if outcome.done else "nothing to do"
-        typer.echo(f"{did}; the report is {written}")
+        did = f"{len(ran.done)} steps done" if ran.done else "nothing to do"
+        typer.echo(f"{did}; the report is {ran.report}")
 
 
 def report(
@@ -152,16 +140,17 @@ def report(
     """Show the results, and write them as one HTML file."""
     from rich.console import Console
 
-    from koinize.cli.output import replaceable
+    from koinize.api.reporting import REPORT, report_results, write_report
     from koinize.report import render_text
     from koinize.report.render import BEGINS
+    from koinize.store import replaceable
 
     project = open_project(place, spec)
-    written = replaceable(out, BEGINS, "report") if out else project.root / "report.html"
-    results = _results(project)
+    written = replaceable(out, BEGINS, "report") if out else project.root / REPORT
+    results = report_results(project)
     # Machines may ask where the project may only be read.
     with suppress(OSError) if as_json and out is None else nullcontext():
-        _write_report(results, written)
+        write_report(results, written)
     if as_json:
         print_json(results)
         return
@@ -176,30 +165,3 @@ def schema() -> None:
     from koinize.spec import schema as spec_schema
 
     print_json(spec_schema())
-
-
-def _is_outdated(report: Path, project: Project) -> bool:
-    """Whether work was recorded since the report, as when a run was killed before writing it."""
-    ledger = project.files.ledger
-    if not (report.exists() and ledger.exists()):
-        return not report.exists()
-    return report.stat().st_mtime_ns < ledger.stat().st_mtime_ns
-
-
-def _results(project: Project) -> Results:
-    from dataclasses import replace
-
-    from koinize.pipeline.report_input import gather
-    from koinize.release import released
-    from koinize.report import results
-
-    source = gather(project)
-    releases, notes = released(project)
-    return results(replace(source, releases=releases, notes=[*source.notes, *notes]))
-
-
-def _write_report(results: Results, path: Path) -> None:
-    from koinize.report import render_html
-    from koinize.store import write_atomically
-
-    write_atomically(path, render_html(results))

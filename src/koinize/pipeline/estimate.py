@@ -247,3 +247,20 @@ def _critical(
     while name is not None:
         yield from parts[name]
         name = before[name]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 0.4 s, 52 s, 3 min 05 s, 2 h 07 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def amount(money: float) -> str:
+    """An amount of money: cents from 1 up, four places below."""
+    return f"{money:.2f}" if money >= 1 else f"{money:.4f}"

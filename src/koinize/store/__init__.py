@@ -9,7 +9,8 @@
 - `checkpoint`: how far a training is, until its artifact is there;
 - `record`: a JSON object that carries its own digest, for what only saves time when it is there;
 - `typed`: what is read, checked field by field before anybody uses it;
-- `durable`: whole files or none, and folders that a dead process leaves for the next to sweep.
+- `durable`: whole files or none, and folders that a dead process leaves for the next to sweep;
+- `replaceable`: files of the user's that may be written over.
 
 Two paths through it. A step builds: `with store.building(id, ...) as draft`, files into
 `draft.folder`, and on a clean exit it is committed, in a folder by one rename. A reader asks
@@ -31,6 +32,7 @@ from koinize.store.durable import (
 from koinize.store.home import Home
 from koinize.store.manifest import MANIFEST, Manifest
 from koinize.store.record import read_record, write_record
+from koinize.store.replaceable import replaceable
 
 __all__ = [
     "MANIFEST",
@@ -44,6 +46,7 @@ __all__ = [
     "put_in_place",
     "read_record",
     "refuse_existing",
+    "replaceable",
     "sync",
     "temporary_folder",
     "write_atomically",

@@ -1,4 +1,4 @@
-"""Files that a command may write over: its own of an earlier time, and no others."""
+"""Files that koinize may write over: its own of an earlier time, and no others."""
 
 from __future__ import annotations
 
