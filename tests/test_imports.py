@@ -23,7 +23,7 @@ LAYERS = (
         *("encoding", "engine", "evaluate", "examples", "gate", "imports", "peft_compat"),
         *("report", "search", "spec", "train"),
     },
-    {"pipeline", "release", "serving"},
+    {"export", "pipeline", "release", "serving"},
     {"api"},
     {"cli"},
 )

@@ -39,9 +39,8 @@ def write_base(folder, *, chat=False, **settings):
 def write_adapter(folder, base, seed, *, rslora=True, size=0.5, **config):
     """An adapter of random factors that PEFT itself writes."""
     model = AutoModelForCausalLM.from_pretrained(str(base))
-    settings = LoraConfig(
-        r=RANK, lora_alpha=ALPHA, use_rslora=rslora, target_modules="all-linear", **config
-    )
+    usual = {"r": RANK, "lora_alpha": ALPHA, "target_modules": "all-linear"}
+    settings = LoraConfig(use_rslora=rslora, **(usual | config))
     peft_model = get_peft_model(model, settings)
     random = torch.Generator().manual_seed(seed)
     for name, parameter in peft_model.named_parameters():

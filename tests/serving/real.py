@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -203,16 +204,39 @@ def llama_cpp(python, model, adapter, log):
         yield url
 
 
+VLLM_HERE = ["--host", "127.0.0.1", "--max-model-len", "512", "--enforce-eager"]
+
+
 @contextmanager
 def vllm(python, base, adapters, log):
     """vLLM for CPUs: the base as `base`, each adapter under its name."""
-    port = free_port()
     modules = [f"{name}={folder}" for name, folder in adapters.items()]
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", base]
-    command += ["--served-model-name", "base", "--dtype", "float32", "--port", str(port)]
-    command += ["--host", "127.0.0.1", "--max-model-len", "512", "--enforce-eager"]
-    command += ["--enable-lora", "--max-lora-rank", "8", "--max-loras", "1"]
-    command += ["--lora-modules", *modules]
-    environ = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    command += ["--dtype", "float32", "--enable-lora", "--max-lora-rank", "8", "--max-loras", "1"]
+    with _vllm([*command, "--lora-modules", *modules], log) as url:
+        yield url
+
+
+@contextmanager
+def vllm_script(python, script, log):
+    """vLLM for CPUs, started by a script that `koinize export` wrote.
+
+    The package's own program `vllm` looks for the version of another package than it came with, and
+    ends; what `vllm serve` starts takes the same options.
+    """
+    program = log.parent / "bin" / "vllm"
+    program.parent.mkdir()
+    start = "-m vllm.entrypoints.openai.api_server --model"
+    program.write_text(f'#!/bin/sh\nshift\nexec {shlex.quote(str(python))} {start} "$@"\n')
+    program.chmod(0o755)
+    with _vllm(["sh", script], log, PATH=f"{program.parent}:{os.environ['PATH']}") as url:
+        yield url
+
+
+@contextmanager
+def _vllm(command, log, **environ):
+    port = free_port()
+    command = [*command, *VLLM_HERE, "--served-model-name", "base", "--port", str(port)]
+    environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with started(command, f"http://127.0.0.1:{port}/v1", log, 240, **environ) as url:
         yield url

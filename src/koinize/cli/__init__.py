@@ -66,6 +66,7 @@ def _root(
 def application() -> typer.Typer:
     """All commands, put together once per process however often `main` is called."""
     from koinize.cli import (
+        export,
         imports,
         language,
         ledger,
@@ -77,7 +78,7 @@ def application() -> typer.Typer:
         whatif,
     )
 
-    for part in (project, show, language, whatif, release, serving, merge, imports, ledger):
+    for part in (project, show, language, whatif, release, export, serving, merge, imports, ledger):
         part.register(app)
     return app
 

@@ -10,7 +10,8 @@ layer by two names), `memory` (how many modules at once), `device`, `workers` an
 read, merged and handed on), `sizes` (which adapter is far from the others) and `card` (what the
 folder says of itself). Beside it the tools: `verify` does a merge again and compares, `resize`
 changes the rank of one adapter and `rescale` its scale, `fuse` (with `conv1d`) adds an adapter to
-its base, and `inspect` (with `compare`) says what adapters hold and where they disagree.
+its base and `proof` shows that it did, and `inspect` (with `compare`) says what adapters hold and
+where they disagree.
 
 Two worked paths.
 

@@ -39,7 +39,7 @@ class FuseReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
+class Target:
     """The base's tensor that one module's update is added to; turned: stored inputs x outputs."""
 
     module: str
@@ -50,7 +50,7 @@ class _Target:
 
 
 @dataclass(frozen=True, slots=True)
-class _Experts:
+class Experts:
     """The base's tensors to which the updates of a stack's modules are added, by their names."""
 
     modules: tuple[str, ...]
@@ -92,7 +92,12 @@ def fuse_adapter(
 Tensors = Mapping[str, tuple[str, TensorSpec]]
 
 
-def _plan(header: AdapterHeader, base: Path, tensors: Tensors) -> list[_Target | _Experts]:
+def planned(header: AdapterHeader, base: Path) -> list[Target | Experts]:
+    """Which tensors of a base model's files an adapter changes. Raises InputError."""
+    return _plan(header, base, _tensors(base, _weight_files(base)))
+
+
+def _plan(header: AdapterHeader, base: Path, tensors: Tensors) -> list[Target | Experts]:
     if header.saved:
         raise InputError(
             f"holds the whole modules {', '.join(header.modules_to_save)}, which are no update",
@@ -108,7 +113,7 @@ def _plan(header: AdapterHeader, base: Path, tensors: Tensors) -> list[_Target |
     _refuse_shared(names, base)
     shapes = {module: tensors[name][1].shape for module, name in names.items()}
     turned = transposed_modules(header, base, shapes)
-    found: list[_Target | _Experts] = [
+    found: list[Target | Experts] = [
         _target(header.modules[module], base, (name, *tensors[name]), module in turned)
         for module, name in names.items()
     ]
@@ -162,7 +167,7 @@ def _tensors(base: Path, files: list[str]) -> dict[str, tuple[str, TensorSpec]]:
     return {name: place for name, place in found.items() if place[0] in files}
 
 
-def _experts(header: AdapterHeader, base: Path, tensors: Tensors) -> Iterator[_Experts]:
+def _experts(header: AdapterHeader, base: Path, tensors: Tensors) -> Iterator[Experts]:
     """The stacks, with what the base's files hold of their parameters."""
     from koinize.model.checkpoint import stored_stacks
 
@@ -188,7 +193,7 @@ def _experts(header: AdapterHeader, base: Path, tensors: Tensors) -> Iterator[_E
                 remedy=OTHER_BASE,
             )
         order = tuple(modules[expert].name for expert in range(len(modules)))
-        yield _Experts(order, stored, _places(stored, base, tensors))
+        yield Experts(order, stored, _places(stored, base, tensors))
 
 
 def _places(stored: Stored, base: Path, tensors: Tensors) -> dict[str, tuple[str, TensorSpec]]:
@@ -249,12 +254,12 @@ def _refuse_shared(names: Mapping[str, str], base: Path) -> None:
 
 def _target(
     module: ModuleHeader, base: Path, tensor: tuple[str, str, TensorSpec], turned: bool
-) -> _Target:
+) -> Target:
     name, file, spec = tensor
     shape = (module.inputs, module.outputs) if turned else (module.outputs, module.inputs)
     if spec.dtype not in TORCH_NAMES or spec.shape != shape:
         raise _other_tensor(base / file, name, spec, shape)
-    return _Target(module.name, file, name, spec, turned)
+    return Target(module.name, file, name, spec, turned)
 
 
 def _other_tensor(path: Path, name: str, spec: TensorSpec, shape: tuple[int, ...]) -> InputError:
@@ -285,7 +290,7 @@ def _belongs(path: Path) -> bool:
 def _add_all(
     adapter: Adapter,
     draft: Path,
-    plan: list[_Target | _Experts],
+    plan: list[Target | Experts],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[float, float]:
     """Add every module; squared norms over all of (what rounding lost, the update)."""
@@ -298,17 +303,17 @@ def _add_all(
     return lost, total
 
 
-def _add(adapter: Adapter, draft: Path, target: _Target | _Experts) -> tuple[float, float]:
+def _add(adapter: Adapter, draft: Path, target: Target | Experts) -> tuple[float, float]:
     """Add one module, or a parameter of all experts, in the copied files; squared norms of (what
     rounding lost, the update).
     """
-    if isinstance(target, _Target):
-        update = _update(adapter, target.module, target.turned)
+    if isinstance(target, Target):
+        update = update_of(adapter, target.module, target.turned)
         return _add_tensor(draft / target.file, target.name, target.spec, update)
     import torch
 
     stored = target.stored
-    updates = torch.stack([_update(adapter, one, stored.turned) for one in target.modules])
+    updates = torch.stack([update_of(adapter, one, stored.turned) for one in target.modules])
     parts = stored.split(updates.view(stored.shape))
     sums = [
         _add_tensor(draft / file, name, spec, parts[name].contiguous())
@@ -317,7 +322,8 @@ def _add(adapter: Adapter, draft: Path, target: _Target | _Experts) -> tuple[flo
     return sum(lost for lost, _ in sums), sum(total for _, total in sums)
 
 
-def _update(adapter: Adapter, module: str, turned: bool) -> torch.Tensor:
+def update_of(adapter: Adapter, module: str, turned: bool) -> torch.Tensor:
+    """The update of one module as its tensor is stored: turned is inputs x outputs."""
     factors = adapter.factors(module)
     update = factors.B @ factors.A
     return update.T.contiguous() if turned else update

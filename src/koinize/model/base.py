@@ -138,6 +138,11 @@ def _folder(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path:
     return cache / "bases" / f"{path.stem}-{key}"
 
 
+def is_hub_id(base: BaseSpec, root: Path) -> bool:
+    """Whether it is neither a folder nor a file here, nor in a package. Raises InputError."""
+    return not base.model.startswith(PACKAGE) and _local(base, root) is None
+
+
 def _hub_folder(model: str) -> Path:
     from huggingface_hub import constants
 

@@ -78,6 +78,15 @@ def check_folder(arguments: Iterable[str], folder: Path) -> None:
     check_arguments(arguments, _template(folder))
 
 
+def template_of(folder: Path) -> str:
+    """The chat template that a conversation gets; of several, the one that is called default."""
+    text = _template(folder)
+    with suppress(ValueError, TypeError, KeyError):
+        named = {one["name"]: one["template"] for one in parse_json(text)}
+        return str(named.get("default", ""))
+    return text
+
+
 def _template(folder: Path) -> str:
     """The chat template in the tokenizer's files; of several, all."""
     with suppress(OSError, ValueError):

@@ -15,7 +15,7 @@ from koinize.executors import Place
 from koinize.ledger import Interval, Ledger
 from koinize.model import base
 from koinize.model.families import refuse_family
-from koinize.model.manner import PLAIN, Manner, check_folder, manner
+from koinize.model.manner import PLAIN, Manner, check_folder, manner, template_of
 from koinize.model.rows import fitted
 from koinize.pipeline.dry_run import refuse_unfit
 from koinize.pipeline.experience import Experience, recall
@@ -96,6 +96,13 @@ class Project:
     def manner(self) -> Manner:
         """How the base model is given texts; plainly, as long as nobody can know better."""
         return manner(self._base_here) if self._base_here else PLAIN
+
+    @property
+    def template(self) -> str:
+        """The chat template that the base model is asked by; empty for plain text, and while
+        nobody can know.
+        """
+        return template_of(self._base_here) if self._base_here else ""
 
     @cached_property
     def _base_here(self) -> Path | None:

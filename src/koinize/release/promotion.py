@@ -37,6 +37,7 @@ from koinize.shown import code
 from koinize.tasks import Example
 
 EVIDENCE = "evidence/evidence.json"
+TEMPLATE = "evidence/chat_template.jinja"
 CARD = "README.md"
 
 
@@ -282,6 +283,8 @@ def _release(test: _Test, judgement: Judgement) -> Release:
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             path.write_text(text, encoding="utf-8")
         _write_json(folder / EVIDENCE, evidence)
+        if template := test.project.template:
+            (folder / TEMPLATE).write_text(template, encoding="utf-8")
         with (folder / CARD).open("a", encoding="utf-8") as card:
             if CARD not in ours.adapter.files:  # a trunk, which no merge wrote a card for
                 card.write(_front(record))

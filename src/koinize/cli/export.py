@@ -1,0 +1,83 @@
+"""`koinize export`: a release for the tools of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from koinize.cli.options import (
+    RELEASES,
+    AsJson,
+    Place,
+    SpecFile,
+    TaskName,
+    open_project,
+    print_json,
+)
+
+Out = Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; must not exist.")]
+RELEASE = "release"
+
+
+class Exports(TyperGroup):
+    """What is named first is a release where it is no command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - of click
+        """As of any group of commands."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else [RELEASE, *args])
+
+
+application = typer.Typer(
+    cls=Exports,
+    help="Write a release for the tools of others.\n\n"
+    "`koinize export v3 DIR --to vllm` is short for `koinize export release v3 DIR --to vllm`.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    # They are for the command that is not named.
+    context_settings={"ignore_unknown_options": True},
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    application.command(RELEASE)(release)
+    app.add_typer(application, name="export", rich_help_panel=RELEASES)
+
+
+def release(
+    named: Annotated[
+        str,
+        typer.Argument(metavar="RELEASE", help="Such as v3; or production or staging: as in use."),
+    ],
+    out: Out,
+    place: Place = None,
+    *,
+    to: Annotated[str, typer.Option(help="peft, fused, gguf, vllm or sglang.")],
+    spec: SpecFile = None,
+    task: TaskName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a release as one tool takes it.
+
+    The adapter for PEFT, vLLM, SGLang or llama.cpp, or the base model with it added.
+    """
+    from koinize import export
+    from koinize.cli.modules_progress import counting_modules
+    from koinize.errors import Interrupted
+    from koinize.release import task_of
+
+    project = open_project(place, spec)
+    found = export.source(project, task_of(project, task), named)
+    try:
+        with counting_modules(quiet=as_json) as progress:
+            done = export.export(found, to, out, progress)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped", remedy="nothing was written") from None
+    if as_json:
+        print_json({"out": str(done.out), **done.record})
+        return
+    typer.echo(f"{done.out}: release {found.release.name} of {found.task}, for {to}")
+    typer.echo("\n".join(done.says))

@@ -1,0 +1,14 @@
+"""A release in the form that the tools of others take.
+
+`source` is the release with its base model and its chat template; `folder` writes one for a tool,
+whole or not at all, with a manifest of what it is. Of the tools, PEFT takes the adapter as it is;
+`server` has the commands of vLLM and SGLang, `llama_cpp` writes GGUF. Fused weights are written and
+proven by `engine.fuse` and `engine.proof`.
+"""
+
+from __future__ import annotations
+
+from koinize.export.folder import FILL, Exported, export
+from koinize.export.source import Source, source
+
+__all__ = ["FILL", "Exported", "Source", "export", "source"]
