@@ -292,6 +292,7 @@ def test_what_cannot_be_kept_is_said_key_by_key(tmp_path, text):
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A tiny Llama with three adapters of rank 4, as mergekit finds them: from this folder."""
+    pytest.importorskip("mergekit", reason="mergekit is not installed; it is LGPL and no extra")
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -321,7 +322,6 @@ def work(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_the_merge_is_mergekit_s_own(work, tmp_path, monkeypatch, name):
     """Base and update together; at density 1 where masks are random."""
-    pytest.importorskip("mergekit", reason="mergekit is not installed; it is LGPL and no extra")
     import yaml
     from mergekit.config import MergeConfiguration
     from mergekit.merge import run_merge
