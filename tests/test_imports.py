@@ -23,7 +23,7 @@ LAYERS = (
         *("encoding", "engine", "evaluate", "examples", "gate", "imports", "peft_compat"),
         *("report", "search", "spec", "train"),
     },
-    {"export", "pipeline", "release", "serving"},
+    {"export", "pipeline", "release", "serving", "tracking"},
     {"api"},
     {"cli"},
 )

@@ -1,4 +1,4 @@
-"""`koinize export`: a release for the tools of others."""
+"""`koinize export`: releases, and what was measured, for the tools of others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Exports(TyperGroup):
 
 application = typer.Typer(
     cls=Exports,
-    help="Write a release for the tools of others.\n\n"
+    help="Write releases and results for the tools of others.\n\n"
     "`koinize export v3 DIR --to vllm` is short for `koinize export release v3 DIR --to vllm`.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -44,6 +44,7 @@ application = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     application.command(RELEASE)(release)
+    application.command()(rows)
     app.add_typer(application, name="export", rich_help_panel=RELEASES)
 
 
@@ -81,3 +82,22 @@ def release(
         return
     typer.echo(f"{done.out}: release {found.release.name} of {found.task}, for {to}")
     typer.echo("\n".join(done.says))
+
+
+def rows(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .csv or .parquet.")],
+    place: Place = None,
+    spec: SpecFile = None,
+    task: Annotated[str | None, typer.Option("--task", help="Only this one.")] = None,
+) -> None:
+    """Write every answer of every system.
+
+    One row for each, with its task, language, split, key, truth and scores.
+    """
+    from koinize.release import task_of
+    from koinize.tracking.rows import write_rows
+
+    project = open_project(place, spec)
+    tasks = [task_of(project, task)] if task else list(project.spec.tasks)
+    count = write_rows(project, tasks, out)
+    typer.echo(f"wrote {count} rows to {out}")

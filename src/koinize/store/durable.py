@@ -138,7 +138,7 @@ def put_in_place(folder: Path, target: Path) -> None:
     sync(target.parent)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str | bytes) -> None:
     """Write a whole file or nothing: temporary file, fsync, rename, fsync of the folder.
 
     What an earlier write of the same file left, because its process was killed, is removed.
@@ -169,15 +169,16 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _replace(path: Path, text: str, *, durably: bool) -> None:
+def _replace(path: Path, text: str | bytes, *, durably: bool) -> None:
     """Put a new file in the place of one, or of a link, that is never written into."""
     part = path.with_name(f".{path.name}-{secrets.token_hex(8)}{PART}")
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         # A file name that is no UTF-8 may be part of the text; in JSON the escape means the same.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+        content = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
+        with os.fdopen(handle, "wb") as file:
             lock(handle)
-            file.write(text)
+            file.write(content)
             file.flush()
             if durably:
                 os.fsync(file.fileno())

@@ -1,0 +1,4 @@
+"""What was measured and spent, for the tools that a team follows it with.
+
+`rows`: every answer of every system as a table, CSV or Parquet.
+"""
