@@ -15,6 +15,7 @@ Targets = Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)
 MOST = 1_000_000_000
 LARGEST_RANK = 65_536
 LARGEST_SEED = (1 << 63) - 1
+MOST_RETRIES = 20
 Normalization = Literal["none", "length", "pmi"]
 
 
@@ -22,7 +23,7 @@ MEMORY_ONLY = frozenset({"batch_tokens"})
 """Settings that bound memory and change nothing else, so that they are no part of an identity."""
 
 
-NOT_OF_A_TRAINING = frozenset({"update", "trunk", "branch", *MEMORY_ONLY})
+NOT_OF_A_TRAINING = frozenset({"update", "trunk", "branch", "retries", *MEMORY_ONLY})
 """Settings that say nothing of a training from the base."""
 
 BRANCH_RATE = 0.5
@@ -52,6 +53,14 @@ class LoraSpec(Frozen):
     seed: int = Field(
         default=0, ge=0, le=LARGEST_SEED, description="of A's first values, per module name"
     )
+
+    def of_try(self, number: int) -> LoraSpec:
+        """The same with the seed of a try; the first is 1."""
+        return self.model_copy(update={"seed": _later_seed(self.seed, number)})
+
+
+def _later_seed(seed: int, number: int) -> int:
+    return (seed + number - 1) % (LARGEST_SEED + 1)
 
 
 class UpdateSpec(Frozen):
@@ -221,6 +230,12 @@ class TrainingSpec(Frozen):
     seed: int = Field(
         default=0, ge=0, le=LARGEST_SEED, description="of the order of the rows and of dropout"
     )
+    retries: int = Field(
+        default=0,
+        ge=0,
+        le=MOST_RETRIES,
+        description="how often a training that ended badly on dev is repeated, with other seeds",
+    )
     adapter_dtype: Literal["float32", "bfloat16"] = "float32"
     update: UpdateSpec = UpdateSpec()
     trunk: Trunk = Field(
@@ -240,6 +255,11 @@ class TrainingSpec(Frozen):
                 "average: with patience dev chooses the epoch whose adapter is kept, and no mean "
                 "of the last steps; remove one of them"
             )
+        if self.retries and self.is_commanded:
+            raise ValueError(
+                "retries: dev tells how a training ended, and a trainer of your own does not say "
+                "its dev loss; remove retries, or the trainer"
+            )
         return self
 
     @property
@@ -258,6 +278,10 @@ class TrainingSpec(Frozen):
     def is_commanded(self) -> bool:
         """Whether a program of the user's own trains."""
         return isinstance(self.trainer, TrainerCommand)
+
+    def of_try(self, number: int) -> TrainingSpec:
+        """The same with the seed of a try; the first is 1."""
+        return self.model_copy(update={"seed": _later_seed(self.seed, number)})
 
     @property
     def branched(self) -> TrainingSpec:

@@ -235,7 +235,7 @@ def test_what_a_training_cost_is_the_sum_of_its_attempts() -> None:
         interval("done", 50, 300, at=200),  # again, later, in one piece
     ]
     step = read_address(NAME, "train")
-    source = SimpleNamespace(intervals=work, current={step: "a"}, price=None)
+    source = SimpleNamespace(intervals=work, current={step: "a"}, price=None, tries={})
     accounts = Accounts(source)  # type: ignore[arg-type]
     first, second = accounts.taken([work[1]]), accounts.taken([work[2]])
     assert (first.elapsed, first.machine, first.steps) == (70, 70, 1)

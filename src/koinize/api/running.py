@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from koinize.api.reporting import REPORT, is_outdated, report_results, write_report
 from koinize.errors import StepError
 from koinize.pipeline import Plan, Project, Step, Watcher
-from koinize.pipeline.endings import bad_ends
+from koinize.pipeline.endings import bad_ends, repeated
 
 if TYPE_CHECKING:
     from koinize.api.found import Results
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Run:
     """What a run did: the names of its steps in the order in which they ended, what is worth a
-    word about its trainings, and the report that it wrote.
+    word about its trainings, which of them were repeated, and the report that it wrote.
     """
 
     done: tuple[str, ...]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     report: Path
     project: Project
 
@@ -44,10 +45,11 @@ def run(project: Project, watcher: Watcher, approve: Callable[[Plan], None]) -> 
         lines = [*outcome.failed.values(), f"{len(outcome.skipped)} steps wait for them"]
         raise StepError("\n".join(lines))
     warnings = tuple(bad_ends(project, outcome.done))
+    notes = tuple(repeated(project, outcome.done))
     report = project.root / REPORT
     if todo.missing or is_outdated(report, project):
         write_report(report_results(project), report)
-    return Run(tuple(outcome.done), warnings, report, project)
+    return Run(tuple(outcome.done), warnings, notes, report, project)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ def show_plan(todo: Plan, project: Project) -> None:
         )  # a setting may hold `[/INST]`
     console.print(table)
     console.print(f"{len(todo.missing)} of {todo.total} steps are missing{_guessed(todo)}")
-    if todo.search_goes_on:
-        console.print("a search goes on: its scores decide whether more steps follow")
+    for line in _open_lines(todo, project):
+        console.print(line, markup=False, highlight=False)
     comparisons = (*set_up_lines(todo), *saving_lines(todo))
     memory = [str(todo.memory)] if todo.memory else []
     for line in (*estimate_lines(todo), *comparisons, *outlook_lines(todo), *memory):
@@ -54,6 +54,16 @@ def show_plan(todo: Plan, project: Project) -> None:
         console.print(command, markup=False, highlight=False)
     if todo.lengths is None:
         console.print("how many tokens the rows have is counted once the base model is here")
+
+
+def _open_lines(todo: Plan, project: Project) -> Iterator[str]:
+    """What may follow that the plan does not know yet."""
+    if todo.search_goes_on:
+        yield "a search goes on: its scores decide whether more steps follow"
+    if todo.may_repeat:
+        retries = project.spec.training.retries
+        times = "once" if retries == 1 else f"at most {retries} times"
+        yield f"a training that ends badly on dev is repeated with another seed, {times}"
 
 
 def plan_json(todo: Plan, project: Project) -> dict[str, object]:
@@ -75,6 +85,7 @@ def plan_json(todo: Plan, project: Project) -> dict[str, object]:
         "price": dict(todo.price),
         "estimated_from": _source(todo),
         "search_goes_on": todo.search_goes_on,
+        "may_repeat_trainings": todo.may_repeat,
         "first_guesses": list(todo.guessed),
         "set_up": _set_up_json(todo),
         "saving": _saving_json(todo),

@@ -122,10 +122,19 @@ def run(
     with watching(quiet=as_json) as watcher:
         ran = carry_out(project, watcher, limits.check)
     if as_json:
-        print_json({"done": ran.done, "warnings": ran.warnings, "report": str(ran.report)})
+        print_json(
+            {
+                "done": ran.done,
+                "warnings": ran.warnings,
+                "notes": ran.notes,
+                "report": str(ran.report),
+            }
+        )
     else:
         for warning in ran.warnings:
             typer.echo(f"warning: {warning}")
+        for note in ran.notes:
+            typer.echo(f"note: {note}")
         did = f"{len(ran.done)} steps done" if ran.done else "nothing to do"
         typer.echo(f"{did}; the report is {ran.report}")
 

@@ -84,7 +84,8 @@ def compare(
     """
     tasks = [task for task in dict.fromkeys(one.step.task for one in missing) if task]
     alternatives = {
-        task: _retraining([s for s in steps if s.task == task], present) for task in tasks
+        task: _retraining([s for s in steps if s.task == task and s.stands], present)
+        for task in tasks
     }
     found = {task: some for task, some in alternatives.items() if some}
     if not found:
@@ -139,7 +140,7 @@ def set_up(
     tasks: list[str] = []
     combined: list[Work] = []
     for task in dict.fromkeys(one.step.task for one in missing if one.step.task):
-        own = [one for one in steps if one.task == task]
+        own = [one for one in steps if one.task == task and one.stands]
         adapters = [one for one in own if one.kind in TRAIN and not _of_comb(one)]
         comb = _training(own, adapters)
         if comb and all(not one.address.role and one.id in lacking for one in adapters):

@@ -35,6 +35,7 @@ from koinize.pipeline.systems import (
     similar,
 )
 from koinize.pipeline.trainings import Trainings
+from koinize.pipeline.tries import waiting
 from koinize.settings import differing
 from koinize.spec import FROM_THE_BASE, PAPERS_EIGHT, Spec
 from koinize.tasks import Task
@@ -69,7 +70,8 @@ def graph(
         for one in some:
             steps.extend(one.chosen_and_tested(scores))
     refuse_two_of_one_name(steps)
-    return steps
+    undecided = (one for task in tasks.values() for one in task.trainings.tries.open)
+    return list(waiting(steps, undecided))
 
 
 def refuse_two_of_one_name(steps: Iterable[Step]) -> None:
@@ -112,6 +114,7 @@ class _TaskGraph:
         if "base" in self.spec.baselines:
             self.systems[BASE] = Uses()
         yield from self._combined(self.systems, self.generation)
+        yield from self.trainings.tries.take()
 
     @property
     def parts(self) -> dict[str, Step]:
@@ -196,13 +199,15 @@ class _TaskGraph:
         if "comb" not in self.spec.baselines:
             return
         fresh = self.trainings.train("comb", self.spec.languages, self.spec.lora.of(""))
-        same = generation and generation.trunk.id == fresh.id
-        comb = fresh if same else self.history.comb(fresh)
+        tried = self.trainings.settled(fresh)
+        same = generation and generation.trunk.id == tried.id
+        comb = tried if same else self.trainings.settled(self.history.comb(fresh))
         yield comb
         systems[COMB] = Uses(adapter=comb.id)
         if "comb-continued" in self.spec.baselines:
             continued = self.history.comb_continued(fresh, comb)
             if continued is not None:  # otherwise it is COMB
+                continued = self.trainings.settled(continued)
                 yield continued
                 systems[COMB_CONTINUED] = Uses(adapter=continued.id)
 

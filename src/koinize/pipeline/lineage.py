@@ -19,7 +19,7 @@ from koinize.files import parse_json, read_bytes
 from koinize.ledger.address import Address
 from koinize.model.manner import ENCODING
 from koinize.pipeline.inputs import Inputs, examples_of
-from koinize.pipeline.step import PARENT, Step, Uses
+from koinize.pipeline.step import NO_NUMBER, PARENT, TRY, Step, Uses
 from koinize.settings import UpdateSpec
 from koinize.spec import Spec
 from koinize.store import Artifact, Manifest, Store
@@ -119,9 +119,10 @@ def keep(fresh: Step, earlier: Mapping[str, str] | None, *, languages_may_change
     the reference is trained once and again only when asked (decision 005). Of a generation that
     holds for a language that comes or goes, too.
     """
-    if earlier is None or not (languages_may_change or earlier.keys() == fresh.inputs.keys()):
+    known = (earlier or {}).keys() - {TRY}
+    if earlier is None or not (languages_may_change or known == fresh.inputs.keys()):
         return fresh
-    labels = {**fresh.inputs, **earlier}
+    labels = sorted(fresh.inputs.keys() | known)
     changed = tuple(one for one in labels if earlier.get(one) != fresh.inputs.get(one))
     if not all(label.startswith("train rows ") for label in changed):
         return fresh
@@ -219,7 +220,7 @@ class History:
         return self._same(fresh, last) or self._updated(fresh, self._parents(last))
 
     def _current(self, name: str) -> Manifest | None:
-        return self.store.manifest(self._names[name]) if name in self._names else None
+        return _useful(self.store.manifest(self._names[name])) if name in self._names else None
 
     def _last(self, name: str) -> Manifest | None:
         """What was current, also if it broke since and was removed."""
@@ -234,7 +235,7 @@ class History:
     def _known(self, artifact_id: str | None) -> Manifest | None:
         if artifact_id is None:
             return None
-        return self.store.manifest(artifact_id) or self.store.lost(artifact_id)
+        return _useful(self.store.manifest(artifact_id) or self.store.lost(artifact_id))
 
     def _same(self, fresh: Step, last: Manifest) -> Step | None:
         """The step that made `last`, if that was on today's rows, however it was made."""
@@ -307,6 +308,11 @@ class History:
             units=units,
             why=_said(parent, selection, units / fresh.units),
         )
+
+
+def _useful(made: Manifest | None) -> Manifest | None:
+    """None for a training that ended without an adapter, too."""
+    return None if made and NO_NUMBER in made.facts else made
 
 
 def _kept(fresh: Step, last: Manifest) -> Step:

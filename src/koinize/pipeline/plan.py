@@ -9,7 +9,7 @@ from statistics import mode
 from typing import Any
 
 from koinize import machine
-from koinize.ledger.address import SEARCH
+from koinize.ledger.address import NOBODY, SEARCH
 from koinize.model.manner import ENCODING
 from koinize.pipeline.alternative import Comparison, SetUp, compare, set_up
 from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
@@ -66,7 +66,14 @@ class Plan:
     @property
     def search_goes_on(self) -> bool:
         """Whether more steps may follow from the scores of those that are missing."""
-        return any(one.step.waits or one.step.kind == SEARCH for one in self.missing)
+        return any(one.step.kind == SEARCH for one in self.missing)
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether trainings that end badly will be followed by others with another seed."""
+        wait = {need for one in self.missing if one.step.waits for need in one.step.needs}
+        trained = (one.step for one in self.missing if one.step.kind == "train")
+        return any(one.system != NOBODY or one.id in wait for one in trained)
 
     def cost(self, wall: Estimate) -> Estimate | None:
         """What all machines cost for so long, idle time included; None without a price."""

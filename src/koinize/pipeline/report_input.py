@@ -10,7 +10,7 @@ from koinize.digest import short
 from koinize.errors import InputError
 from koinize.ledger import Ledger, first_stated
 from koinize.ledger.address import COMB_ROLES, SEARCH, System
-from koinize.pipeline.endings import bad_ends
+from koinize.pipeline.endings import bad_ends, repeated
 from koinize.pipeline.interference import interference
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.lineage import ancestors
@@ -30,6 +30,7 @@ from koinize.pipeline.systems import (
     only,
     system_of,
 )
+from koinize.pipeline.tries import others_of
 from koinize.report import Evaluation, ReportInput, SystemKind, TaskInput
 
 SYSTEM_KINDS: dict[System, SystemKind] = {BASE: "base", INDV: "individual", COMB: "combined"}
@@ -60,8 +61,12 @@ def gather(project: Project) -> ReportInput:
             *kept_recipes(project),
             *_searches(project),
             *bad_ends(project),
+            *repeated(project),
             *_odd_adapters(project),
         ],
+        tries={
+            one: [other.id for other in others] for one, others in others_of(project.steps).items()
+        },
         continued={
             step.address: list(ancestors(step, project.store))
             for step in project.steps
@@ -73,7 +78,7 @@ def gather(project: Project) -> ReportInput:
 
 def _lineage(project: Project) -> Iterator[str]:
     """What a reader must know of how the adapters came about."""
-    for step in project.steps:
+    for step in (one for one in project.steps if one.stands):
         if step.stale and step.address.role == COMB_ROLES[0]:
             yield (
                 f"{step.task}: COMB is the one trained before {', '.join(step.stale)} changed; "
@@ -154,7 +159,9 @@ class _Gatherer:
         """The languages that left the trunk; None without one."""
         if not self.spec.training.has_trunk:
             return None
-        branches = (one for one in self.results.steps if one.address.role == "branch")
+        branches = (
+            one for one in self.results.steps if one.address.role == "branch" and one.stands
+        )
         return tuple(one.language for one in branches)
 
     def _systems(self) -> Iterator[report.System]:

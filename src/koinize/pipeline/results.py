@@ -62,7 +62,9 @@ class Results:
         """
         if self.project.spec.merge.is_searched:
             return [step.merge for step in self.merges.values() if step.merge]
-        branches = [step.language for step in self.steps if step.address.role == BRANCH]
+        branches = [
+            step.language for step in self.steps if step.address.role == BRANCH and step.stands
+        ]
         has_trunk = self.project.spec.training.has_trunk
         return candidates(self.project.spec, branches if has_trunk else None, self.task)
 

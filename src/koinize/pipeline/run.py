@@ -223,7 +223,7 @@ class _Run:
         return sorted(ready, key=lambda one: -one.seconds if one.step.kind == "train" else 0.0)
 
     def _went_on(self) -> bool:
-        """Whether what a search decided, of which all known steps are done, leads to more steps."""
+        """Whether what scores decided, by which all known steps are done, leads to more steps."""
         if self.outcome.failed or not self.decided:
             return False
         self.decided = False
@@ -273,7 +273,8 @@ class _Run:
             self.store.point({job.step.name: job.step.id})
         self._close(hand, job, "done", facts, "")
         self.outcome.done.append(job.step.name)
-        self.decided |= job.step.kind == SEARCH
+        tried = job.step.kind == "train" and self.spec.training.retries > 0
+        self.decided |= tried or job.step.kind == SEARCH
 
     def _again(self, hand: Hand, job: Job, error: WorkerLost) -> None:
         """Let another worker try; what this one did is lost, and recorded as that."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from koinize.digest import digest
-from koinize.ledger.address import WHATIF, Address, System
+from koinize.ledger.address import NOBODY, WHATIF, Address, System
 from koinize.merge.recipe import MergeSettings
 from koinize.pipeline.kinds import KINDS
 
@@ -17,6 +17,12 @@ PARENT = "parent"
 
 PART = "part"
 """The settings of an evaluation that answers some of the rows: `first` to `last`, as places."""
+
+TRY = "try"
+"""Which try a training is, in its identity, where it is not the first."""
+
+NO_NUMBER = "no_number"
+"""The fact of a try that ended without an adapter: the loss was no number."""
 
 WORDS = frozenset({"adapter", "anchors", "base", "choice", "parent", "recipe", "trunk"})
 """What labels of an identity say besides a language's code."""
@@ -144,6 +150,11 @@ class Step:
     def asked(self) -> bool:
         """Whether it answers a question and is no part of the project."""
         return self.address.role == WHATIF
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is what its address says, and no other try at a training."""
+        return self.kind != "train" or self.system == NOBODY
 
     def at(self, **fields: Any) -> Step:  # noqa: ANN401
         """The same step under an address that differs in these fields."""

@@ -22,6 +22,7 @@ from koinize.pipeline.generation import (
 from koinize.pipeline.inputs import Inputs, SplitFacts
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import Step, Uses
+from koinize.pipeline.tries import Tries
 from koinize.settings import MEMORY_ONLY, NOT_OF_A_TRAINING, LoraSpec, differing
 from koinize.spec import Spec
 
@@ -47,16 +48,20 @@ class Trainings:
         # What koinize 0.1 counted among what identifies: kept where it is all that is there.
         self.former_training = digest(differing(spec.training, NOT_OF_A_TRAINING - MEMORY_ONLY))
         self.imported, self.history = imported, history
+        labels = bool(spec.tasks[name].label_set)
+        self.tries = Tries(history, spec.training.retries, labels=labels)
 
     def generation(self) -> Generation:
         """The trunk and its anchors, as they were made or are to be made, and today's branches."""
         trunk = self._trunk()
         if self.trunk is None:
             anew = self.history.new_generation
-            trunk = frozen_trunk(self.history, trunk, anew=anew)
+            trunk = self.settled(frozen_trunk(self.history, trunk, anew=anew))
         anchors = self._anchors(trunk)
         rows = {one: self.split(one, "train").digest for one in self.spec.languages}
-        branches = {one: self._branch(one, trunk, anchors) for one in branched(trunk, rows)}
+        branches = {
+            one: self.settled(self._branch(one, trunk, anchors)) for one in branched(trunk, rows)
+        }
         return Generation(trunk, anchors, branches)
 
     def _trunk(self) -> Step:
@@ -153,7 +158,16 @@ class Trainings:
                 sort=self.name,
             )
         fresh = self.train("", (language,), self.spec.lora.of(language))
-        return self.history.adapter(fresh)
+        return self.settled(self.history.adapter(fresh))
+
+    def settled(self, step: Step) -> Step:
+        """The try at a training that stands in its place; only one on today's rows is repeated."""
+        known = {one: self.inputs.splits.get((self.name, one, "train")) for one in step.languages}
+        seen = rows_of(step.inputs)
+        todays = all(
+            one in seen and split and split.digest == seen[one] for one, split in known.items()
+        )
+        return self.tries.settle(step, todays=todays)
 
     def train(self, role: str, languages: tuple[str, ...], lora: LoraSpec) -> Step:
         """One language's training, or one of all languages in some role."""

@@ -74,7 +74,9 @@ class Accounts:
 
     @cached_property
     def attempts(self) -> dict[str, list[Interval]]:
-        """Interval of finished work -> the attempts, ended, that it went on from."""
+        """Interval of finished work -> the attempts, ended, that it went on from, and of a training
+        that was tried with several seeds, all other tries.
+        """
         found: dict[str, list[Interval]] = {}
         begun: dict[tuple[str, str], list[Interval]] = {}
         for one in self.source.intervals:
@@ -82,6 +84,17 @@ class Accounts:
                 begun.setdefault((one.kind, one.artifact), []).append(one)
             elif one.status == "done" and (earlier := begun.pop((one.kind, one.artifact), None)):
                 found[one.id] = earlier
+        return found | self._tries(found)
+
+    def _tries(self, ended: Mapping[str, list[Interval]]) -> dict[str, list[Interval]]:
+        trained = (one for one in self.source.intervals if one.kind == "train")
+        done = {one.artifact: one for one in trained if one.status == "done"}
+        found = {}
+        for stands, others in self.source.tries.items():
+            if stands in done:
+                tried = [*(done[one] for one in others if one in done), done[stands]]
+                whole = [part for one in tried for part in (*ended.get(one.id, ()), one)]
+                found[done[stands].id] = whole[:-1]
         return found
 
     def whole(self, interval: Interval) -> list[Interval]:

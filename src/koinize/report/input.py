@@ -96,7 +96,8 @@ class ReportInput:
     artifacts the present results stand on to their artifacts' ids, by which work on an earlier
     version of the same step is told apart; `releases` is in the order of their versions;
     `continued` maps the trainings that went on from an earlier adapter to the ids of all adapters
-    that they stand on; `tones` are the colours of the kinds of steps; `price` is the project's
+    that they stand on; `tries` has the ids of the other tries at a training, by the id of the one
+    that stands; `tones` are the colours of the kinds of steps; `price` is the project's
     price now (per_hour, currency, source, date) or None.
     """
 
@@ -111,4 +112,5 @@ class ReportInput:
     notes: Sequence[str] = ()
     releases: Sequence[ReleaseInput] = ()
     continued: Mapping[Address, Sequence[str]] = field(default_factory=dict)
+    tries: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tones: Mapping[str, Tone] = field(default_factory=dict)

@@ -199,7 +199,8 @@ class Updates:
             for one in self.accounts.source.intervals
             if one.run in runs and one.kind == "train" and one.address.task == self.task.name
         }
-        return len(runs) == 1 and trained is not None and made == {trained.artifact}
+        tries = self.accounts.source.tries.get(trained.artifact, ()) if trained else ()
+        return len(runs) == 1 and trained is not None and made - {*tries} == {trained.artifact}
 
     def _loads(self, workers: int) -> Taken:
         """So many workers load the model at once."""

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -50,6 +50,7 @@ class State(TypedDict):
     units: Count
     losses: list[float]
     dev_losses: list[float]
+    dev_loss_before: NotRequired[float | None]  # not kept by 0.1.0
     attempt: Attempt
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from koinize.train.alone import train
 from koinize.train.learner import Training
-from koinize.train.report import Progress, TrainingReport
+from koinize.train.report import NoNumberError, Progress, TrainingReport
 from koinize.train.saving import Saving
 from koinize.train.schedule import epoch_batches, rate
 from koinize.train.together import train_together
 
 __all__ = [
+    "NoNumberError",
     "Progress",
     "Saving",
     "Training",

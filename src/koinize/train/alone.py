@@ -30,7 +30,7 @@ from koinize.tasks import Example
 from koinize.train.average import TailAverage
 from koinize.train.budget import Budget
 from koinize.train.lora import injected, layers_of, save, tensor_name
-from koinize.train.report import Progress, TrainingReport, no_number, report_of
+from koinize.train.report import Progress, TrainingReport, blind_loss, no_number, report_of
 from koinize.train.saving import (
     BEST,
     FIRST,
@@ -131,12 +131,13 @@ class _Loop:
         self.epoch = self.kept_epoch = 0  # epochs that are done, and the one that is kept
         self.tokens = 0  # that were seen, padding left out
         self.best: list[Tensor] = []
+        self.before: float | None = None  # the dev loss before the first step
         self.streams: RandomStreams = {}
 
     def run(self, rows: list[Row], dev_rows: list[Row]) -> TrainingReport:
         self.planned = planned_steps(rows, self.training)
         self.tail = TailAverage(self.training.average, self.planned)
-        before = self._first_dev_loss(dev_rows) if dev_rows else None
+        self.before = self._first_dev_loss(dev_rows) if dev_rows else None
         self._resume()
         stopped = self.saving.when_stopped(self._point) if self.saving else nullcontext()
         with stopped:
@@ -145,7 +146,7 @@ class _Loop:
                 self._end_epoch(dev_rows)
         self._restore_best()
         report = report_of(rows, self.epoch, self.losses, self.dev_losses, self.kept_epoch)
-        return replace(report, dev_loss_before=before)
+        return replace(report, dev_loss_before=self.before, dev_loss_blind=blind_loss(dev_rows))
 
     def _train_epoch(self, rows: list[Row]) -> None:
         """The steps of this epoch that are left."""
@@ -183,7 +184,7 @@ class _Loop:
         loss = self.budget.fit(lambda: self._gradients(batch), self._undo, batch)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
         if not (math.isfinite(loss) and math.isfinite(float(norm))):
-            raise no_number(loss, float(norm), step, batch)
+            raise no_number(loss, float(norm), step, self.planned, self.tokens, batch)
         with machine.undisturbed():
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -311,6 +312,7 @@ class _Loop:
             self.kept_epoch,
             self.tokens,
             self.planned,
+            self.before,
             parted(VALUE, self.factors)
             | parted(FIRST, first)
             | parted(SECOND, second)

@@ -19,7 +19,7 @@ from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train.average import TailAverage
 from koinize.train.lora import Frame, Pair, tensor_name
-from koinize.train.report import TrainingReport, no_number, report_of
+from koinize.train.report import TrainingReport, blind_loss, no_number, report_of
 from koinize.train.saving import Point, Saving
 from koinize.train.schedule import Row, epoch_batches, planned_steps, rate
 
@@ -49,7 +49,7 @@ class Learner:
     dev_rows: list[Row]
     losses: list[float] = field(default_factory=list)
     dev_losses: list[float] = field(default_factory=list)
-    dev_loss_before: float | None = None  # not measured where it goes on from an earlier attempt
+    dev_loss_before: float | None = None  # the first step
     epoch: int = 0  # epochs that are done
     kept_epoch: int = 0
     best: Tensor | None = None  # its row of the buffer after the kept epoch; None for the last
@@ -108,14 +108,18 @@ class Learner:
                 self.next_batch()
             self.losses, self.dev_losses = list(point.losses), list(point.dev_losses)
             self.epoch, self.kept_epoch, self.passed = point.epoch, point.kept_epoch, 0
+            self.dev_loss_before = point.dev_loss_before
         return point
 
     def point(self, tensors: Mapping[str, Tensor]) -> Point:
         """How far it is, with these tensors; steps whose loss was not read do not count."""
+        counts = self.epoch, self.kept_epoch, self._seen(), self.planned
+        return Point(self.losses, self.dev_losses, *counts, self.dev_loss_before, tensors)
+
+    def _seen(self) -> int:
+        """Tokens of the steps whose loss was read, padding left out."""
         done = self._taken[: len(self.losses)]
-        tokens = sum(row.tokens.longest for batch in done for row in batch)
-        counts = self.epoch, self.kept_epoch, tokens, self.planned
-        return Point(self.losses, self.dev_losses, *counts, tensors)
+        return sum(row.tokens.longest for batch in done for row in batch)
 
     def _in_order(self) -> Iterator[list[Row]]:
         for epoch in range(self.settings.epochs):
@@ -132,7 +136,8 @@ class Learner:
             return
         if not (math.isfinite(loss) and math.isfinite(norm)):
             step = len(self.losses)
-            self.outcome = no_number(loss, norm, step, self._taken[step])
+            counts = step, self.planned, self._seen()
+            self.outcome = no_number(loss, norm, *counts, self._taken[step])
             return
         self.losses.append(loss)
 
@@ -158,6 +163,7 @@ class Learner:
         return replace(
             report,
             dev_loss_before=self.dev_loss_before,
+            dev_loss_blind=blind_loss(self.dev_rows),
             steps_before=saving.steps_before if saving else 0,
             tokens_before=saving.tokens_before if saving else 0,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from koinize.errors import StepError
-from koinize.train.schedule import Row
+from koinize.train.schedule import Row, target_tokens
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps planned, loss)."""
@@ -30,7 +32,28 @@ class TrainingReport:
     peak_bytes: int
     steps_before: int = 0  # that earlier attempts had done
     tokens_before: int = 0  # and had seen
-    dev_loss_before: float | None = None  # the first step; None where it was not measured
+    dev_loss_before: float | None = None  # the first step; None without dev examples
+    dev_loss_blind: float | None = None  # `blind_loss` of the dev examples
+
+
+class NoNumberError(StepError):
+    """A loss or a gradient is no longer finite, after so many `steps` of those `planned`, which saw
+    so many `tokens`.
+    """
+
+    steps: int = 0
+    planned: int = 1
+    tokens: int = 0
+
+
+def blind_loss(rows: Sequence[Row]) -> float | None:
+    """The loss of whoever never reads a prompt and gives each target as often as these rows do: the
+    targets' entropy, per target token. None without rows.
+    """
+    if not rows:
+        return None
+    counts = Counter(row.target for row in rows).values()
+    return -sum(n * math.log(n / len(rows)) for n in counts) / target_tokens(rows)
 
 
 def report_of(
@@ -55,13 +78,17 @@ def report_of(
     )
 
 
-def no_number(loss: float, norm: float, step: int, batch: Sequence[Row]) -> StepError:
-    """The error for a step (from 0) whose loss or gradient is no longer finite."""
+def no_number(
+    loss: float, norm: float, steps: int, planned: int, tokens: int, batch: Sequence[Row]
+) -> NoNumberError:
+    """The error for a step whose loss or gradient is no longer finite, after so many others."""
     keys = [row.identity[1] for row in batch]
     shown = ", ".join(keys[:SHOWN_ROWS])
     more = f" and {len(keys) - SHOWN_ROWS} more" if len(keys) > SHOWN_ROWS else ""
-    return StepError(
-        f"the loss is {loss} and its gradient's norm {norm} at step {step + 1}, on the rows "
+    error = NoNumberError(
+        f"the loss is {loss} and its gradient's norm {norm} at step {steps + 1}, on the rows "
         f"{shown}{more}",
         remedy="lower training.learning_rate, or use dtype bfloat16 or float32",
     )
+    error.steps, error.planned, error.tokens = steps, planned, tokens
+    return error

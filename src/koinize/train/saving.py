@@ -43,6 +43,7 @@ class Point:
     kept_epoch: int
     tokens: int
     planned: int
+    dev_loss_before: float | None  # the first step
     tensors: Mapping[str, Tensor]
 
     def part(self, name: str) -> dict[str, Tensor]:
@@ -96,6 +97,7 @@ class Saving:
             reached["kept_epoch"],
             reached["tokens"],
             reached["planned"],
+            reached.get("dev_loss_before"),
             tensors,
         )
         if point.planned != planned or not _fits(point, factors, random=random):
@@ -130,6 +132,7 @@ class Saving:
             "units": self.units,
             "losses": point.losses,
             "dev_losses": point.dev_losses,
+            "dev_loss_before": point.dev_loss_before,
             "attempt": attempt,
         }
         tensors = {name: one.detach().cpu().contiguous() for name, one in point.tensors.items()}

@@ -15,7 +15,9 @@ from koinize.model import base
 from koinize.pipeline import work
 from koinize.pipeline.generation import draw, read_anchors
 from koinize.pipeline.lineage import read_learnt, select, together, write_learnt
+from koinize.pipeline.step import NO_NUMBER
 from koinize.pipeline.trainer import Order, trained
+from koinize.pipeline.tries import may_fail, number_of
 from koinize.pipeline.work import Job, Over
 from koinize.store import Draft, Store
 from koinize.tasks import Example
@@ -23,7 +25,7 @@ from koinize.tasks import Example
 if TYPE_CHECKING:
     from koinize.model.loaded import Loaded
     from koinize.settings import TrainingSpec
-    from koinize.train import Saving, Training, TrainingReport
+    from koinize.train import NoNumberError, Saving, Training, TrainingReport
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class _Asked:
         from koinize.train import Training
 
         lora = job.spec.lora.of("" if job.step.uses.trunk else job.step.language)
+        tried = number_of(job.step)
+        how = lora.of_try(tried), self.settings.of_try(tried)
         rows, saving = (self.rows, self.dev), _saving(job, store)
-        return Training(job.step.name, *rows, lora, self.settings, out, self.start, saving)
+        return Training(job.step.name, *rows, *how, out, self.start, saving)
 
     def by_command(self, job: Job, draft: Draft) -> Mapping[str, Any]:
         """The same by a program of the user's own; the facts."""
@@ -63,6 +67,16 @@ class _Asked:
         write_learnt(folder, self.learnt)
         return {**asdict(report), **self.facts}
 
+    def without_adapter(self, error: NoNumberError, job: Job) -> Mapping[str, Any]:
+        """The facts of a try that ended without an adapter, while another one may have one."""
+        return {
+            **self.facts,
+            NO_NUMBER: error.what,
+            "steps": error.steps,
+            "tokens": error.tokens,
+            "units": round(job.step.units * error.steps / error.planned),
+        }
+
     def move(self, report: TrainingReport, out: Path, draft: Draft) -> Mapping[str, Any]:
         """The same for an adapter that lies elsewhere."""
         for path in out.iterdir():
@@ -75,34 +89,43 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     asked = _asked(job, store)
     if work.is_commanded(job):
         return asked.by_command(job, draft)
-    from koinize.train import train
+    from koinize.train import NoNumberError, train
 
     one, loaded = asked.training(job, store, draft.folder), work.loaded(job)
-    with _within(job, loaded):
-        report = train(
-            loaded,
-            one.train_examples,
-            one.dev_examples,
-            one.lora,
-            one.settings,
-            one.out,
-            progress=work.reporter(job),
-            start=one.start,
-            saving=one.saving,
-        )
+    try:
+        with _within(job, loaded):
+            report = train(
+                loaded,
+                one.train_examples,
+                one.dev_examples,
+                one.lora,
+                one.settings,
+                one.out,
+                progress=work.reporter(job),
+                start=one.start,
+                saving=one.saving,
+            )
+    except NoNumberError as error:
+        if not may_fail(job.step, job.spec.training.retries, store):
+            raise
+        return asked.without_adapter(error, job)
     return asked.keep(report, draft.folder)
 
 
 def perform_together(jobs: Sequence[Job], store: Store, scratch: Path, over: Over) -> None:
     """The same for several, whose rows share the forward passes: each over as soon as it ends."""
-    from koinize.train import train_together
+    from koinize.train import NoNumberError, train_together
 
     ready = list(_ready(jobs, store, over))
     trainings = [asked.training(job, store, scratch / job.step.id) for job, asked in ready]
 
     def ended(place: int, outcome: TrainingReport | KoinizeError, seconds: float) -> None:
         job, asked = ready[place]
-        if isinstance(outcome, KoinizeError):
+        retries = job.spec.training.retries
+        if isinstance(outcome, NoNumberError) and may_fail(job.step, retries, store):
+            facts = asked.without_adapter(outcome, job)
+            over(job, lambda _: facts, seconds)
+        elif isinstance(outcome, KoinizeError):
             over(job, outcome, seconds)
         else:
             over(job, partial(asked.move, outcome, trainings[place].out), seconds)
