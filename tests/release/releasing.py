@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from koinize.adapter import ADAPTER_FILES
 from koinize.data import read_rows
 from koinize.pipeline import Project
 from koinize.release import Releases
@@ -37,8 +39,12 @@ def project_of(small: Small) -> Project:
     return Project.at(small.root / "koinize.yaml")
 
 
-def finish(small: Small, wrong: Mapping[str, int] | None = None) -> Project:
-    """Make what is missing; per language, so many of the first test rows by key are wrong."""
+def finish(
+    small: Small, wrong: Mapping[str, int] | None = None, merged: Path | None = None
+) -> Project:
+    """Make what is missing; per language, so many of the first test rows by key are wrong. Merges
+    are copies of `merged`, or no adapters at all.
+    """
     project = project_of(small)
     store = project.store
 
@@ -61,6 +67,8 @@ def finish(small: Small, wrong: Mapping[str, int] | None = None) -> Project:
                 weights = f"{' '.join(step.uses.adapters)} {step.id}"
                 (draft.folder / "adapter_model.safetensors").write_text(weights)
                 (draft.folder / "README.md").write_text("# Merged adapter\n")
+                for name in ADAPTER_FILES if merged else ():
+                    shutil.copyfile(merged / name, draft.folder / name)
     store.point({step.name: step.id for step in project.steps})
     return project
 

@@ -92,13 +92,17 @@ class Honest:
         self.lies = lies or Lies()
         self.tokenizer = AutoTokenizer.from_pretrained(str(base))
         self.bare = AutoModelForCausalLM.from_pretrained(str(base), dtype=self.lies.dtype)
+        self.adapted = self.with_adapter(adapter)
+        self.models = dict(zip(names, (self.adapted, self.bare), strict=True))
+        self.asked = []  # bodies of requests
+
+    def with_adapter(self, adapter):
+        """The model with the adapter in a folder."""
         whole = PeftModel.from_pretrained(copy.deepcopy(self.bare), str(adapter))
         for layer in whole.modules():
             if isinstance(scaling := getattr(layer, "scaling", None), dict):
                 scaling["default"] *= self.lies.scale
-        self.adapted = whole.merge_and_unload().to(self.lies.dtype)
-        self.models = dict(zip(names, (self.adapted, self.bare), strict=True))
-        self.asked = []  # bodies of requests
+        return whole.merge_and_unload().to(self.lies.dtype)
 
     @torch.inference_mode()
     def logprobs(self, name, ids):
@@ -161,16 +165,96 @@ class Honest:
         return (200, {"object": "list", "data": data}) if self.lies.lists else (404, {})
 
 
+class Loading(Honest):
+    """The same, which loads and unloads adapters as vLLM 0.32 does, or SGLang 0.5.
+
+    `words` are what it was told to do. `serves` says which folder's adapter it really takes for a
+    name and a folder, None for the base; `refuses` what it says instead of loading; from the
+    `dies`-th word on it answers nothing at all.
+    """
+
+    def __init__(self, base, adapter, *, owner="vllm", dies=None, offers=True, **given):
+        super().__init__(base, adapter, names=("mood", "plain"), **given)
+        self.owner, self.dies, self.offers = owner, dies, offers
+        self.folders, self.words = {"mood": str(adapter)}, []
+        self.serves = lambda name, folder: folder
+        self.refuses = lambda name, folder: None
+
+    def answer(self, path, body):
+        self.live()
+        root = "" if self.owner == "sglang" else "/v1"
+        known = {f"{root}/load_lora_adapter": self.load, f"{root}/unload_lora_adapter": self.unload}
+        if path in known and self.offers:
+            self.words.append((path.rpartition("/")[2].partition("_")[0], body["lora_name"]))
+            return known[path](body)
+        if "lora_name" in body:
+            return 404, {"detail": "Not Found"}
+        if self.owner == "sglang":  # a model that it does not know is the base
+            _, _, name = body["model"].rpartition("plain:")
+            body = {**body, "model": name if name in self.models else "plain"}
+        return super().answer(path, body)
+
+    def live(self):
+        if self.dies is not None and len(self.words) >= self.dies:
+            raise ConnectionAbortedError
+
+    def load(self, body):
+        name, folder = body["lora_name"], body["lora_path"]
+        if said := self.refuses(name, folder):
+            return self.complaint(said)
+        if name in self.folders and not body.get("load_inplace"):
+            return self.complaint(f"'{name}' has already been loaded.")
+        real = self.serves(name, folder)
+        self.models[name] = self.with_adapter(real) if real else self.bare
+        self.folders[name] = folder
+        if self.owner == "sglang":
+            return 200, {"success": True, "error_message": None, "loaded_adapters": self.folders}
+        return 200, f"Success: LoRA adapter '{name}' added successfully."
+
+    def unload(self, body):
+        name = body["lora_name"]
+        if name not in self.folders:
+            return self.complaint(f"The lora adapter '{name}' cannot be found.")
+        del self.folders[name], self.models[name]
+        if self.owner == "sglang":
+            return 200, {"success": True, "error_message": None, "loaded_adapters": self.folders}
+        return 200, f"Success: LoRA adapter '{name}' removed successfully."
+
+    def complaint(self, said):
+        if self.owner == "sglang":
+            return 400, {"success": False, "error_message": said, "loaded_adapters": None}
+        return 400, {"error": {"message": said, "type": "InvalidUserInput", "code": 400}}
+
+    def listed(self):
+        self.live()
+        card = {"object": "model", "owned_by": self.owner}
+        cards = [{**card, "id": "plain", "root": "plain", "parent": None}]
+        cards += [
+            {**card, "id": name, "root": folder, "parent": "plain"}
+            for name, folder in self.folders.items()
+        ]
+        return 200, {"object": "list", "data": cards}
+
+
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self._send(*self.server.honest.listed())
+        self._try(self.server.honest.listed)
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._send(*self.server.honest.answer(self.path, body))
+        self._try(self.server.honest.answer, self.path, body)
+
+    def _try(self, ask, *given):
+        """A server that has died closes the connection without a word."""
+        try:
+            found = ask(*given)
+        except ConnectionAbortedError:
+            self.close_connection = True
+        else:
+            self._send(*found)
 
     def _send(self, status, value):
-        content = json.dumps(value).encode()
+        content = (value if isinstance(value, str) else json.dumps(value)).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))

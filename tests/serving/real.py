@@ -208,12 +208,12 @@ VLLM_HERE = ["--host", "127.0.0.1", "--max-model-len", "512", "--enforce-eager"]
 
 
 @contextmanager
-def vllm(python, base, adapters, log):
+def vllm(python, base, adapters, log, **environ):
     """vLLM for CPUs: the base as `base`, each adapter under its name."""
     modules = [f"{name}={folder}" for name, folder in adapters.items()]
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", base]
     command += ["--dtype", "float32", "--enable-lora", "--max-lora-rank", "8", "--max-loras", "1"]
-    with _vllm([*command, "--lora-modules", *modules], log) as url:
+    with _vllm([*command, "--lora-modules", *modules], log, **environ) as url:
         yield url
 
 

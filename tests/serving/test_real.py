@@ -8,6 +8,7 @@ torchaudio and torchcodec uninstalled).
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from koinize.adapter import read_header
 from koinize.engine import merge_adapters
+from koinize.errors import InputError
 from koinize.export import export, source
 from koinize.export.llama_cpp import write_gguf
-from koinize.serving import Client, Request, check_serving, of_folders
+from koinize.serving import Client, Follower, Request, check_serving, of_folders
 from koinize.serving.check import Verification
+from koinize.serving.server import models_of
 from koinize.serving.text import lines, verdict
 from tests.export.made import project_with
 from tests.serving import real
@@ -119,6 +122,37 @@ def test_vllm_started_by_an_export(merged, tmp_path):
         found = checked(merged, url, "mood", adapter="merged", base_model="base")
     assert verdict(found) == "serves the adapter, and the base under its own name"
     assert farthest(found) < 1e-3  # float32, in another order
+
+
+@NO_VLLM
+def test_vllm_follows_a_release(merged, tmp_path):
+    allowed = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    other = of_folders(merged / "de", str(merged / "base"), {"en": merged / "en.jsonl"})
+    subject = replace(other, adapter=merged / "merged")
+    served = {"mood": merged / "en"}
+    with real.vllm(Path(VLLM), merged / "base", served, tmp_path / "log", **allowed) as url:
+        follower = Follower(Client(url), "mood")
+        with follower.serves(subject, "v2", None):
+            pass
+        assert verdict(checked(merged, url, "mood", adapter="merged")) == "serves the adapter"
+        with pytest.raises(RuntimeError), follower.serves(other, "v3", None):
+            raise RuntimeError
+        assert verdict(checked(merged, url, "mood", adapter="merged")) == "serves the adapter"
+        (tmp_path / "none").mkdir()
+        gone = replace(subject, adapter=tmp_path / "none")
+        with pytest.raises(InputError, match="does not load 'mood-v4'"):
+            follower.serves(gone, "v4", None).__enter__()
+        assert models_of(Client(url))[0] == ["base", "mood"]
+
+
+@NO_VLLM
+def test_vllm_that_was_not_started_for_it(merged, tmp_path):
+    subject = of_folders(merged / "merged", str(merged / "base"), {"en": merged / "en.jsonl"})
+    served = {"mood": merged / "en"}
+    with real.vllm(Path(VLLM), merged / "base", served, tmp_path / "log") as url:
+        with pytest.raises(InputError, match="takes no adapters while it runs"):
+            Follower(Client(url), "mood").serves(subject, "v2", None).__enter__()
+        assert models_of(Client(url))[0] == ["base", "mood"]
 
 
 @NO_VLLM

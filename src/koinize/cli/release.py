@@ -20,6 +20,7 @@ from koinize.cli.options import (
     open_project,
     print_json,
 )
+from koinize.cli.serving import ApiKey, ServedName, Serving, Timeout, follower
 
 if TYPE_CHECKING:
     from koinize.pipeline import Plan, Project
@@ -49,6 +50,10 @@ def promote(
             "the rows that both answered.",
         ),
     ] = True,
+    serve: Serving = None,
+    model: ServedName = None,
+    timeout: Timeout = 60.0,
+    api_key: ApiKey = "",
     as_json: AsJson = False,
 ) -> None:
     """Put the chosen merge into use, if no language gets worse.
@@ -69,14 +74,18 @@ def promote(
             what = f"scoring the release in use on new test rows: {count}"
             typer.echo(f"{what}, {estimate(todo)}")
 
+    follows = follower(project, name, serve, model, timeout=timeout, api_key=api_key, quiet=as_json)
     with watching(quiet=as_json) as watcher:
-        done = release.promote(project, name, channel, watcher if score else None, say)
+        done = release.promote(project, name, channel, watcher if score else None, say, follows)
+    served = serve if done.release else None
     if as_json:
-        print_json(done.to_dict())
+        print_json({**done.to_dict(), "served": served})
     done.refuse()
     if as_json or done.release is None:
         return
     lines = [*tables(done.judgement), *done.judgement.notes]
+    if served:
+        lines.append(f"{served} serves it as '{model or name}'")
     if done.switched:
         lines.append(f"{done.task}: {channel} is now {done.release.name}, {done.release.folder}")
     typer.echo("\n".join(lines))
@@ -110,6 +119,10 @@ def rollback(
     spec: SpecFile = None,
     channel: ChannelName = PRODUCTION,
     task: TaskName = None,
+    serve: Serving = None,
+    model: ServedName = None,
+    timeout: Timeout = 60.0,
+    api_key: ApiKey = "",
     as_json: AsJson = False,
 ) -> None:
     """Put the release before into use again."""
@@ -117,7 +130,8 @@ def rollback(
 
     project = open_project(place, spec)
     name = release.task_of(project, task)
-    event = release.rollback(project, name, channel).events[-1]
+    follows = follower(project, name, serve, model, timeout=timeout, api_key=api_key, quiet=as_json)
+    event = release.rollback(project, name, channel, follows).events[-1]
     if as_json:
         print_json({"task": name, "channel": channel, **asdict(event)})
     else:

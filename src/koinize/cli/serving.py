@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,8 @@ from koinize.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from koinize.pipeline import Project
+    from koinize.release import Release, Serve
     from koinize.serving import Subject, Verification
 
 LINE_SECONDS = 5.0  # at most one line of progress in this time
@@ -30,6 +33,22 @@ BaseModel = Annotated[
 Rows = Annotated[
     list[str] | None,
     typer.Option(help="Without a project: LANGUAGE=FILE with `prompt` or `messages`."),
+]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")]
+ApiKey = Annotated[
+    str, typer.Option(envvar="OPENAI_API_KEY", help="Of the server.", show_default=False)
+]
+Serving = Annotated[
+    str | None,
+    typer.Option(
+        "--serve",
+        metavar="URL",
+        help="A running vLLM or SGLang that then serves it: proven before anything is switched.",
+    ),
+]
+ServedName = Annotated[
+    str | None,
+    typer.Option("--model", help="What that server calls the adapter; else the task's name."),
 ]
 
 
@@ -60,10 +79,8 @@ def check_serving(
     base: BaseModel = None,
     rows: Rows = None,
     prompts: Annotated[int, typer.Option(min=3, max=1000, help="Of each language.")] = 20,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one answer.")] = 60.0,
-    api_key: Annotated[
-        str, typer.Option(envvar="OPENAI_API_KEY", help="Of the server.", show_default=False)
-    ] = "",
+    timeout: Timeout = 60.0,
+    api_key: ApiKey = "",
     as_json: AsJson = False,
 ) -> None:
     """Check that a server really serves an adapter.
@@ -89,7 +106,7 @@ def check_serving(
         )
     request = serving.Request(client, model, base_model, prompts)
     try:
-        found = serving.check_serving(subject, request, None if as_json else _lines())
+        found = serving.check_serving(subject, request, None if as_json else progress_lines())
     except KeyboardInterrupt:
         raise Interrupted("stopped", remedy="nothing was changed") from None
     _show(found, as_json)
@@ -122,7 +139,7 @@ def _show(found: Verification, as_json: bool) -> None:
         typer.echo("\n".join(lines(found)))
 
 
-def _lines() -> Callable[[str, int, int], None]:
+def progress_lines() -> Callable[[str, int, int], None]:
     """Lines on standard error: when something else begins, and every few seconds."""
     last: dict[str, Any] = {"what": "", "time": 0.0}
 
@@ -133,3 +150,36 @@ def _lines() -> Callable[[str, int, int], None]:
             sys.stderr.write(f"{what}: {done} of {total}\n")
 
     return report
+
+
+def follower(
+    project: Project,
+    task: str,
+    url: str | None,
+    model: str | None,
+    *,
+    timeout: float,
+    api_key: str,
+    quiet: bool,
+) -> Serve:
+    """Lets the server at this address follow a channel; without one nobody does.
+
+    Raises InputError for a server that could not.
+    """
+    from koinize import release, serving
+    from koinize.errors import InputError
+
+    if url is None and model is not None:
+        raise InputError("--model is what a server calls the adapter", expected="--serve URL, too")
+    if url is None:
+        return release.not_served
+    client = serving.Client(serving.address(url), serving.check_key(api_key), timeout)
+    server = serving.Follower(client, model or task)
+    server.require()
+
+    def serve(found: Release, former: Release | None) -> AbstractContextManager[None]:
+        subject = serving.of_project(project, task=task, release=found.name)
+        before = former.folder if former else None
+        return server.serves(subject, found.name, before, None if quiet else progress_lines())
+
+    return serve

@@ -15,7 +15,15 @@ from koinize.release.changes import Changes, changes
 from koinize.release.doctor import Check, examine
 from koinize.release.evidence import released
 from koinize.release.garbage import Garbage, collect, garbage
-from koinize.release.promotion import Promotion, anchor, promote, rollback, task_of
+from koinize.release.promotion import (
+    Promotion,
+    Serve,
+    anchor,
+    not_served,
+    promote,
+    rollback,
+    task_of,
+)
 
 __all__ = [
     "CHANNELS",
@@ -28,11 +36,13 @@ __all__ = [
     "Promotion",
     "Release",
     "Releases",
+    "Serve",
     "anchor",
     "changes",
     "collect",
     "examine",
     "garbage",
+    "not_served",
     "promote",
     "released",
     "rollback",

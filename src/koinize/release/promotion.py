@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,16 @@ from koinize.tasks import Example
 EVIDENCE = "evidence/evidence.json"
 TEMPLATE = "evidence/chat_template.jinja"
 CARD = "README.md"
+
+
+Serve = Callable[[Release, Release | None], AbstractContextManager[None]]
+"""Lets a server serve a release in the place of another one, None for none: for good if the block
+raises nothing. It is entered before a channel is switched, and may refuse that by raising."""
+
+
+def not_served(_: Release, __: Release | None) -> AbstractContextManager[None]:
+    """No server follows this channel (a `Serve`)."""
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -92,8 +102,10 @@ def promote(
     channel: str,
     watcher: Watcher | None = None,
     approve: scoring.Approve = lambda _: None,
+    serve: Serve = not_served,
 ) -> Promotion:
-    """Judge the candidate against what the channel has in use, and switch if it passes.
+    """Judge the candidate against what the channel has in use, and switch if it passes and a server
+    that has to `serve` it does.
 
     With a watcher the release in use first answers the test rows that came after it, once `approve`
     has seen the estimate and raised nothing; without one, only rows that both answered are
@@ -110,6 +122,8 @@ def promote(
         incumbent = releases.open(pointer.current) if pointer.current else None
         if incumbent and incumbent.record["candidate"] == ours.identity:
             kept = Judgement(incumbent.version, notes=(f"{incumbent.name} is in use already",))
+            with serve(incumbent, incumbent):
+                pass
             return Promotion(task, channel, kept, incumbent, switched=False)
         theirs = scoring.reference(project, ours, incumbent) if incumbent else None
         if theirs and watcher:
@@ -120,7 +134,8 @@ def promote(
             shown = replace(judgement, lost=tuple(_with_prompts(project, task, judgement.lost)))
             return Promotion(task, channel, shown, None, switched=False)
         release = _release(test, judgement)
-        releases.switch(pointer.promoted(release.version))
+        with serve(release, incumbent):
+            releases.switch(pointer.promoted(release.version))
         return Promotion(task, channel, judgement, release, switched=True)
 
 
@@ -198,8 +213,9 @@ def anchor(project: Project, task: str, channel: str, version: int) -> Channel:
         return pinned
 
 
-def rollback(project: Project, task: str, channel: str) -> Channel:
-    """Put the release before into use again, verified first. Holds the project's lock.
+def rollback(project: Project, task: str, channel: str, serve: Serve = not_served) -> Channel:
+    """Put the release before into use again, verified first, once a server that has to `serve` it
+    does. Holds the project's lock.
 
     Raises InputError when there is none before.
     """
@@ -214,9 +230,17 @@ def rollback(project: Project, task: str, channel: str) -> Channel:
                 remedy="`koinize history` shows what was promoted",
             )
         moved = pointer.rolled_back()
-        releases.open(moved.stack[-1])
-        releases.switch(moved)
+        before, now_in_use = releases.open(moved.stack[-1]), _in_use(releases, pointer)
+        with serve(before, now_in_use):
+            releases.switch(moved)
         return moved
+
+
+def _in_use(releases: Releases, pointer: Channel) -> Release | None:
+    """The release that a rollback leaves behind, which may be broken: that is no reason to stay."""
+    with suppress(KoinizeError):
+        return releases.open(pointer.stack[-1])
+    return None
 
 
 def _with_prompts(project: Project, task: str, lost: Iterable[Lost]) -> Iterator[Lost]:

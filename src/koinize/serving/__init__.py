@@ -9,17 +9,19 @@ adapter, and of what is known to go wrong.
 the model, `weights` which weights may be at work. `client` is HTTP with its failures in words,
 `server` what the servers' APIs have in common, `vocabulary` finds the tokens that they name.
 `ours` computes what each explanation predicts, `judge` finds the one that fits, `check` does all
-of that in order.
+of that in order. `following` lets a running server load a release, and checks it.
 """
 
 from __future__ import annotations
 
 from koinize.serving.check import Request, Verification, check_serving
 from koinize.serving.client import Client, address, check_key
+from koinize.serving.following import Follower
 from koinize.serving.subject import Subject, of_folders, of_project
 
 __all__ = [
     "Client",
+    "Follower",
     "Request",
     "Subject",
     "Verification",

@@ -128,17 +128,21 @@ class Client:
 
     def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
         """The JSON under this path. Raises InputError for whatever is none."""
-        return self._ask(path, None)
+        return _parsed(self._ask(path, None), self.url + path)
 
     def post(self, path: str, body: Mapping[str, object]) -> Any:  # noqa: ANN401 - JSON
         """What the server answers to this JSON. Raises InputError for whatever is none."""
-        return self._ask(path, json.dumps(body).encode())
+        return _parsed(self._ask(path, json.dumps(body).encode()), self.url + path)
+
+    def tell(self, path: str, body: Mapping[str, object]) -> None:
+        """Post this JSON; nothing is made of what the server says when all is well."""
+        self._ask(path, json.dumps(body).encode())
 
     def quoted(self, said: str) -> str:
         """What the server said, with `***` where it says the key."""
         return said.replace(self.key, "***") if self.key else said
 
-    def _ask(self, path: str, body: bytes | None) -> Any:  # noqa: ANN401 - JSON
+    def _ask(self, path: str, body: bytes | None) -> bytes:
         for attempt in range(1, TRIES + 1):
             try:
                 return self._once(path, body)
@@ -148,13 +152,13 @@ class Client:
             time.sleep(self.pause * 2 ** (attempt - 1))
         raise AssertionError("the last try returns or raises")
 
-    def _once(self, path: str, body: bytes | None) -> Any:  # noqa: ANN401 - JSON
+    def _once(self, path: str, body: bytes | None) -> bytes:
         where = self.url + path
         until = time.monotonic() + self.timeout
         try:
             request = urllib.request.Request(where, body, self._headers())  # noqa: S310 - checked
             with self._opener(until).open(request, timeout=self.timeout) as response:
-                content = _read(response, where)
+                return _read(response, where)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(error, where) from None
@@ -166,7 +170,6 @@ class Client:
             raise self._unreachable(error.reason, where) from None
         except (http.client.HTTPException, OSError, ValueError) as error:
             raise self._unreachable(error, where) from None
-        return _parsed(content, where)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -290,7 +293,7 @@ def _complaint(content: bytes) -> str:
         found = parse_json(content)
     except (ValueError, RecursionError):
         return content.decode("utf-8", "replace")
-    for name in ("error", "message", "detail"):
+    for name in ("error", "message", "detail", "error_message"):
         if isinstance(found, dict) and name in found:
             found = found[name]
     return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)

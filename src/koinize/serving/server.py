@@ -149,8 +149,12 @@ def models_of(client: Client) -> tuple[list[str], str]:
 
 
 def check_model(name: str, listed: Sequence[str], client: Client) -> None:
-    """Raise InputError where a server lists its models, and this one is not among them."""
-    if listed and name not in listed:
+    """Raise InputError where a server lists its models, and this one is not among them.
+
+    SGLang lists a base and its adapters, and is asked for `base:adapter`.
+    """
+    base, _, adapter = name.rpartition(":")
+    if listed and name not in listed and not {base, adapter} <= {*listed}:
         told = [line(client.quoted(one)) for one in listed]
         shown = ", ".join(f"'{one}'" for one in told[:20])
         raise InputError(
