@@ -86,7 +86,8 @@ class SGLang:
 
 
 def _root(client: Client) -> Client:
-    return replace(client, url=client.url.removesuffix("/v1"))
+    """The server above OpenAI's API, whose address ends as `client.address` has it."""
+    return replace(client, url=client.url[: -len("/v1")])
 
 
 DIALECTS: Mapping[str, Dialect] = {"vllm": VLLM(), "sglang": SGLang()}
