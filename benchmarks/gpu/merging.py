@@ -48,9 +48,11 @@ def run(part: Part, scale: Scale) -> None:
         part.row("generating the adapters", time.monotonic() - started, "s", str(folder.parent))
         for name in RECIPES:
             part.attempt(f"parity of {name}", 5, partial(parity, part, scale, few, name))
-        for name in RECIPES:
-            part.attempt(f"{name}, GPU", 3, partial(whole, part, scale, all_layers, name))
+        first, *others = RECIPES
+        part.attempt(f"{first}, GPU", 3, partial(whole, part, scale, all_layers, first))
         part.attempt("where it goes", 4, partial(breakdown, part, scale, all_layers, scale.cores))
+        for name in others:
+            part.attempt(f"{name}, GPU", 3, partial(whole, part, scale, all_layers, name))
         part.attempt("eigenproblems", 4, partial(eigenproblems, part, scale))
         part.attempt("the solver", 6, partial(on_the_gpu, part, scale, all_layers))
         for name in ("knots-ties", "core-ties", "mean"):

@@ -153,13 +153,18 @@ class Builder:
         fixed: Sequence[float] = FIXED,
         tried: Sequence[float] = WEIGHTS,
     ) -> None:
-        """An arm along the line from the trunk through its branches; weight 0 is the trunk."""
-        weights = sorted({0.0, *fixed} if self.lean else {0.0, *tried, *fixed})
-        candidates = {
-            f"{one:g}": Candidate(sum_weights(trunk, branches, one) if one else {trunk: 1.0})
-            for one in weights
+        """An arm along the line from the trunk through its branches; weight 0 is the trunk, and
+        'mean' one over the number of branches.
+        """
+        weights = {f"{one:g}": one for one in sorted({*fixed} if self.lean else {*tried, *fixed})}
+        always = [f"{one:g}" for one in fixed]
+        if len(branches) > 1:
+            weights["mean"] = 1 / len(branches)
+            always.append("mean")
+        candidates = {"0": Candidate({trunk: 1.0})} | {
+            label: Candidate(sum_weights(trunk, branches, one)) for label, one in weights.items()
         }
-        self.arms.append(Arm(name, candidates, ("0", *(f"{one:g}" for one in fixed))))
+        self.arms.append(Arm(name, candidates, ("0", *always)))
 
     def branch(
         self, name: str, known: Rows, language: str, branching: Branching, trunk: str
@@ -228,8 +233,7 @@ def several_arms(build: Builder) -> None:
             branches = [
                 build.branch(f"{group}-{one}-{way.name}", known, one, way, trunk) for one in changed
             ]
-            tried = (*WEIGHTS, round(1 / len(changed), 3))
-            build.line(f"several/{group}/{way.name}", trunk, branches, tried=tried)
+            build.line(f"several/{group}/{way.name}", trunk, branches)
             for order in (changed, changed[::-1]):
                 last = _in_turn(build, group, known, order, way)
                 name = f"in-turn/{'>'.join(order)}/{way.name}"

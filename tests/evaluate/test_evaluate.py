@@ -75,6 +75,24 @@ def test_option_scores_equal_the_oracle(family, settings, batch_tokens):
         assert set(row) == {"key", "language", "gold", "prediction", "scores", "lengths"}
 
 
+@pytest.mark.parametrize("settings", [{}, {"sliding_window": 6}])
+def test_the_column_that_cuda_needs_changes_no_answer(monkeypatch, settings):
+    base, asked = loaded(**settings), EvaluationSpec(max_new_tokens=8)
+
+    def answers() -> list[object]:
+        scored = [row["scores"] for row in evaluate(base, choices(), "options", asked)]
+        return [*scored, *(row["prediction"] for row in evaluate(base, writing(), "text", asked))]
+
+    expected = answers()
+
+    def wider(lengths: list[int], _device: str, before: int = 0) -> int:
+        return max(lengths) + (before > 0 or min(lengths) < max(lengths))
+
+    monkeypatch.setattr("koinize.model.loaded.padded_width", wider)
+    for found, one in zip(answers(), expected, strict=True):
+        assert found == (one if isinstance(one, str) else pytest.approx(one, abs=TOLERANCE))
+
+
 def test_single_token_options_need_one_pass_only():
     base = loaded()
     passes = []

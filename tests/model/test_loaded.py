@@ -16,7 +16,7 @@ from koinize.errors import InputError, StepError
 from koinize.evaluate import evaluate
 from koinize.examples.tiny.make_base import tiny_model, tiny_tokenizer, write_tiny_base
 from koinize.model.encoding import Encoder
-from koinize.model.loaded import Loaded, adopt, load_model, pad, with_adapter
+from koinize.model.loaded import Loaded, adopt, load_model, pad, padded_width, with_adapter
 from koinize.settings import EvaluationSpec, LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train import train
@@ -295,3 +295,30 @@ def test_an_adapter_of_another_base_is_refused_and_leaves_no_trace(tmp_path, fau
     assert torch.equal(logits(base), bare)
     with with_adapter(base, adapter(tmp_path / "good")):
         assert not torch.equal(logits(base), bare)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "device", "before", "width"),
+    [
+        ([40, 65], "cuda", 0, 66),
+        ([40, 65], "cpu", 0, 65),
+        ([40, 64], "cuda", 0, 64),
+        ([65, 65], "cuda", 0, 65),  # nothing is masked
+        ([3, 3], "cuda", 62, 4),
+        ([3, 3], "cuda", 63, 3),
+        ([3, 1], "cuda", 63, 3),
+    ],
+)
+def test_no_masked_pass_on_cuda_has_one_key_more_than_a_multiple_of_32(
+    lengths, device, before, width
+):
+    assert padded_width(lengths, device, before) == width
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_column_of_padding_more_changes_nothing_that_is_read(monkeypatch, left):
+    monkeypatch.setattr("koinize.model.loaded.padded_width", lambda lengths, *_: max(lengths) + 1)
+    ids, mask = pad([[5, 6, 7], [8]], 0, torch.device("cpu"), left=left)
+    expected = [[0, 5, 6, 7], [0, 0, 0, 8]] if left else [[5, 6, 7, 0], [8, 0, 0, 0]]
+    assert ids.tolist() == expected
+    assert mask.tolist() == [[int(token > 0) for token in row] for row in expected]

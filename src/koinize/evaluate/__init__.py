@@ -239,7 +239,8 @@ def _score_rest(
     loaded: Loaded, targets: Sequence[tuple[int, ...]], cache: Cache, mask: Tensor
 ) -> Tensor:
     """Summed log-probability of each target's tokens after its first, given the prompts' cache."""
-    ids, marks = pad([target[:-1] for target in targets], 0, loaded.device)
+    rest = [target[:-1] for target in targets]
+    ids, marks = pad(rest, 0, loaded.device, before=mask.shape[1])
     mask = torch.cat([mask, marks], dim=1)
     output = loaded.backbone(
         input_ids=ids,

@@ -298,10 +298,19 @@ def _strip(model: PreTrainedModel) -> None:
 
 
 def pad(
-    rows: Sequence[Sequence[int]], fill: int, device: torch.device, *, left: bool = False
+    rows: Sequence[Sequence[int]],
+    fill: int,
+    device: torch.device,
+    *,
+    left: bool = False,
+    before: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Token ids (rows, longest) and their mask, 1 at real tokens, padded on one side."""
-    width = max(map(len, rows))
+    """Token ids (rows, width) and their mask, 1 at real tokens, padded on one side.
+
+    The width is that of the longest row, or one more where `padded_width` says so; `before`:
+    tokens of each row that are in a cache already.
+    """
+    width = padded_width([len(row) for row in rows], device.type, before)
     ids = torch.full((len(rows), width), fill)
     mask = torch.zeros_like(ids)
     for row, (line, marks) in zip(rows, zip(ids, mask, strict=True), strict=True):
@@ -309,6 +318,18 @@ def pad(
         line[span] = torch.tensor(row, dtype=torch.long)
         marks[span] = 1
     return ids.to(device), mask.to(device)
+
+
+def padded_width(lengths: Sequence[int], device_type: str, before: int = 0) -> int:
+    """Columns for rows of so many tokens each, after `before` others.
+
+    On CUDA no pass with a mask may have 32 n + 1 keys: torch's memory-efficient attention is wrong
+    there for heads that share their keys (pytorch/pytorch#191937), in silence. Rows of one length
+    need no mask.
+    """
+    longest = max(lengths)
+    masked = before > 0 or min(lengths) < longest
+    return longest + (device_type == "cuda" and masked and (before + longest) % 32 == 1)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
