@@ -44,7 +44,8 @@ application = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     application.command(RELEASE)(release)
-    application.command()(rows)
+    for command in (rows, prometheus):
+        application.command()(command)
     app.add_typer(application, name="export", rich_help_panel=RELEASES)
 
 
@@ -101,3 +102,18 @@ def rows(
     tasks = [task_of(project, task)] if task else list(project.spec.tasks)
     count = write_rows(project, tasks, out)
     typer.echo(f"wrote {count} rows to {out}")
+
+
+def prometheus(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .prom.")],
+    place: Place = None,
+    spec: SpecFile = None,
+) -> None:
+    """Write costs and releases for Prometheus.
+
+    A textfile, as the node exporter reads it.
+    """
+    from koinize.tracking.prometheus import write_textfile
+
+    count = write_textfile(open_project(place, spec), out)
+    typer.echo(f"wrote {count} samples to {out}")
