@@ -44,7 +44,7 @@ application = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     application.command(RELEASE)(release)
-    for command in (rows, prometheus):
+    for command in (mlflow, prometheus, rows):
         application.command()(command)
     app.add_typer(application, name="export", rich_help_panel=RELEASES)
 
@@ -117,3 +117,33 @@ def prometheus(
 
     count = write_textfile(open_project(place, spec), out)
     typer.echo(f"wrote {count} samples to {out}")
+
+
+def mlflow(
+    place: Place = None,
+    spec: SpecFile = None,
+    uri: Annotated[
+        str | None, typer.Option("--uri", help="Of MLflow; MLFLOW_TRACKING_URI if not given.")
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help="The project's name if not given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send runs, scores and releases to MLflow.
+
+    What is there already is not sent again. Channels are aliases of the registered model.
+    """
+    from dataclasses import asdict
+
+    from koinize.tracking.mlflow import send
+
+    sent = send(open_project(place, spec), uri, experiment)
+    if as_json:
+        print_json(asdict(sent))
+        return
+    typer.echo(f"{sent.new} records sent, {sent.known} were there")
+    for release in sent.releases:
+        typer.echo(f"registered {release}")
+    for alias, version in sent.aliases.items():
+        typer.echo(f"{alias} is version {version}")
+    for note in sent.notes:
+        typer.echo(f"note: {note}", err=True)
