@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check cases tiny clean attacks
+.PHONY: demo test check cases tiny clean attacks dist sbom
 
 # torch is installed on its own first, so that the build pinned in constraints.txt is the one used.
 $(READY): pyproject.toml constraints.txt
@@ -53,6 +53,21 @@ check: $(READY)
 # Inputs on which koinize once went wrong, where they lie beside this checkout: one line for each.
 cases: $(READY)
 	$(BIN)/python benchmarks/cases.py ../shared/cases $(BIN)
+
+# The wheel and the sdist; docs/releasing.md says what comes before and after.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+# What an environment with this wheel holds, as a bill of materials. The tool has an environment of its own.
+SBOM := build/sbom
+sbom: dist
+	rm -rf $(SBOM)
+	$(PYTHON) -m venv $(SBOM)/inside
+	$(SBOM)/inside/bin/pip install -q dist/*.whl
+	$(PYTHON) -m venv $(SBOM)/tool
+	$(SBOM)/tool/bin/pip install -q 'cyclonedx-bom>=7.5,<8'
+	$(SBOM)/tool/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file dist/koinize.cdx.json $(SBOM)/inside
 
 clean:
 	rm -rf $(VENV) .cache demo build dist

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -563,8 +564,15 @@ def test_a_merge_that_fails_leaves_no_parents_behind(work):
     ]  # fmt: skip
 
 
+def with_a_null() -> str:
+    """What this Python says of a name with a null byte: the words differ between versions."""
+    with pytest.raises(ValueError, match="embedded null") as caught:
+        Path("a\0b").stat()
+    return str(caught.value)
+
+
 @pytest.mark.parametrize(
-    ("name", "reason"), [("b" * 300, "File name too long"), ("a\0b", "embedded null byte")]
+    ("name", "reason"), [("b" * 300, "File name too long"), ("a\0b", with_a_null())]
 )
 def test_names_that_no_file_can_have(work, name, reason):
     before = sorted(work.rglob("*"))
