@@ -348,7 +348,7 @@ def test_what_is_over_ends_while_the_others_go_on(small: Small) -> None:
     some = [Missing(one, "", 1.0) for one in small.steps().values() if one.kind == "evaluate"][:4]
     jobs = [Job(one.step, spec, small.root, home, 1) for one in some]
     ledger, watcher = Ledger(home / "ledger.jsonl"), Quiet()
-    account = Account(Home(home), ledger, None, {})
+    account = Account(Home(home), ledger, None, lambda _: {})
     run = running._Run(some, spec, small.root, home, watcher, InlineExecutor(), account)
     hand = account.begin(some, jobs, InlineExecutor().place())
     kept, failed, *rest = (job.step for job in jobs)

@@ -29,6 +29,7 @@ from koinize.ledger import (
 )
 from koinize.ledger.energy import Counter, Meter
 from koinize.pipeline import run as running
+from koinize.pipeline.nodes import average
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.run import Outcome, locked
 from koinize.pipeline.step import Step
@@ -210,6 +211,25 @@ def test_the_ledger_carries_the_price(small: Small, go: Callable) -> None:
     price = {"per_hour": "1.50", "currency": "USD", "source": "a list", "date": "2026-01-02"}
     assert all(one.price == price for one in everything(small))
     assert {one.tokens for one in intervals(small)} == {7}
+
+
+def test_a_machine_whose_device_has_a_price_costs_that(small: Small, go: Callable) -> None:
+    word = machine.device().split()[-1].upper()
+    own = f'{{"{word}": {{per_hour: "2.50", source: ours, date: 2026-03-04}}}}'
+    price = f'price: {{per_hour: "1.50", source: a list, date: 2026-01-02, devices: {own}}}\n'
+    small.spec(SPEC + price)
+    go()
+    expected = {"per_hour": "2.50", "currency": "USD", "source": "ours", "date": "2026-03-04"}
+    assert all(one.price == expected for one in everything(small))
+
+
+def test_a_plan_on_several_kinds_of_machine_reckons_with_the_mean_of_their_prices() -> None:
+    one = {"per_hour": "1.5", "currency": "EUR", "source": "a list", "date": "2026-01-02"}
+    other = {**one, "per_hour": "4", "date": "2026-02-03"}
+    assert average([one, one]) == one
+    mean = {"per_hour": "2.75", "currency": "EUR", "date": "2026-02-03"}
+    assert average([one, other]) == {**mean, "source": "the mean of 2 machines"}
+    assert average([{}, {}]) == {}
 
 
 def working(seconds: float, load: float = 0.0) -> Callable[[Job], dict[str, object]]:

@@ -635,6 +635,19 @@ def test_the_timeline_is_that_of_the_last_run_that_trained(realistic):
         ends[bar["lane"]] = bar["start_seconds"] + bar["seconds"]
 
 
+def test_a_price_that_changed_and_machines_that_differ_in_price_are_said():
+    other = {**PRICE, "per_hour": "9.99"}
+    changed = "The price changed between runs: work is counted at the price of its time."
+    differ = "Machines differ in price: work is counted at the price of its machine."
+    first, *rest = LEDGER
+    for interval, said in (
+        (replace(first, price=other), changed),
+        (replace(first, price=other, device="another"), differ),
+    ):
+        notes = results(source(intervals=[interval, *rest]))["notes"]
+        assert [note for note in (changed, differ) if note in notes] == [said]
+
+
 def test_without_a_price_there_is_no_cost():
     found = results(source(price=None, intervals=[replace(one, price={}) for one in LEDGER]))
     costs = found["tasks"][0]["costs"]

@@ -45,7 +45,13 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
         ("evaluation: {max_lenght: 3}", "7:14 unknown key 'max_lenght' in evaluation; did you mean "
             "'max_length'?"),
         ("price: {per_hour: 1, source: x, date: 2026-01-31, unit: h}", "7:51 unknown key 'unit' in "
-            "price; choose one of: currency, date, machine, per_hour, source"),
+            "price; choose one of: currency, date, devices, machine, per_hour, source"),
+        ("price: {machine: aws-g5-xlarge, devices: {T4: {per_hour: 1, currency: EUR, source: x, "
+            "date: 2026-01-31}}}", "7:1 price: devices: 'T4' is in EUR, and the others in USD; "
+            "give all prices in one currency"),
+        ("price: {machine: aws-g5-xlarge, devices: {T4: {machine: aws-g6-xlarge, devices: {L4: "
+            "{machine: aws-g6-xlarge}}}}}", "7:1 price: devices: the price of 'T4' has devices of "
+            "its own"),
         ("price: {machine: aws-g5-xlrage}", "7:9 price.machine: unknown machine 'aws-g5-xlrage'; "
             "did you mean 'aws-g5-xlarge'?"),
         ("price: {machine: aws-g5-xlarge, per_hour: 1, date: 2026-01-31}", "7:1 missing key "

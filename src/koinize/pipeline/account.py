@@ -19,7 +19,7 @@ from koinize.executors import Executor, Place
 from koinize.ledger import MILLISECOND, PROVISION, Heartbeat, Ledger
 from koinize.ledger.energy import Meter
 from koinize.pipeline.attempt import saved
-from koinize.pipeline.nodes import Nodes
+from koinize.pipeline.nodes import Nodes, Pricing
 from koinize.pipeline.plan import Missing
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job
@@ -47,9 +47,7 @@ class Hand:
 class Account:
     """Time and energy of one run."""
 
-    def __init__(
-        self, home: Home, ledger: Ledger, meter: Meter | None, price: Mapping[str, str]
-    ) -> None:
+    def __init__(self, home: Home, ledger: Ledger, meter: Meter | None, price: Pricing) -> None:
         self.home, self.ledger, self.meter, self.price = home, ledger, meter, price
         self.run = uuid.uuid4().hex[:8]
         self.hands: list[Hand] = []
@@ -79,7 +77,8 @@ class Account:
             self.nodes.started(self.ledger, self.run, self.price, self._now)
             return
         device, run, kind = machine.device(), self.run, PROVISION
-        with self.ledger.recording(kind, kind=kind, device=device, price=self.price, run=run) as it:
+        price = self.price(device)
+        with self.ledger.recording(kind, kind=kind, device=device, price=price, run=run) as it:
             if self.meter:
                 self.meter.hold(PROVISION, Decimal(1))
             executor.ready(greets)
@@ -163,7 +162,12 @@ class Account:
         energy = self.meter.record(self.meter.idle) if self.meter else {}
         for device, count in self.nodes.counted(now).items():
             self.ledger.close_run(
-                self.run, now, device=device, price=self.price, energy=energy, machines=count
+                self.run,
+                now,
+                device=device,
+                price=self.price(device),
+                energy=energy,
+                machines=count,
             )
 
     def _energy(
@@ -199,7 +203,7 @@ class Account:
             "artifact": step.id,
             "device": hand.place.device,
             "share": f"{hand.place.share.normalize():f}",
-            "price": self.price,
+            "price": self.price(hand.place.device),
             "at": hand.upto,
         }
 

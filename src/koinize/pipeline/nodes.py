@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
@@ -20,7 +20,26 @@ from koinize.spec import Spec
 from koinize.store import Home
 from koinize.store.durable import own_folder, write_briefly
 
+Pricing = Callable[[str], Mapping[str, str]]
+"""The price of a machine, as the ledger keeps it, by its device; empty where there is none."""
 SEEN_SECONDS = 10.0  # after which a shared folder shows on one machine what another wrote
+
+
+def pricing(spec: Spec) -> Pricing:
+    """What the machines of a project cost."""
+    price = spec.price
+    return lambda device: price.of(device).record() if price else {}
+
+
+def average(prices: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+    """What one of these machines costs: their price where it is one, else the mean of them."""
+    first, *_ = prices
+    if all(one == first for one in prices):
+        return first
+    mean = sum((Decimal(one["per_hour"]) for one in prices), Decimal(0)) / len(prices)
+    source = f"the mean of {len(prices)} machines"
+    date = max(one["date"] for one in prices)
+    return {**first, "per_hour": f"{mean.normalize():f}", "source": source, "date": date}
 
 
 def executor_of(spec: Spec) -> Executor:
@@ -103,7 +122,7 @@ class Nodes:
             found[device] = found.get(device, Decimal(0)) + count
         return found
 
-    def started(self, ledger: Ledger, run: str, price: Mapping[str, str], now: Decimal) -> None:
+    def started(self, ledger: Ledger, run: str, price: Pricing, now: Decimal) -> None:
         """Record afterwards that machines elsewhere were held until now, for the workers' start."""
         for number, (device, count) in enumerate(self.counted(now).items()):
             interval = f"{run}-{PROVISION}-{number}"
@@ -116,7 +135,7 @@ class Nodes:
                 artifact="",
                 device=device,
                 share=share,
-                price=price,
+                price=price(device),
                 at=Decimal(0),
             )
             ledger.end(interval, status="done", seconds=now, at=now)

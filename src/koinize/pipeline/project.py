@@ -25,7 +25,7 @@ from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.lengths import Lengths, Use, measure, refuse
 from koinize.pipeline.lineage import History
 from koinize.pipeline.memory import needed
-from koinize.pipeline.nodes import executor_of, greeting
+from koinize.pipeline.nodes import average, executor_of, greeting, pricing
 from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.plan import Missing, Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
@@ -152,10 +152,10 @@ class Project:
         Raises InputError where something is to be trained that could not be merged or scored, and
         for rows that the missing steps need and the base model cannot be given.
         """
-        price = self.spec.price.record() if self.spec.price else {}
         steps = self.steps if asked is None else asked
         workers, known = len(self.places), self.experience()
         devices = tuple({one.node: one.device for one in self.places}.values())
+        price = average(list(map(pricing(self.spec), devices)))
         todo = plan(steps, self.store, known, workers, price, broken, devices)
         trains = any(one.step.kind == "train" for one in todo.missing)
         if trains:

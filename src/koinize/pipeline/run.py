@@ -27,7 +27,7 @@ from koinize.pipeline.account import Account, Hand
 from koinize.pipeline.attempt import last_attempt, saved
 from koinize.pipeline.joining import joined
 from koinize.pipeline.margins import commit_margins
-from koinize.pipeline.nodes import executor_of, greeting
+from koinize.pipeline.nodes import executor_of, greeting, pricing
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Failure, Job, ended, perform, perform_together
@@ -127,8 +127,7 @@ def run(
     if spec.machine.address:
         root, home = root.absolute(), home.absolute()  # other machines are elsewhere
     with metering() as meter:
-        price = spec.price.record() if spec.price else {}
-        account = Account(Home(home), ledger, meter, price)
+        account = Account(Home(home), ledger, meter, pricing(spec))
         work = _Run(missing, spec, root, home, watcher, executor, account, more)
         try:
             with executor, greeting(spec, home) as greets:

@@ -18,6 +18,7 @@ from koinize.errors import GateError, InputError, KoinizeError, did_you_mean
 from koinize.ledger import GATE, Ledger
 from koinize.metrics import Score, score
 from koinize.pipeline import Project, Watcher
+from koinize.pipeline.nodes import pricing
 from koinize.pipeline.run import locked
 from koinize.release import scoring
 from koinize.release.archive import Channel, Release, Releases, now
@@ -163,12 +164,12 @@ class _Test:
             return judge(self.ours, None, {}, None, None)
         release = self.theirs.release
         trial = self.attempts.trial(self.identity, release.record["adapter"])
-        spec = self.project.spec
+        device = machine.device()
         with Ledger(self.project.files.ledger).recording(
             f"gate/{self.ours.task}",
             kind=GATE,
-            device=machine.device(),
-            price=spec.price.record() if spec.price else {},
+            device=device,
+            price=pricing(self.project.spec)(device),
             artifact=self.ours.adapter.id,
         ) as work:
             work.units = sum(pair.overlap.common for pair in self.pairs.values())

@@ -118,6 +118,15 @@ class Accounts:
         names = {price.get("currency", "") for price in self.prices}
         return names.pop() if len(names) == 1 else None
 
+    @property
+    def price_changed(self) -> bool:
+        """Whether a machine had one price and later another."""
+        found: dict[str, set[tuple[tuple[str, str], ...]]] = {}
+        for one in self.source.intervals:
+            if price := self._price(one):
+                found.setdefault(one.device, set()).add(tuple(sorted(price.items())))
+        return any(len(prices) > 1 for prices in found.values())
+
     def _price(self, interval: Interval) -> Mapping[str, str]:
         """The recorded price; for work done before the project had one, the project's own."""
         return interval.price or self.source.price or {}

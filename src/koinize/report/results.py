@@ -91,8 +91,10 @@ def _price_notes(source: ReportInput, accounts: Accounts) -> list[str]:
     notes = []
     if len({price.get("currency") for price in accounts.prices}) > 1:
         notes.append("The ledger has prices in several currencies, so no cost is shown.")
-    elif len(accounts.prices) > 1:
+    elif len(accounts.prices) > 1 and accounts.price_changed:
         notes.append("The price changed between runs: work is counted at the price of its time.")
+    elif len(accounts.prices) > 1:
+        notes.append("Machines differ in price: work is counted at the price of its machine.")
     if source.price and any(not one.price for one in source.intervals):
         notes.append("Work that was recorded without a price is counted at the project's price.")
     return notes

@@ -138,10 +138,15 @@ class _Listed(BaseModel):
     machine: Annotated[str, AfterValidator(_listed)]
 
 
+OWN = ("per_hour", "source", "date")
+"""What a price of one's own must say."""
+
+
 def _listed_or_own(schema: dict[str, Any]) -> None:
     """Let the JSON Schema ask for a price of one's own, or for a machine of the book alone."""
     own = {"required": schema.pop("required")}
-    schema["anyOf"] = [own, {"required": ["machine"], "maxProperties": 1}]
+    listed = {"required": ["machine"], "propertyNames": {"enum": ["machine", "devices"]}}
+    schema["anyOf"] = [own, listed]
 
 
 class Price(Frozen):
@@ -157,19 +162,44 @@ class Price(Frozen):
     currency: Annotated[str, Field(pattern=CURRENCY)] = "USD"
     source: Told = Field(description="where the price stands, for example a URL")
     date: Date
+    devices: dict[Annotated[str, Field(min_length=1)], Price] = Field(
+        default={},
+        description="prices of machines whose device has these words in its name, such as A10G",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _from_the_book(cls, value: object) -> object:
         """Look a machine up, unless there is a price of the user's own, which comes first."""
-        own = {"per_hour", "currency", "source", "date"}
+        own = {*OWN, "currency"}
         if not isinstance(value, Mapping) or "machine" not in value or own & value.keys():
             return value
         return {**price_book()[_Listed.model_validate(value).machine].record(), **value}
 
+    @model_validator(mode="after")
+    def _one_currency_and_one_level(self) -> Price:
+        """Sums are in one currency, and a device's price has no devices of its own."""
+        for words, one in self.devices.items():
+            if one.devices:
+                raise ValueError(f"devices: the price of '{words}' has devices of its own")
+            if one.currency != self.currency:
+                raise ValueError(
+                    f"devices: '{words}' is in {one.currency}, and the others in {self.currency}; "
+                    "give all prices in one currency"
+                )
+        return self
+
     def record(self) -> dict[str, str]:
         """As the ledger keeps it."""
-        return {key: str(value) for key, value in self.model_dump(exclude={"machine"}).items()}
+        fields = self.model_dump(include={*OWN, "currency"})
+        return {key: str(value) for key, value in fields.items()}
+
+    def of(self, device: str) -> Price:
+        """That of a machine, by its device as the ledger calls it: the first whose words are in
+        its name, or this one.
+        """
+        found = (one for words, one in self.devices.items() if words.lower() in device.lower())
+        return next(found, self)
 
 
 class MachineSection(OfACluster):
