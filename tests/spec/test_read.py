@@ -10,8 +10,8 @@ from koinize.errors import InputError, ManyErrors
 from koinize.spec import load
 
 TOP = (
-    "adapters, base, baselines, evaluation, koinize, languages, lora, machine, margins, merge, "
-    "name, price, store, tasks, training"
+    "adapters, base, baselines, evaluation, koinize, languages, license, lora, machine, margins, "
+    "merge, name, price, store, tasks, training"
 )
 OPTION_METRICS = "accuracy, accuracy-normalized, macro-f1, precision, recall"
 METRICS = (

@@ -67,6 +67,7 @@ def application() -> typer.Typer:
     """All commands, put together once per process however often `main` is called."""
     from koinize.cli import (
         export,
+        hub,
         imports,
         language,
         ledger,
@@ -78,7 +79,8 @@ def application() -> typer.Typer:
         whatif,
     )
 
-    for part in (project, show, language, whatif, release, export, serving, merge, imports, ledger):
+    of_releases = (release, export, hub, serving)
+    for part in (project, show, language, whatif, *of_releases, merge, imports, ledger):
         part.register(app)
     return app
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from koinize.cli.hub import card
 from koinize.cli.options import (
     RELEASES,
     AsJson,
@@ -44,7 +45,7 @@ application = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     application.command(RELEASE)(release)
-    for command in (mlflow, prometheus, rows):
+    for command in (card, mlflow, prometheus, rows):
         application.command()(command)
     app.add_typer(application, name="export", rich_help_panel=RELEASES)
 

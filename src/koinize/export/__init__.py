@@ -3,7 +3,7 @@
 `source` is the release with its base model and its chat template; `folder` writes one for a tool,
 whole or not at all, with a manifest of what it is. Of the tools, PEFT takes the adapter as it is;
 `server` has the commands of vLLM and SGLang, `llama_cpp` writes GGUF. Fused weights are written and
-proven by `engine.fuse` and `engine.proof`.
+proven by `engine.fuse` and `engine.proof`. `card` is the model card for a hub, which `hub` sends.
 """
 
 from __future__ import annotations

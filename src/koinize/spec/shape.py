@@ -39,6 +39,7 @@ VERSION = 1
 
 LANGUAGE = r"^[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*$"
 CURRENCY = r"^[A-Z]{3}$"
+LICENCE = r"^[a-z0-9][a-z0-9.+-]{0,63}$"
 LONGEST_LANGUAGE = 35  # what BCP 47 asks software to have room for; files are named after it
 ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 TAKEN = ("comb", "comb-continued")
@@ -47,6 +48,7 @@ TAKEN = ("comb", "comb-continued")
 PATTERNS = {
     NAME: "letters, digits, '.', '_' and '-', a letter or digit first",
     LANGUAGE: "a language code such as en or zh-Hant",
+    LICENCE: "a licence as a hub names it, such as apache-2.0",
     CURRENCY: "the three letters of a currency such as USD",
     ADDRESS: "auto, HOST:PORT of a Ray cluster's head node, or ray://HOST:PORT",
 }
@@ -291,6 +293,9 @@ class Spec(Frozen):
     store: StoreSpec | None = Field(
         default=None,
         description="object store that holds the artifacts; without it they stay on this machine",
+    )
+    license: Annotated[str, Field(pattern=LICENCE)] | None = Field(
+        default=None, description="of the adapters, as a hub names it; a model card needs one"
     )
 
     @model_validator(mode="before")
