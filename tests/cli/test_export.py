@@ -77,3 +77,16 @@ def test_ctrl_c(koinize: Call, root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     code, out, err = koinize("export", "v1", "out", "--to", "fused")
     assert (code, out, err) == (130, "", "koinize: stopped; nothing was written\n")
     assert sorted(one.name for one in root.iterdir()) == [".koinize", "data", "koinize.yaml"]
+
+
+def test_test_rows_for_lm_evaluation_harness(koinize: Call, root: Path) -> None:
+    code, out, _ = koinize("export", "lm-eval", "tasks")
+    assert code == 0
+    first, *_, title, command = out.splitlines()
+    assert first == "tasks: 6 rows in de, en"
+    assert title == "# release v2"
+    assert command.startswith("lm_eval run --model hf --model_args pretrained=")
+    assert command.endswith(f" --include_path {root}/tasks --tasks koinize_mood")
+    told = json.loads(koinize("export", "lm-eval", "again", "--json")[1])
+    assert (told["out"], told["rows"], told["rows_with_other_tokens"]) == ("again", 6, 0)
+    assert list(told["commands"]) == ["BASE", "release v1", "release v2"]

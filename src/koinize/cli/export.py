@@ -45,6 +45,7 @@ application = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     application.command(RELEASE)(release)
+    application.command("lm-eval")(lm_eval)
     for command in (card, mlflow, prometheus, rows):
         application.command()(command)
     app.add_typer(application, name="export", rich_help_panel=RELEASES)
@@ -148,3 +149,28 @@ def mlflow(
         typer.echo(f"{alias} is version {version}")
     for note in sent.notes:
         typer.echo(f"note: {note}", err=True)
+
+
+def lm_eval(
+    out: Out,
+    place: Place = None,
+    spec: SpecFile = None,
+    task: TaskName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the test rows as tasks of lm-evaluation-harness.
+
+    With the command for every system that was scored, and for every release.
+    """
+    from koinize import export
+    from koinize.release import task_of
+
+    project = open_project(place, spec)
+    done = export.export_tasks(project, task_of(project, task), out)
+    if as_json:
+        print_json({"out": str(done.out), **done.record()})
+        return
+    typer.echo(f"{done.out}: {done.rows} rows in {', '.join(project.spec.languages)}")
+    typer.echo("\n".join(done.notes))
+    for system, commands in done.commands.items():
+        typer.echo("\n".join(["", f"# {system}", *commands]))

@@ -60,7 +60,7 @@ def write_gguf(header: AdapterHeader, base: Path, path: Path) -> Written:
     the package gguf is missing.
     """
     gguf = _gguf()
-    config = _config(base)
+    config = config_of(base)
     architecture = _architecture(config, base)
     names = dict(_names(gguf, header, architecture, config))
     products = {name: _single(one.scale * one.rank) for name, one in header.modules.items()}
@@ -103,7 +103,8 @@ def _gguf() -> Any:  # noqa: ANN401 - a module
     return gguf
 
 
-def _config(base: Path) -> dict[str, Any]:
+def config_of(base: Path) -> dict[str, Any]:
+    """The configuration in a base model's folder. Raises InputError."""
     path = base / "config.json"
     try:
         found = parse_json(read_bytes(path, LARGEST_TEXT))

@@ -26,7 +26,7 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     task = job.spec.tasks[job.step.task]
     asked = _asked(job)
     settings = task.evaluation(job.spec.evaluation)
-    with with_adapter(work.loaded(job), _adapter(job.step.uses, store)) as model:
+    with with_adapter(work.loaded(job), adapter_of(job.step.uses, store)) as model:
         rows = evaluate(model, asked, task.mode, settings, progress=work.reporter(job))
     return _write(rows, draft)
 
@@ -61,7 +61,7 @@ def _ready(jobs: Sequence[Job], store: Store, over: Over) -> Iterator[tuple[Job,
     """Those whose adapters are whole, and where these lie."""
     for job in jobs:
         try:
-            yield job, _adapter(job.step.uses, store)
+            yield job, adapter_of(job.step.uses, store)
         except KoinizeError as error:
             over(job, error, 0.0)
 
@@ -72,7 +72,7 @@ def _write(rows: Sequence[Mapping[str, object]], draft: Draft) -> Mapping[str, A
     return {}
 
 
-def _adapter(uses: Uses, store: Store) -> Path | None:
+def adapter_of(uses: Uses, store: Store) -> Path | None:
     """The PEFT folder that is scored; None for the bare base model."""
     if uses.choice:
         return store.open(store.open(uses.choice).facts["adapter"]).folder
