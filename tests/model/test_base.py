@@ -164,8 +164,8 @@ def test_models_that_are_not_there_are_named(tmp_path, monkeypatch):
     )
     install(tmp_path, monkeypatch, "not_a_base", "x = 1")
     assert refused("package:not_a_base", tmp_path) == (
-        "base.model the package 'not_a_base' has no function 'assemble'; expected a package whose "
-        "assemble(path) writes one .gguf file"
+        "base.model the package 'not_a_base' has no function 'assemble'; expected "
+        "a package that ships one .gguf file, or whose assemble(path) writes one"
     )
 
 
@@ -229,6 +229,42 @@ def test_a_package_is_the_file_that_it_promises(tmp_path, monkeypatch):
         "base.model the file of package 'bad_base' is not the one it promises; expected SHA-256 "
         f"{sha}; install the package again"
     )
+
+
+def ship(tmp_path: Path, monkeypatch, name: str, *files: str) -> Path:
+    """A package that cannot be imported here, with these files."""
+    package = tmp_path / "site" / name
+    (package / "data").mkdir(parents=True)
+    (package / "__init__.py").write_text("import something_that_is_not_installed")
+    for file in files:
+        write_gguf(package / file)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return package
+
+
+def test_a_package_that_ships_a_file_is_that_file_and_is_not_imported(tmp_path, monkeypatch):
+    package = ship(tmp_path, monkeypatch, "ships_one", "data/base.gguf")
+    cache, spec = tmp_path / "cache", BaseSpec(model="package:ships_one")
+    same = BaseSpec(model=str(package / "data" / "base.gguf"))
+    assert identity(spec, tmp_path, cache) == identity(same, tmp_path, cache)
+    folder = prepare(spec, tmp_path, cache)
+    assert folder == prepare(same, tmp_path, cache)
+    assert base_module.prepared(spec, tmp_path, cache, cache) == folder
+    assert base_module.damaged(spec, tmp_path, cache) == []
+    assert "ships_one" not in sys.modules
+
+
+def test_a_package_that_ships_several_files_is_asked_which(tmp_path, monkeypatch):
+    package = ship(tmp_path, monkeypatch, "ships_two", "b.gguf", "a.gguf")
+    assert refused("package:ships_two", tmp_path) == (
+        "base.model the package 'ships_two' ships 2 .gguf files; expected one; name the file that "
+        f"is meant, such as {package / 'a.gguf'}"
+    )
+
+
+@pytest.mark.parametrize("name", ["__main__", "ships_nothing"])
+def test_a_package_that_is_none(tmp_path, name):
+    assert f"the package '{name}' " in refused(f"package:{name}", tmp_path)
 
 
 def test_the_cache_follows_the_environment(monkeypatch):

@@ -23,7 +23,7 @@ from koinize.digest import digest, file_digest, short
 from koinize.errors import InputError
 from koinize.frozen import Frozen
 from koinize.model.loading import load_gguf, refuse_detours
-from koinize.model.package import PACKAGE, package_of
+from koinize.model.package import PACKAGE, package_of, shipped_file
 from koinize.store import NewFolder
 from koinize.store.record import read_record, write_record
 from koinize.store.typed import Identity, fitting
@@ -50,7 +50,7 @@ class BaseSpec(Frozen):
     model: str = Field(
         min_length=1,
         description="hub id, folder, .gguf file, or 'package:NAME' for an installed Python package "
-        "whose `assemble(path)` writes one .gguf file",
+        "that ships one .gguf file, or whose `assemble(path)` writes one",
     )
     revision: str | None = Field(default=None, description="commit, tag or branch of a hub id")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
@@ -72,9 +72,10 @@ def identity(base: BaseSpec, root: Path, digests: Path) -> str:
     `root` is what a relative path starts from; `digests` is the folder that remembers those
     of large files. Raises InputError when the model cannot be found or is not pinned.
     """
-    if base.model.startswith(PACKAGE):
+    path = _local(base, root)
+    if path is None and base.model.startswith(PACKAGE):
         content = _package_content(base.model)
-    elif (path := _local(base, root)) is None:
+    elif path is None:
         content = ["hub", base.model, _commit(base)]
     elif path.is_dir():
         files = _content_files(path)
@@ -90,10 +91,10 @@ def prepare(base: BaseSpec, root: Path, cache: Path) -> Path:
     A .gguf file (also a package's) is converted to bfloat16 once and kept in `cache`; a hub id
     is looked up in, or downloaded to, the Hugging Face cache. Raises InputError.
     """
-    if base.model.startswith(PACKAGE):
+    path = _local(base, root)
+    if path is None and base.model.startswith(PACKAGE):
         folder = _folder(base, root, cache, cache / "digests")
         return folder if folder.exists() else _from_package(package_of(base.model), folder)
-    path = _local(base, root)
     if path is None:
         return _from_hub(base)
     if path.is_dir():
@@ -126,10 +127,10 @@ def cut_off(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path | No
 
 def _folder(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path:
     """Where `prepare` has the model, whether or not it is there yet. Raises InputError."""
-    if base.model.startswith(PACKAGE):
+    path = _local(base, root)
+    if path is None and base.model.startswith(PACKAGE):
         key = short(digest(_package_content(base.model)))
         return cache / "bases" / f"{package_of(base.model).__name__}-{key}"
-    path = _local(base, root)
     if path is None:
         return _hub_folder(base.model) / "snapshots" / _commit(base)
     if path.is_dir():
@@ -150,7 +151,11 @@ def _hub_folder(model: str) -> Path:
 
 
 def _local(base: BaseSpec, root: Path) -> Path | None:
-    """The folder or .gguf file that is meant, or None for a hub id."""
+    """The folder or .gguf file that is meant, also one in a package; None for a hub id, and for a
+    package that writes its file.
+    """
+    if base.model.startswith(PACKAGE):
+        return shipped_file(base.model)
     path = root / Path(base.model).expanduser()
     with suppress(OSError, ValueError):  # a name that no file can have
         if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
@@ -217,7 +222,7 @@ def damaged(base: BaseSpec, root: Path, digests: Path) -> list[Path]:
     """The base's local files whose bytes are not those of their remembered digests, although size
     and times say so: a disk that fails, say. Reads every byte. Raises InputError.
     """
-    if base.model.startswith(PACKAGE) or (path := _local(base, root)) is None:
+    if (path := _local(base, root)) is None:
         return []
     found = []
     for file in _content_files(path) if path.is_dir() else [path]:
