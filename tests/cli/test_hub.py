@@ -69,6 +69,8 @@ def test_the_card_is_what_the_hub_reads(koinize: Call, small: Small) -> None:
     assert "Tested in de (400 rows), en (400 rows), on this one task" in text
     assert "it was compared with no other one" in text
     assert '"recipe": "knots-ties"' in text
+    assert '"trainer"' not in text  # which may be a command, with paths of somebody's machine
+    assert "- Machine time: 0 s, in 0 s of wall time.\n" in text
     assert "# Merged adapter" in text
     assert (
         "card.md exists already" in koinize("export", "card", "v1", "card.md", "small", *GIVEN)[2]
@@ -124,6 +126,7 @@ def test_a_release_is_pushed(koinize: Call, small: Small, hub: Hub) -> None:
     assert out.startswith(f"release v1 of mood, to the repository {REPO}, private:\n")
     assert out.endswith(f"\nsent: {hub.url}/{REPO}\n")
     assert (hub.visibility, hub.commits) == ({REPO: "private"}, ["release v1 of mood"])
+    assert "POST /api/validate-yaml" in hub.asked  # nothing of it goes to any other hub
     sent = hub.repositories[REPO]
     assert sorted(sent) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     (release,) = (one for one in releases(small).folder.iterdir() if one.name == "v1")

@@ -16,11 +16,12 @@ from koinize.errors import InputError
 from koinize.export.source import Source
 from koinize.model.base import is_hub_id
 from koinize.release.promotion import CARD, EVIDENCE
+from koinize.report.formats import duration
 from koinize.shown import code, json_text, markdown
 from koinize.spec.shape import LICENCE
 
 FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-SECONDS_OF_AN_HOUR = 3600
+OWN = ("trainer", "trunk")  # settings that may hold a command or a path of somebody's machine
 TASKS = {
     "classify": "text-classification",
     "choose": "multiple-choice",
@@ -148,15 +149,18 @@ def _recipe(settings: Mapping[str, Any], evidence: Mapping[str, Any]) -> Iterato
         for label, one in sorted(data.items()):
             yield f"| {markdown(label)} | {one['rows']} | `{one['digest']}` |"
         yield ""
-    told = {key: settings[key] for key in ("lora", "training", "merge") if settings.get(key)}
+    told = {key: dict(settings[key]) for key in ("lora", "training", "merge") if settings.get(key)}
+    for key in OWN:
+        told.get("training", {}).pop(key, None)
     yield from ("```json", json_text(told, indent=2), "```")
 
 
 def _cost(cost: Mapping[str, Any]) -> Iterator[str]:
     """What the ledger of the project says of all that the release stands on."""
-    machine = float(cost.get("machine_seconds", 0)) / SECONDS_OF_AN_HOUR
-    wall = float(cost.get("wall_seconds", 0)) / SECONDS_OF_AN_HOUR
-    yield f"- Machine time: {machine:.2f} h, in {wall:.2f} h of wall time."
+    machine, wall = (
+        duration(float(cost.get(f"{clock}_seconds", 0))) for clock in ("machine", "wall")
+    )
+    yield f"- Machine time: {machine}, in {wall} of wall time."
     for currency, amount in cost.get("money", {}).items():
         yield f"- Money: {currency} {amount}."
     if missing := cost.get("without_price"):

@@ -19,8 +19,12 @@ ADDRESS = "MLFLOW_TRACKING_URI"
 FILES = "release"  # the folder of a release's files among a run's artifacts
 METRICS, PARAMS = 1000, 100  # the most that MLflow takes at once
 # What holds while we send, unless the user says otherwise: no minutes of waiting for a server that
-# is down, and no report to anybody else.
-MANNERS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+# is down, no report to anybody else, and no lines between ours.
+MANNERS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 Value = TypeVar("Value")
 REMEDY = "what arrived stays, and is not sent twice: run the same command again"
 
