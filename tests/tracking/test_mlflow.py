@@ -63,7 +63,7 @@ def spend(small: Small, run: str, *, ends: bool = True) -> None:
 
 def end(small: Small, run: str) -> None:
     ledger = Ledger(small.root / ".koinize" / "ledger.jsonl")
-    ledger.end(f"{run}-b", seconds=Decimal(6), status="done", at=Decimal(110))
+    ledger.end(f"{run}-b", seconds=Decimal(6), status="failed", error="no", at=Decimal(110))
 
 
 def sent(koinize: Call, uri: str) -> dict[str, Any]:
@@ -104,7 +104,9 @@ def test_everything_is_sent_once_and_aliases_follow_channels(
         by_kind.setdefault(one.data.tags["koinize.kind"], []).append(one.data)
     (spent,) = (one for one in by_kind["run"] if one.metrics["wall_seconds"] == 10)
     assert spent.metrics["machine_seconds"] == 5
-    assert spent.metrics["cost_EUR"] == spent.metrics["cost_EUR/train"] == 0.005
+    assert spent.metrics["cost_EUR"] == 0.005
+    assert spent.metrics["cost_EUR/train"] == 0.002
+    assert spent.metrics["cost_EUR/train failed"] == 0.003
     (merged,) = (one for one in by_kind["system"] if one.tags["koinize.system"] == CHOSEN)
     (released,) = by_kind["release"]
     for one in (merged, released):

@@ -25,6 +25,7 @@ from koinize.release.promotion import EVIDENCE
 from koinize.report import results
 
 OPEN = "open"
+LONGEST = 6000  # characters of a parameter in MLflow
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def runs(project: Project) -> Iterator[Record]:
         metrics = _spent(sum_of(ended, elapsed(ended)))
         metrics["idle_machine_seconds"] = float(idle(ended))
         for kind, one in kinds(ended).items():
-            metrics |= {f"{key}/{kind}": value for key, value in _spent(one).items()}
+            name_of_kind = kind.replace(",", "")  # MLflow takes no comma
+            metrics |= {f"{key}/{name_of_kind}": value for key, value in _spent(one).items()}
         yield Record(
             key=f"run/{name}",
             name=f"run of {min(one.started for one in work):%Y-%m-%d %H:%M}",
@@ -177,9 +179,9 @@ def release_record(release: Release) -> Record:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, str]:
-    """As text, lists and mappings as JSON; what is empty is left out."""
+    """As text, lists and mappings as JSON, what is empty left out, what is too long cut."""
     return {
-        key: one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
+        key: (one if isinstance(one, str) else json.dumps(one, ensure_ascii=False))[:LONGEST]
         for key, one in values.items()
         if one not in (None, {}, [])
     }
