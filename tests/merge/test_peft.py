@@ -294,6 +294,33 @@ def modules_in_order(work):
     return deltas_of(PeftModel.from_pretrained(base(work), work / "de"))
 
 
+def test_where_peft_does_something_else(work, tmp_path):
+    """One adapter is always `linear` there; a name that is taken stays what it was, in silence;
+    and what comes of rsLoRA is sqrt(r) times too large, where r is the merged rank.
+    """
+    model = PeftModel.from_pretrained(base(work), work / "de", adapter_name="de")
+    model.add_weighted_adapter(["de"], [1.0], "alone", combination_type="ties", density=0.3)
+    whole = deltas_of(model, "de")
+    assert_same(deltas_of(model, "alone"), whole)
+    out = add_weighted_adapter([work / "de"], [1.0], tmp_path / "ties", "ties", density=0.3).out
+    trimmed = by_koinize(out)
+    assert all(
+        (trimmed[name] - one).abs().max() > 0.1 * one.abs().max() for name, one in whole.items()
+    )
+    model.add_weighted_adapter(["de"], [3.0], "alone", combination_type="linear")
+    assert_same(deltas_of(model, "alone"), whole)
+
+    stabilized = made_by_peft(work, "rslora")
+    stabilized.save_pretrained(tmp_path / "rs")
+    wanted = deltas_of(stabilized)
+    out = add_weighted_adapter([tmp_path / "rs"] * 2, [0.5, 0.5], tmp_path / "ours", "cat").out
+    assert_same(by_koinize(out), wanted)
+    stabilized.load_adapter(tmp_path / "rs", adapter_name="other")
+    stabilized.add_weighted_adapter(["default", "other"], [0.5, 0.5], "both", "cat")
+    too_large = {name: 8**0.5 * one for name, one in wanted.items()}  # the merged rank is 8
+    assert_same(deltas_of(stabilized, "both"), too_large)
+
+
 HALVES = ("bfloat16", "float16")
 KINDS = {
     "plain": {},
