@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.halving_simulation import KINDS, simulated
 from koinize.metrics import metrics
+from koinize.search.evidence import Rows
 from koinize.search.halving import BUDGET, part, ranked, rungs
 
 ACCURACY = metrics.get("accuracy")
@@ -81,3 +82,35 @@ def test_it_ends_within_half_a_point_of_scoring_everything() -> None:
         assert found.cost <= BUDGET
         assert found.loss < 0.5  # .25 and .29 over 300 sets; the standard error over 60 is .1
         assert found.regret > 0.3  # what scoring everything misses the best by: .43 and .61
+
+
+def test_tempered_the_nll_does_not_punish_confidence() -> None:
+    """Twice the scores are the same answers, and at twice the temperature the same NLL."""
+
+    def rows(factor: float) -> Rows:
+        margins = [1.0, 2.0, -0.5, 3.0, -1.0, 0.5]
+        return {
+            "en": [
+                {
+                    "key": str(n),
+                    "gold": "1",
+                    "prediction": str(int(one > 0)),
+                    "scores": [0, one * factor],
+                }
+                for n, one in enumerate(margins)
+            ]
+        }
+
+    candidates = {"sure": rows(2.0), "plain": rows(1.0)}
+    assert ranked(metrics.get("accuracy"), ("0", "1"), candidates, 0.1)[0].candidate == "plain"
+    tempered = ranked(metrics.get("accuracy"), ("0", "1"), candidates, 0.1, tempered=True)
+    assert [one.candidate for one in tempered] == ["sure", "plain"]  # equals, as listed
+    assert tempered[0].nll == pytest.approx(tempered[1].nll)
+
+
+def test_who_was_asked_nothing_is_ranked_as_listed() -> None:
+    found = ranked(metrics.get("accuracy"), ("0", "1"), {"b": {}, "a": {}}, 0.01)
+    assert [(one.candidate, one.points, one.nll) for one in found] == [
+        ("b", 0, None),
+        ("a", 0, None),
+    ]

@@ -31,6 +31,7 @@ from koinize.pipeline.plan import Missing, Plan, plan
 from koinize.pipeline.run import Outcome, Watcher, locked, run
 from koinize.pipeline.step import Step
 from koinize.pipeline.trainer import require_program
+from koinize.search.proposals import require_optuna
 from koinize.settings import TrunkFrom
 from koinize.spec import Spec, load
 from koinize.store import Home, Store
@@ -160,6 +161,8 @@ class Project:
         trains = any(one.step.kind == "train" for one in todo.missing)
         if trains:
             require_program(self.spec, self.root)
+        if any("explore" in one.step.settings for one in todo.missing):
+            require_optuna()
         if self._base_here and trains:
             cache = base.user_cache()
             refuse_unfit(self.spec, steps, self.root, self.home, self._base_here, cache)

@@ -16,7 +16,7 @@ from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.lineage import ancestors
 from koinize.pipeline.project import Project
 from koinize.pipeline.results import TEST, Results, kept_recipes
-from koinize.pipeline.searching import halving_found, scale_found
+from koinize.pipeline.searching import exploring_found, halving_found, scale_found
 from koinize.pipeline.step import Step
 from koinize.pipeline.systems import (
     BASE,
@@ -97,6 +97,11 @@ def _searches(project: Project) -> Iterator[str]:
     decisions = [step for step in project.steps if step.kind == SEARCH]
     facts = {step.id: project.store.open(step.id).facts for step in decisions}
     for task in project.spec.tasks:
+        asked = [
+            facts[one.id] for one in decisions if one.task == task and "explore" in one.settings
+        ]
+        if asked:
+            yield f"{task}: {exploring_found(asked)}"
         rungs = [facts[one.id] for one in decisions if one.task == task and "rung" in one.settings]
         if rungs:
             yield f"{task}: {halving_found(rungs)}"
@@ -153,7 +158,7 @@ class _Gatherer:
         """The number of candidates that halving began with; 0 without it."""
         asked = (one for one in self.results.steps if one.kind == SEARCH and "rung" in one.settings)
         first = next(asked, None)
-        return len(first.settings["rung"]["candidates"]) if first else 0
+        return len(set(first.settings["rung"]["candidates"].values())) if first else 0
 
     def _branches(self) -> tuple[str, ...] | None:
         """The languages that left the trunk; None without one."""

@@ -14,13 +14,15 @@ from dataclasses import replace
 from typing import Any
 
 from koinize.digest import digest
+from koinize.errors import InputError
 from koinize.ledger.address import SEARCH, Address, System
 from koinize.merge.recipe import MergeSettings
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import PART, Step, Uses
 from koinize.pipeline.systems import system_of
-from koinize.search.halving import Rung, part, rungs
+from koinize.search.halving import Rung, part, rounds, rungs
 from koinize.search.line import first
+from koinize.search.space import Space
 from koinize.spec import Spec
 
 Merges = Callable[[Iterable[MergeSettings]], Iterable[Step]]
@@ -47,25 +49,75 @@ class Search:
     def candidates(self, stated: Iterable[MergeSettings], merges: Merges) -> list[MergeSettings]:
         """Those that are left to choose among, at the scales that were found for them."""
         left = list(stated)
+        tried = 0.0
+        if self.spec.merge.explore:
+            left, tried = self._explored(left, self.spec.merge.explore, merges)
+            if self.goes_on:
+                return left[:1]
         if self.spec.merge.choose == "halving":
-            left = self._halved(left, merges)
+            left = self._halved(left, merges, tried)
         if self.spec.merge.scale == "stated" or self.goes_on:
             return left
         return [self._scale(one, merges, SEARCH) for one in left]
 
-    def _halved(self, stated: list[MergeSettings], merges: Merges) -> list[MergeSettings]:
+    def _explored(
+        self, stated: list[MergeSettings], space: Space, merges: Merges
+    ) -> tuple[list[MergeSettings], float]:
+        """The candidates and, one round after the other, what was proposed besides; and the share
+        of the dev rows that all of them answered on the way.
+        """
+        known, points = {system_of(one): one for one in stated}, dict[str, dict[str, Any]]()
+        languages = next(iter(merges(stated[:1]))).languages
+        share = rungs(len(known) + space.trials)[0].share
+        for count in rounds(space.trials):
+            made = self._made(known.values(), merges)
+            scores = self._parts(made, 0, (0.0, share))
+            _require_rows(scores, len(known) + space.trials)
+            settings = {
+                "space": space.model_dump(mode="json"),
+                "languages": languages,
+                "count": count,
+                "share": share,
+                "candidates": {f"{one.title}, part 0": one.title for one in made},
+                "points": points,
+                "known": sorted(one.key for one in known),
+            }
+            title = f"proposals, after {len(known)} candidates"
+            asked = self._decide(System(digest(settings), title), "", {"explore": settings}, scores)
+            self._add(*made.values(), *scores.values(), asked)
+            manifest = self.history.store.manifest(asked.id)
+            if manifest is None:
+                self.goes_on = True
+                break
+            for point in manifest.facts["points"]:
+                one = space.settings(point, languages)
+                points = {**points, one.describe(): point}
+                known[system_of(one)] = one
+            if manifest.facts["ended"]:
+                break
+        return list(known.values()), share
+
+    def _made(self, stated: Iterable[MergeSettings], merges: Merges) -> dict[System, Step]:
+        return {step.system: step.at(role=SEARCH) for step in _multiples(stated, merges)}
+
+    def _halved(
+        self, stated: list[MergeSettings], merges: Merges, tried: float
+    ) -> list[MergeSettings]:
         """The candidate that is left in the end. While that is open, the rungs to come are planned
         as if those that are listed first went on, since the others would take as long.
+
+        `tried` is the share of the dev rows that they answered when they were proposed.
         """
-        made = {step.system: step.at(role=SEARCH) for step in _multiples(stated, merges)}
+        made = self._made(stated, merges)
         if not (all_rungs := rungs(len(made))):
             return stated
-        alive, parts = list(made), dict[tuple[System, str], Step]()
-        before = 0.0
-        self._add(*made.values())
+        alive, before = list(made), tried
+        parts = self._parts(made, 0, (0.0, tried))
+        self._add(*made.values(), *parts.values())
         for number, rung in enumerate(all_rungs, 1):
             asked = self._parts({one: made[one] for one in alive}, number, (before, rung.share))
             parts |= asked
+            _require_rows(parts, len(made))
             decision = self._rung(alive, number, rung, parts)
             steps = [*asked.values(), decision]
             self._add(*(replace(one, waits=self.goes_on) for one in steps))
@@ -88,7 +140,6 @@ class Search:
                 whole = self.evaluate(system, language, "dev", Uses(adapter=merge.id))
                 ((label, rows),) = whole.rows.items()
                 first, last = (part(rows, share, place, len(languages)) for share in shares)
-                first = first if number > 1 else 0
                 if first == last:
                     continue
                 places = {"first": first, "last": last}
@@ -112,9 +163,11 @@ class Search:
         whose = {
             f"{one.title}, part {before}": one.title
             for one in alive
-            for before in range(1, number + 1)
+            for before in range(0 if self.spec.merge.explore else 1, number + 1)
         }
         settings = {"share": rung.share, "keep": rung.keep, "candidates": whose}
+        if self.spec.merge.explore:
+            settings["tempered"] = True
         scores = {place: step for place, step in parts.items() if place[0].title in whose}
         title = f"rung {number}, {len(alive)} candidates"
         return self._decide(System(digest(settings), title), "", {"rung": settings}, scores)
@@ -194,6 +247,17 @@ class Search:
         return decision
 
 
+def _require_rows(parts: Mapping[tuple[System, str], Step], candidates: int) -> None:
+    """Raise InputError where the first share of the dev rows is none of them."""
+    if not parts:
+        raise InputError(
+            f"of so few dev rows the first share, by which {candidates} candidates are halved, is "
+            "none",
+            where="merge.choose",
+            remedy="list fewer candidates, allow fewer trials, or give more dev rows",
+        )
+
+
 def at_scale(settings: MergeSettings, scale: float) -> MergeSettings:
     """The same merge at another scale."""
     return MergeSettings.model_validate({**settings.given(), "scale": scale})
@@ -241,6 +305,15 @@ def scale_found(facts: Mapping[str, Any]) -> str:
         f"scale {facts['found']:g}: at {facts['lead']:g} {by} is better by {better} (standard "
         f"error {error}) than at the stated scale, towards which it was shrunk; {looked}"
     )
+
+
+def exploring_found(steps: Sequence[Mapping[str, Any]]) -> str:
+    """What exploring came to, for people; `steps` are the facts of its decisions in their order."""
+    count = sum(len(one["points"]) for one in steps)
+    took = sum(one["hours"] for one in steps[-1:])
+    said = f"Optuna proposed {count} merges in {len(steps)} rounds"
+    ended = steps[-1]["ended"]
+    return f"{said}, and no more since {ended} ({took:.2g} hours of work)" if ended else said
 
 
 def halving_found(steps: Sequence[Mapping[str, Any]]) -> str:

@@ -66,12 +66,16 @@ def by_likelihood(labels: Sequence[str], ours: Rows, theirs: Rows) -> Evidence |
     return _together(each)
 
 
-def likelihoods(labels: Sequence[str], rows: Sequence[ResultRow]) -> NDArray[np.float64] | None:
-    """-log p(gold) of each row (n,), where p is the softmax of the labels' scores; None without."""
+def likelihoods(
+    labels: Sequence[str], rows: Sequence[ResultRow], temperature: float = 1.0
+) -> NDArray[np.float64] | None:
+    """-log p(gold) of each row (n,), where p is the softmax of the labels' scores divided by the
+    temperature; None without scores.
+    """
     place = {label: number for number, label in enumerate(labels)}
     if not place or any(len(row.get("scores", ())) != len(place) for row in rows):
         return None
-    scores = np.array([row["scores"] for row in rows], dtype=np.float64)
+    scores = np.array([row["scores"] for row in rows], dtype=np.float64) / temperature
     gold = scores[np.arange(len(rows)), [place[row["gold"]] for row in rows]]
     top = scores.max(axis=1)
     whole: NDArray[np.float64] = top + np.log(np.exp(scores - top[:, None]).sum(axis=1)) - gold

@@ -18,6 +18,8 @@ from koinize.metrics import Metric
 from koinize.search.evidence import Rows, likelihoods, points
 
 BUDGET = 4.0  # scorings on all dev rows that the whole choice may cost
+ROUNDS = 4  # of proposals
+TEMPERATURES = tuple(2.0 ** (step / 2) for step in range(-6, 7))
 FEW = 30  # rows of a language, below which a metric of its own is noise
 SUREST = 3.0  # nats: no more is lost by one row at which a candidate is sure and wrong
 
@@ -53,6 +55,12 @@ def rungs(candidates: int) -> tuple[Rung, ...]:
     return tuple(Rung(min(1.0, BUDGET / costs / now), after) for now, after in pairwise(alive))
 
 
+def rounds(trials: int) -> tuple[int, ...]:
+    """How many of so many trials are proposed at once: a quarter each, the first ones at random."""
+    each = math.ceil(trials / ROUNDS)
+    return tuple(min(each, trials - done) for done in range(0, trials, each))
+
+
 def part(rows: int, share: float, place: int, languages: int) -> int:
     """How many of a language's rows are answered at a share; languages round at different points,
     so that all together, of as many rows each, answer the share of all rows, rounded down.
@@ -61,21 +69,29 @@ def part(rows: int, share: float, place: int, languages: int) -> int:
 
 
 def ranked(
-    metric: Metric, labels: Sequence[str], candidates: Mapping[str, Rows], share: float
+    metric: Metric,
+    labels: Sequence[str],
+    candidates: Mapping[str, Rows],
+    share: float,
+    *,
+    tempered: bool = False,
 ) -> list[Standing]:
     """The candidates, the best first; the first listed of equals.
 
     By the metric, and by the NLL of the gold label where the task has one, each in standard
     deviations over the candidates. The NLL tells more of few rows and nothing of the metric at
-    last, so its weight falls from 1 to 0 as the share of the rows grows.
+    last, so its weight falls from 1 to 0 as the share of the rows grows. `tempered`: it is each
+    candidate's at a temperature of its own, the one that suits these rows best, with the weight 1:
+    without what a larger scale does to confidence, it says of every share what the metric does.
     """
     names = list(candidates)
     by_metric = [_points(metric, candidates[name]) for name in names]
-    losses = [_loss(labels, candidates[name]) for name in names]
+    temperatures = TEMPERATURES if tempered else (1.0,)
+    losses = [_loss(labels, candidates[name], temperatures) for name in names]
     known = [one for one in losses if one is not None]
     value = _standardised(by_metric)
     if len(known) == len(names):
-        value = value - (1 - share) * _standardised(known)
+        value = value - (1.0 if tempered else 1 - share) * _standardised(known)
     order = np.argsort(-value, kind="stable")
     return [Standing(names[i], by_metric[i], losses[i]) for i in order]
 
@@ -88,12 +104,14 @@ def _points(metric: Metric, rows: Rows) -> float:
     return float(metric.aggregate(np.vstack(together).sum(axis=0)))
 
 
-def _loss(labels: Sequence[str], rows: Rows) -> float | None:
-    each = [likelihoods(labels, one) for one in rows.values()]
-    known = [one for one in each if one is not None]
-    if not known or len(known) < len(each):
+def _loss(labels: Sequence[str], rows: Rows, temperatures: Sequence[float]) -> float | None:
+    """The lowest of those at these temperatures; None without rows, or without labels."""
+    together = [row for one in rows.values() for row in one]
+    if not together:
         return None
-    return float(np.minimum(np.concatenate(known), SUREST).mean())
+    each = [likelihoods(labels, together, one) for one in temperatures]
+    known = [float(np.minimum(one, SUREST).mean()) for one in each if one is not None]
+    return min(known) if known else None
 
 
 def _standardised(values: Sequence[float]) -> NDArray[np.float64]:

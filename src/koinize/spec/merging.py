@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from koinize.frozen import Frozen
 from koinize.merge.recipe import MergeSettings
+from koinize.search.space import Space
 from koinize.spec.grid import expand
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -49,6 +50,10 @@ class MergeSection(Frozen):
         description="`all` candidates are scored on all dev rows, or on growing shares of them the "
         "better half goes on (`halving`)",
     )
+    explore: Space | None = Field(
+        default=None,
+        description="a space in which Optuna proposes more candidates, with `choose: halving`",
+    )
     update: Literal["choose", "keep"] = Field(
         default="choose",
         description="when only training rows changed: `choose` anew, or `keep` the recipe",
@@ -61,6 +66,11 @@ class MergeSection(Frozen):
 
     @model_validator(mode="after")
     def _one_choice(self) -> MergeSection:
+        if self.explore and self.choose != "halving":
+            raise ValueError(
+                "explore: so many merges are chosen among on growing shares of the dev rows; add "
+                "choose: halving"
+            )
         if self.update == "keep" and (self.across or self.is_searched):
             raise ValueError(
                 "update: only a recipe that is chosen for one task, from candidates as they are "

@@ -333,6 +333,12 @@ class Spec(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _costs_are_known(self) -> Spec:
+        if self.merge.explore and self.merge.explore.cost is not None and self.price is None:
+            raise ValueError("merge.explore.cost: nobody knows it without a price; add one")
+        return self
+
+    @model_validator(mode="after")
     def _one_way_to_follow(self) -> Spec:
         """A trunk decides the shape of its branches, and how they follow their rows."""
         if not self.training.has_trunk:
