@@ -21,6 +21,8 @@ def small(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small: 
     found.spec(ONE_MERGE.replace("{model: base}", f"{{model: {kit / 'base'}, dtype: float32}}"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):  # a check sets them
+        monkeypatch.setenv(name, "1")
     return found
 
 

@@ -13,8 +13,9 @@ from koinize.engine import merge_adapters
 from koinize.engine.fuse import fuse_adapter
 from koinize.engine.memory import module_bytes, modules_at_once
 from koinize.engine.plan import plan_merge
+from koinize.engine.proof import prove_fused
 from koinize.engine.verify import verify_adapter
-from koinize.errors import InputError
+from koinize.errors import InputError, StepError
 from koinize.examples.tiny.make_base import tiny_tokenizer
 from koinize.merge.recipe import merge_settings
 from koinize.model.loaded import adopt, with_adapter
@@ -210,6 +211,10 @@ def test_what_is_fused_is_what_peft_loads(tmp_path, two, family, original):
     assert same(logits(fused), in_peft(family, out.out))
     assert not same(logits(fused), logits(model(family)))
     assert report.loss < 1e-6
+    proof = prove_fused(out.out, base, tmp_path / "fused")
+    assert (proof.unchanged, proof.share) == (0, pytest.approx(1.0, abs=1e-5))
+    with pytest.raises(StepError, match="is not the base's and the adapter's update"):
+        prove_fused(out.out, base, base)
     before, after = (
         sorted(read_tensor_specs(tmp_path / one / "model.safetensors")) for one in ("base", "fused")
     )

@@ -37,6 +37,13 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    """What loading a model tells the libraries ends with the test."""
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, "1")
+
+
 def run(command: str, folder: Path) -> dict[str, dict[str, float]]:
     """Runs a printed command; points by task and metric, without intervals."""
     words = shlex.split(command)
