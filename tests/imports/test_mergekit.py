@@ -91,6 +91,26 @@ CASES = {
             },
         },
     ),
+    "gradients": (  # of two layers
+        models(
+            ("a/de", "{weight: [1, 0.25]}"),
+            EN,
+            merge_method="ties",
+            **BASE,
+            parameters="{density: [{filter: mlp, value: [0.9, 0.4, 0.3]}, {value: 0.5}]}",
+        ),
+        {
+            "recipe": "ties",
+            "density": 0.5,
+            **WEIGHTS,
+            "overrides": {
+                "*layers.0.*": {"weights": {"de": 1.0}},
+                "*layers.1.*": {"weights": {"de": 0.25}},
+                "*layers.0.**mlp*": {"density": 0.9},
+                "*layers.1.**mlp*": {"density": 0.3},
+            },
+        },
+    ),
     "relative to a trunk": (
         models(DE, EN, merge_method="ties", base_model="base+a/fr", parameters="{density: 0.5}"),
         {"recipe": "ties", "density": 0.5, **WEIGHTS},
@@ -137,12 +157,29 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_configuration_is_a_merge(tmp_path, name):
+def test_a_configuration_is_a_merge(tmp_path, monkeypatch, name):
     text, wanted = CASES[name]
+    layers(tmp_path, monkeypatch, 2)
     found = read_mergekit(configuration(tmp_path, text))
     assert found.settings == merge_settings(**{"dialect": "mergekit", **wanted})
     assert found.adapters == {"de": Path("a/de"), "en": Path("a/en")}
     assert found.trunk == (Path("a/fr") if "trunk" in name else None)
+
+
+def layers(folder, monkeypatch, number):
+    monkeypatch.chdir(folder)
+    (folder / "base").mkdir()
+    (folder / "base" / "config.json").write_text(f'{{"num_hidden_layers": {number}}}')
+
+
+def test_gradients_are_lines_between_equally_far_values(tmp_path, monkeypatch):
+    layers(tmp_path, monkeypatch, 5)
+    text = ties(DE, EN, parameters="{lambda: [1, 2, 0.5]}")
+    settings = read_mergekit(configuration(tmp_path, text)).settings
+    assert settings.scale == 1.0
+    scales = [one["scale"] for one in settings.overrides.values()]
+    assert scales == [1.0, 1.5, 2.0, 1.25, 0.5]
+    assert list(settings.overrides) == [f"*layers.{number}.*" for number in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -244,8 +281,9 @@ REFUSED = {
         "expected one density for all adapters"
     ],
     ties(DE, EN, parameters="{density: [1, 0.5], rescale: true, normalize: 2}"): [
-        "merge.yml:3:14 parameters.density: a gradient over the layers has no meaning here; "
-        "expected one number, or filters such as {filter: layers.3., value: 0.5}",
+        "merge.yml:3:14 parameters.density: a gradient over the layers needs their number; "
+        "expected the base model's configuration at 'base/config.json'; fetch the base, or give "
+        "one number, or filters such as {filter: layers.3., value: 0.5}",
         "merge.yml:3:48 parameters.normalize: 2 is no truth value of the whole merge; expected "
         "true or false",
         "merge.yml:3:33 parameters.rescale: recipe 'ties' never rescales",

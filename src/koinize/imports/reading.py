@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from koinize.errors import InputError, ManyErrors
+from koinize.files import parse_json, read_bytes
 from koinize.spec.document import Document, Loc, dotted
 
 FLAGS = {
@@ -77,12 +79,49 @@ class Reading:
             if self.at(*loc) is None:
                 continue
             for place, chosen, value in self._conditions(loc, self.at(*loc)):
-                number = self.number(place, value)
-                if chosen is None or chosen == "*":
-                    return Setting(cases, number)
-                if (pattern := self._pattern(place, chosen)) is not None and number is not None:
-                    cases.setdefault(pattern, number)
+                of_all = chosen is None or chosen == "*"
+                pattern = "" if of_all else self._pattern(place, chosen)
+                numbers = self._by_layer(place, value)
+                for layer, number in numbers if pattern is not None else ():
+                    if layer or not of_all:
+                        cases.setdefault(f"{layer}{pattern}", number)
+                if of_all:
+                    return Setting(cases, numbers[0][1] if numbers else None)
         return Setting(cases)
+
+    def _by_layer(self, loc: Loc, value: object) -> list[tuple[str, float]]:
+        """Patterns and numbers: one number for all, or a gradient, one for every layer.
+
+        What lies outside the layers has the first one, as in mergekit. Empty after a mistake.
+        """
+        values = value if isinstance(value, list) else [value]
+        found = [number for one in values if (number := self.number(loc, one)) is not None]
+        if len(found) < len(values):
+            return []
+        if len(set(found)) == 1:
+            return [("", found[0])]
+        steps = self._layers(loc) - 1
+        return [
+            (f"*layers.{layer}.*", _between(found, layer / steps if steps else 1.0))
+            for layer in range(steps + 1)
+        ]
+
+    def _layers(self, loc: Loc) -> int:
+        """How many layers the base has, by its configuration; 0 after a mistake."""
+        base = str(self.at("base_model") or self.at("models", 0, "model")).partition("+")[0]
+        path = Path(base) / "config.json"
+        try:
+            config = parse_json(read_bytes(path))
+            return int({**config, **config.get("text_config", {})}["num_hidden_layers"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self.wrong(
+                loc,
+                "a gradient over the layers needs their number",
+                expected=f"the base model's configuration at '{path}'",
+                remedy="fetch the base, or give one number, or filters such as "
+                "{filter: layers.3., value: 0.5}",
+            )
+            return 0
 
     def number(self, loc: Loc, value: object) -> float | None:
         """A number, also one that YAML 1.1 takes for text, such as 1e-3."""
@@ -112,16 +151,7 @@ class Reading:
         elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
             for number, one in enumerate(value):
                 yield from self._conditions((*loc, number), one)
-        elif isinstance(value, list):
-            if any(one != value[0] for one in value):
-                self.wrong(
-                    loc,
-                    "a gradient over the layers has no meaning here",
-                    expected="one number, or filters such as {filter: layers.3., value: 0.5}",
-                )
-            elif value:
-                yield loc, None, value[0]
-        else:
+        elif value != []:
             yield loc, None, value
 
     def _pattern(self, loc: Loc, chosen: object) -> str | None:
@@ -133,3 +163,11 @@ class Reading:
             self.wrong(loc, f"the filter '{text}' cannot be kept", expected=expected)
             return None
         return f"*{part}" if text.endswith(SUFFIX) else f"*{part}*"
+
+
+def _between(values: Sequence[float], t: float) -> float:
+    """The value at t of 0 to 1 on the line through these, which are equally far apart."""
+    place = t * (len(values) - 1)
+    before = min(int(place), len(values) - 2)
+    share = place - before
+    return (1 - share) * values[before] + share * values[before + 1]
