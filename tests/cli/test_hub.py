@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,15 +23,30 @@ GIVEN = ("--base-model", "google/gemma-3-270m")
 PUSH = ("push", "v1", REPO, "small", *GIVEN)
 
 
-@pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a release, of which German has 4 of 400 wrong."""
-    monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
-    (tmp_path / "small").mkdir()
-    monkeypatch.chdir(tmp_path)
-    found = prepared(tmp_path / "small")
+    found = prepared(tmp_path_factory.mktemp("made"))
     found.spec((found.root / "koinize.yaml").read_text() + "license: gemma\n")
-    promote(finish(found, {"de": 4}), "mood", "production")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projects.base, "identity", lambda *_: "b" * 64)
+        promote(finish(found, {"de": 4}), "mood", "production")
+    return found.root
+
+
+@pytest.fixture
+def small(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
+    """A copy of it, beside which the shell is."""
+    monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, tmp_path / "small")
+    return at(tmp_path / "small")
+
+
+def at(root: Path) -> Small:
+    """A small project that is there."""
+    found = Small.__new__(Small)
+    found.root = root
     return found
 
 
