@@ -31,10 +31,11 @@ from resampling import (
 
 BACKWARD = 2.5
 """Work of training on a token, in that of reading it: 5 FLOP a parameter against 2, base frozen."""
-WEIGHTS = ("0", "mean", "0.5", "1", "by_metric", "by_nll")
+WEIGHTS = ("0", "average", "mean", "0.5", "1", "by_metric", "by_nll")
 SHOWN = {
     "0": "trunk alone",
-    "mean": "one over their number",
+    "average": "average of trunk and branches",
+    "mean": "mean of the branches",
     "0.5": "weight .5",
     "1": "weight 1",
     "by_metric": "weight chosen by the metric",

@@ -153,14 +153,15 @@ class Builder:
         fixed: Sequence[float] = FIXED,
         tried: Sequence[float] = WEIGHTS,
     ) -> None:
-        """An arm along the line from the trunk through its branches; weight 0 is the trunk, and
-        'mean' one over the number of branches.
+        """An arm along the line from the trunk through its branches; weight 0 is the trunk, 'mean'
+        one over the number of branches, and 'average' that of trunk and branches.
         """
         weights = {f"{one:g}": one for one in sorted({*fixed} if self.lean else {*tried, *fixed})}
         always = [f"{one:g}" for one in fixed]
         if len(branches) > 1:
-            weights["mean"] = 1 / len(branches)
-            always.append("mean")
+            shares = {"mean": 1 / len(branches), "average": 1 / (1 + len(branches))}
+            weights |= shares
+            always += shares
         candidates = {"0": Candidate({trunk: 1.0})} | {
             label: Candidate(sum_weights(trunk, branches, one)) for label, one in weights.items()
         }

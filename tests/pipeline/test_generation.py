@@ -31,6 +31,7 @@ JOINT = SPEC.replace("{epochs: 2}", "{epochs: 2, trunk: joint}").replace(
 TRUNK, COMB, ANCHORS = "trunk/mood", "train/mood/comb", "anchors/mood"
 GERMAN, ENGLISH = "branch/mood/de", "branch/mood/en"
 RELEASED = "merge/mood/sum scale 0.5"
+OF_TWO = "merge/mood/sum scale 0.3333"
 
 
 @pytest.fixture
@@ -96,7 +97,8 @@ def test_the_next_language_leaves_the_first_branch_as_it_is(small: Small, store:
     after = small.steps(store)
     trained = {name for name in changed(before, after) if after[name].kind in ("train", "anchors")}
     assert trained == {ENGLISH}
-    assert after[RELEASED].uses.adapters == {"de": before[GERMAN].id, "en": after[ENGLISH].id}
+    assert RELEASED not in after
+    assert after[OF_TWO].uses.adapters == {"de": before[GERMAN].id, "en": after[ENGLISH].id}
 
 
 def test_rows_that_come_back_need_no_branch(small: Small, store: Store) -> None:
@@ -473,7 +475,17 @@ def test_a_trunk_by_path_is_left_by_every_language(
     assert steps[TRUNK].kind == "import"
     assert {GERMAN, ENGLISH} <= set(steps)
     assert steps[GERMAN].why == "what the trunk was trained on is not known"
-    assert steps[RELEASED].uses.trunk == steps[TRUNK].id
+    assert steps[OF_TWO].uses.trunk == steps[TRUNK].id
+
+
+def test_the_average_may_be_one_of_several_candidates(small: Small, store: Store) -> None:
+    small.rows("de", "train", rows_of("de", "train", 6))
+    small.spec(JOINT + "merge: {candidates: [average, {recipe: sum, scale: [0.5, 1.0]}]}\n")
+    merged = {name for name in small.steps(store) if name.startswith("merge/")}
+    assert merged == {RELEASED, "merge/mood/sum"}  # of one branch it is the one at half
+    small.rows("en", "train", rows_of("en", "train", 6))
+    merged = {name for name in small.steps(store) if name.startswith("merge/")}
+    assert merged == {OF_TWO, RELEASED, "merge/mood/sum"}
 
 
 def test_a_release_that_is_not_there_is_no_trunk(

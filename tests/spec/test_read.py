@@ -120,8 +120,10 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
             "merge.candidates[0].density: expected a number up to 1, not 7"),
         ("merge: {candidates: [{recipe: ties, density: []}]}", "7:22 merge.candidates[0]: the "
             "list under 'density' is empty, so there is nothing to try"),
-        ("merge: {candidates: [3]}", "7:22 merge.candidates[0]: expected 'paper', a recipe's "
-            "name, or a mapping of merge settings"),
+        ("merge: {candidates: [3]}", "7:22 merge.candidates[0]: expected 'paper', 'average', a "
+            "recipe's name, or a mapping of merge settings"),
+        ("merge: {candidates: [average]}", "1:1 merge.candidates: 'average' is that of a trunk and "
+            "its branches; name a recipe, or set training.trunk"),
         ("merge: {candidates: [{recipe: ties, rank: 0}]}", "7:37 merge.candidates[0].rank: rank 0 "
             "is not 'full', a number from 1, or a share between 0 and 1"),
         ("merge: {candidates: [ties], mean_scales: [0]}", "7:43 merge.mean_scales[0]: expected a "

@@ -55,19 +55,19 @@ def candidates(spec: Spec, branches: Collection[str] | None, task: str = "") -> 
     Raises InputError for one that gives all that it merges, or a group of that, the weight 0.
     """
     merged = spec.languages if branches is None else tuple(branches)
-    listed = spec.merge.settings
+    listed = stated = spec.merge.relative_to(len(branches or ()))
     if task in spec.merge.across:
         merged = tuple(part_of(spec, *one) for one in product(sharing(spec, task), spec.languages))
         listed = tuple(spelled_out(one, merged) for one in listed)
     whole = branches is None and not spec.merge.across
     found = [among(one, merged) if one.groups or not whole else one for one in listed]
-    for stated, one in zip(spec.merge.settings, found, strict=True):
+    for wanted, one in zip(stated, found, strict=True):
         for together in one.groups or (merged,):
             if together and not any(one.weights.get(language, 1.0) for language in together):
                 every = "branch" if branches is not None else "language"
                 of = " of a group" if one.groups else ""
                 raise InputError(
-                    f"'{stated.describe()}' gives every {every}{of} the weight 0: "
+                    f"'{wanted.describe()}' gives every {every}{of} the weight 0: "
                     + ", ".join(together),
                     where="merge.candidates",
                     remedy="give one of them a weight",

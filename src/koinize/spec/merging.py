@@ -29,8 +29,9 @@ class MergeSection(Frozen):
         default=("paper",),
         validate_default=True,
         min_length=1,
-        description="'paper' (the paper's eight), a recipe's name, or a mapping of settings in "
-        "which a list makes a grid, such as {recipe: ties, density: [0.3, 0.5]}",
+        description="'paper' (the paper's eight), 'average' (of a trunk and its branches), a "
+        "recipe's name, or a mapping of settings in which a list makes a grid, such as {recipe: "
+        "ties, density: [0.3, 0.5]}",
     )
     across: Annotated[tuple[Name, ...], AfterValidator(_two_or_more)] = Field(
         default=(), description="tasks whose adapters are merged into one that serves all of them"
@@ -87,7 +88,23 @@ class MergeSection(Frozen):
         return self
 
     @property
+    def averages(self) -> bool:
+        """Whether the average of a trunk and its branches is a candidate."""
+        return () in self.candidates
+
+    @property
     def settings(self) -> tuple[MergeSettings, ...]:
-        """Every candidate once, in the order of the file."""
-        listed = [one for entry in self.candidates for one in entry]
+        """Every candidate once, in the order of the file, but for the average."""
+        return self.relative_to(0)
+
+    def relative_to(self, branches: int) -> tuple[MergeSettings, ...]:
+        """Every candidate once, in the order of the file, where a trunk has so many branches.
+
+        The average of trunk and branches is the trunk and 1 / (1 + branches) of each difference
+        from it: for one branch the two weights' mean of WiSE-FT (arXiv 2109.01903), for more a
+        uniform model soup (arXiv 2203.05482). A fixed weight adds what branches share as often as
+        there are branches (docs/log.md).
+        """
+        average = (MergeSettings(recipe="sum", scale=round(1 / (1 + branches), 4)),)
+        listed = [one for entry in self.candidates for one in entry or average * bool(branches)]
         return tuple({one.model_dump_json(): one for one in listed}.values())

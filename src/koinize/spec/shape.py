@@ -30,6 +30,7 @@ from koinize.model.base import BaseSpec
 from koinize.settings import BranchSpec, EvaluationSection, LoraSpec, TrainingSpec
 from koinize.shown import without_secrets
 from koinize.spec.cluster import ADDRESS, OfACluster
+from koinize.spec.grid import AVERAGE
 from koinize.spec.merging import NAME, MergeSection, Name
 from koinize.store.spec import StoreSpec
 from koinize.tasks import Task, tasks
@@ -264,7 +265,7 @@ def _sorted(languages: tuple[str, ...]) -> tuple[str, ...]:
 
 OF_A_GENERATION: dict[str, Any] = {
     "baselines": ["base", "comb"],
-    "candidates": [{"recipe": "sum", "scale": 0.5}],
+    "candidates": [AVERAGE],
 }
 """What a project with a trunk says by default where it differs from one without."""
 
@@ -346,6 +347,11 @@ class Spec(Frozen):
                 raise ValueError(
                     "baselines: 'paper' is what a project without a trunk does anyway; remove it, "
                     "or set training.trunk"
+                )
+            if self.merge.averages:
+                raise ValueError(
+                    "merge.candidates: 'average' is that of a trunk and its branches; name a "
+                    "recipe, or set training.trunk"
                 )
             if self.training.branch != BranchSpec():
                 raise ValueError("training.branch: without a trunk nothing is a branch; remove it")
