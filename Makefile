@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check cases tiny clean attacks dist sbom
+.PHONY: demo test check cases tiny clean attacks dist sbom site
 
 # torch is installed on its own first, so that the build pinned in constraints.txt is the one used.
 $(READY): pyproject.toml constraints.txt
@@ -68,6 +68,19 @@ sbom: dist
 	$(PYTHON) -m venv $(SBOM)/tool
 	$(SBOM)/tool/bin/pip install -q 'cyclonedx-bom>=7.5,<8'
 	$(SBOM)/tool/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file dist/koinize.cdx.json $(SBOM)/inside
+
+# The documentation as pages that need no network; links that lead nowhere end it. To read and to search it:
+# python -m http.server --directory build/site
+ZENSICAL ?= build/zensical/bin/zensical
+site: $(ZENSICAL)
+	rm -rf build/pages build/site
+	mkdir -p build/pages
+	git ls-files '*.md' LICENSE docs benchmarks/results examples constraints.txt | xargs cp --parents -t build/pages
+	$(ZENSICAL) build --clean --strict
+
+build/zensical/bin/zensical:
+	$(PYTHON) -m venv build/zensical
+	build/zensical/bin/pip install -q 'zensical==0.0.73'
 
 clean:
 	rm -rf $(VENV) .cache demo build dist
