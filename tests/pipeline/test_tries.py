@@ -51,8 +51,8 @@ WELL, BADLY, WORSE, NOTHING = 0.1, 2.0, 3.0, math.inf
         (
             {"dev_losses": [0.7], "kept_epoch": 1, "dev_loss_before": 5.0, "dev_loss_blind": 0.69},
             True,
-            "it collapsed: its dev loss is 0.7, and 0.69 has who never reads a prompt and answers "
-            "each label as often as it is right",
+            "it learnt too little: its dev loss is 0.7, and 0.69 has who never reads a prompt and "
+            "answers each label as often as it is right",
         ),
         (
             {"dev_losses": [0.7], "kept_epoch": 1, "dev_loss_before": 5.0, "dev_loss_blind": 0.69},

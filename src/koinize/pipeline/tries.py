@@ -27,7 +27,7 @@ def ended_badly(facts: Mapping[str, Any], *, labels: bool) -> str:
     """Why a training with these facts ended badly; empty where dev does not show that.
 
     `labels`: whether the task's answers are few and fixed, so that answers without reading are a
-    measure of having learnt nothing.
+    measure of having learnt too little.
     """
     if said := facts.get(NO_NUMBER):
         return str(said)
@@ -39,8 +39,8 @@ def ended_badly(facts: Mapping[str, Any], *, labels: bool) -> str:
     blind = facts.get("dev_loss_blind")
     if labels and blind and after >= blind:
         return (
-            f"it collapsed: its dev loss is {after:.4g}, and {blind:.4g} has who never reads a "
-            "prompt and answers each label as often as it is right"
+            f"it learnt too little: its dev loss is {after:.4g}, and {blind:.4g} has who never "
+            "reads a prompt and answers each label as often as it is right"
         )
     return ""
 
