@@ -53,7 +53,7 @@ def test_every_cell_runs_and_prints_nothing_but_its_value(tmp_path: Path) -> Non
     opened, planned, run, scores, verdicts, spent, first, changed, promoted, staged, merged = values
     assert opened == "(('de', 'en', 'ja'), ('mood',))"
     assert planned.startswith("([('base', 'never done'), ('train/mood/de', 'never done'), ")
-    assert run.startswith("('47 of 47 steps', (), ")
+    assert run.startswith("('47 of 47 steps', (")
     assert scores.count("n=54") == 3
     assert [language in verdicts for language in ("'de'", "'en'", "'ja'", "None")] == [True] * 4
     assert "{'USD': Decimal('0.00" in spent
