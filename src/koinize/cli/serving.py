@@ -166,13 +166,15 @@ def follower(
 
     Raises InputError for a server that could not.
     """
-    from koinize import release, serving
+    from koinize import release
     from koinize.errors import InputError
 
     if url is None and model is not None:
         raise InputError("--model is what a server calls the adapter", expected="--serve URL, too")
     if url is None:
         return release.not_served
+    from koinize import serving  # which needs torch, and a promotion alone does not
+
     client = serving.Client(serving.address(url), serving.check_key(api_key), timeout)
     server = serving.Follower(client, model or task)
     server.require()
