@@ -62,6 +62,32 @@ def test_bad_words(koinize: Call, root: Path, words: list[str], said: str) -> No
     assert not (root / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["v1", "--to", "peft"], ["lm-eval"], ["card", "v1", "--license=mit", "--base-model=b"]],
+)
+def test_nothing_is_written_among_what_koinize_keeps(
+    koinize: Call, root: Path, words: list[str]
+) -> None:
+    out = ".koinize/releases/mood/v3"
+    said = (
+        f"koinize: {out} lies in .koinize, where koinize keeps its own files; choose another place"
+    )
+    assert koinize("export", *words, out) == (2, "", f"{said}\n")
+    assert not Path(out).exists()
+
+
+def test_a_mistyped_command_is_no_release(koinize: Call, root: Path) -> None:
+    code, out, err = koinize("export", "prometeus", "x.prom")
+    assert (code, out) == (2, "")
+    assert "No such command 'prometeus'. Did you mean 'prometheus'?" in err
+
+
+def test_where_no_folder_is(koinize: Call, root: Path) -> None:
+    said = "koinize: gone/x.prom: No such file or directory\n"
+    assert koinize("export", "prometheus", "gone/x.prom") == (1, "", said)
+
+
 def test_fusing_shows_how_far_it_is(koinize: Call, root: Path) -> None:
     code, out, err = koinize("export", "v1", "out", "--to", "fused")
     assert code == 0

@@ -152,8 +152,9 @@ def test_a_base_that_changed_since(kit, tmp_path):  # noqa: F811
         f"{base} is not the base model that release v1 was trained on; expected the same files"
     )
     assert sorted(tmp_path.iterdir()) == [base, tmp_path / "p"]
-    done = written(project, "vllm", tmp_path / "out", "v1")
-    assert "the base model is not the one that release v1 was trained on" in done.says
+    for target in ("vllm", "peft"):
+        done = written(project, target, tmp_path / target, "v1")
+        assert "the base model is not the one that release v1 was trained on" in done.says
 
 
 def test_a_rank_that_vllm_does_not_take(kit, tmp_path):  # noqa: F811
@@ -176,6 +177,11 @@ def test_arguments_of_the_template(kit, tmp_path):  # noqa: F811
     assert command[-2:] == ["--default-chat-template-kwargs", '{"thinking": false}']
     says = export(found, "sglang", tmp_path / "sglang").says
     assert 'every chat request has to carry "chat_template_kwargs": {"thinking": false}' in says
+    out = tmp_path / "a folder"
+    assert shlex.split(export(found, "fused", out).says[0]) == [
+        *("vllm", "serve", str(out / "mood"), "--dtype", "float32"),
+        *("--default-chat-template-kwargs", '{"thinking": false}'),
+    ]
 
 
 @pytest.mark.parametrize("target", FILL)

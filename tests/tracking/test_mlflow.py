@@ -8,17 +8,21 @@ import os
 import socket
 import sys
 import threading
+from collections import UserList
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from koinize.ledger import Ledger
 from koinize.release import promote, rollback
+from koinize.tracking.measured import Record
+from koinize.tracking.mlflow import KEY, PROJECT, SENT, _Sender
 from tests.cli.conftest import Call
 from tests.pipeline.conftest import Small
 from tests.release.releasing import finish, retrain
@@ -144,6 +148,38 @@ def test_everything_is_sent_once_and_aliases_follow_channels(
     before = len(client.search_runs([experiment]))
     assert sent(koinize, uri)["new"] == 1
     assert len(client.search_runs([experiment])) == before
+
+
+class Runs:
+    """MLflow's client as far as one run is concerned."""
+
+    def __init__(self, tags: dict[str, str]) -> None:
+        self.tags = tags
+        data, info = SimpleNamespace(tags=tags), SimpleNamespace(run_id="r")
+        self.found = SimpleNamespace(data=data, info=info)
+
+    def get_experiment_by_name(self, _: str) -> Any:
+        return SimpleNamespace(experiment_id="1")
+
+    def search_runs(self, *_: object, **__: object) -> Any:
+        runs = UserList([self.found])
+        runs.token = None  # type: ignore[attr-defined]
+        return runs
+
+    def set_tag(self, _: str, name: str, text: str) -> None:
+        self.tags[name] = text
+
+    def log_batch(self, *_: object, **__: object) -> None: ...
+
+    def set_terminated(self, *_: object) -> None: ...
+
+
+def test_what_is_no_longer_chosen_says_so(small: Small, installed: None) -> None:
+    tags = {KEY: "system/a", PROJECT: "small", SENT: "before", "koinize.chosen": "true"}
+    client, now = Runs(tags), {"koinize.chosen": "false"}
+    sender = _Sender(small.real(), client, "small")
+    sender._run(Record("system/a", "a", Decimal(1), Decimal(2), {}, tags=now))
+    assert tags["koinize.chosen"] == "false"
 
 
 @pytest.mark.slow

@@ -28,7 +28,12 @@ class Exports(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - of click
         """As of any group of commands."""
-        return super().resolve_command(ctx, args if args[0] in self.commands else [RELEASE, *args])
+        from koinize.errors import nearest
+        from koinize.release import CHANNELS
+
+        # Of a mistyped command click says which one may be meant.
+        is_command = nearest(args[0], [*self.commands, *CHANNELS]) in self.commands
+        return super().resolve_command(ctx, args if is_command else [RELEASE, *args])
 
 
 application = typer.Typer(

@@ -54,10 +54,11 @@ def card(
     With its scores by language, recipe, costs and limits, as a hub reads it.
     """
     from koinize.export.card import base_of, licence_of, model_card
-    from koinize.store import refuse_existing, write_atomically
+    from koinize.store import refuse_existing, refuse_own_folder, write_atomically
 
     found = _source(place, spec, task, named)
     text = model_card(found, licence_of(found, licence), base_of(found, base_model))
+    refuse_own_folder(out)
     refuse_existing(out)
     write_atomically(out, text)
     typer.echo(f"wrote the card of {found.release.name} of {found.task} to {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -17,11 +18,11 @@ from koinize.engine.fuse import fuse_adapter
 from koinize.engine.proof import prove_fused
 from koinize.errors import InputError, StepError, did_you_mean
 from koinize.export.llama_cpp import write_gguf
-from koinize.export.server import CHAT_TEMPLATE, COMMANDS, SCRIPT, Served, script, shown
+from koinize.export.server import CHAT_TEMPLATE, COMMANDS, SCRIPT, Served, script, shown, vllm_of
 from koinize.export.source import Source
 from koinize.model.base import is_hub_id
 from koinize.shown import code, markdown
-from koinize.store import NewFolder
+from koinize.store import NewFolder, refuse_own_folder
 
 MANIFEST = "export.json"
 CARD = "README.md"
@@ -51,10 +52,12 @@ class _Part:
 def export(source: Source, target: str, out: Path, progress: Progress = None) -> Exported:
     """Write a release for one tool, one of `FILL`, into a new folder.
 
-    Raises InputError where `out` exists, for an unknown tool, and for what it could not take.
+    Raises InputError where `out` exists or lies in koinize's own folder, for an unknown tool, and
+    for what that could not take.
     """
     if target not in FILL:
         raise InputError(f"there is no export to '{target}'", remedy=did_you_mean(target, FILL))
+    refuse_own_folder(out)
     fill = FILL[target]
     try:
         with closing(NewFolder(out)) as draft:
@@ -83,7 +86,7 @@ def _peft(source: Source, draft: Path, out: Path, _: Progress) -> _Part:
         f"base = AutoModelForCausalLM.from_pretrained({_place(source)!r}{revision}{dtype})",
         f"model = PeftModel.from_pretrained(base, {folder!r})",
     )
-    return _Part({}, use)
+    return _Part({}, use, tuple(_other_base(source)))
 
 
 def _fused(source: Source, draft: Path, out: Path, progress: Progress) -> _Part:
@@ -110,16 +113,18 @@ def _fused(source: Source, draft: Path, out: Path, progress: Progress) -> _Part:
         notes.append(
             f"{proof.unchanged} of them are as in the base: their update is below its rounding"
         )
-    return _Part(facts, (f"vllm serve {out.absolute() / source.name}",), tuple(notes))
+    use = shlex.join(vllm_of(str(out.absolute() / source.name), source.base))
+    return _Part(facts, (use,), tuple(notes))
 
 
 def _gguf(source: Source, draft: Path, out: Path, _: Progress) -> _Part:
     name = f"{source.name}.gguf"
     found = write_gguf(source.header(), source.base_folder(), draft / name)
-    use = f"llama-server --model BASE.gguf --lora {out.absolute() / name}"
+    use = shlex.join(["llama-server", "--model", "BASE.gguf", "--lora", str(out.absolute() / name)])
     notes = [
         f"BASE.gguf stands for {source.base.model} as llama.cpp converts it",
         *_other_base(source),
+        *_template_arguments(source),
     ]
     if found.folded:
         notes.append(
@@ -137,10 +142,7 @@ def _vllm(source: Source, draft: Path, out: Path, _: Progress) -> _Part:
 def _sglang(source: Source, draft: Path, out: Path, _: Progress) -> _Part:
     part = _server(source, draft, out, "sglang")
     notes = [f"requests name it BASE:{source.name}, BASE being what /v1/models calls the base"]
-    if source.base.template:
-        arguments = json.dumps(dict(source.base.template), ensure_ascii=False)
-        notes.append(f'every chat request has to carry "chat_template_kwargs": {arguments}')
-    return replace(part, notes=(*part.notes, *notes))
+    return replace(part, notes=(*part.notes, *notes, *_template_arguments(source)))
 
 
 def _server(source: Source, draft: Path, out: Path, target: str) -> _Part:
@@ -186,6 +188,13 @@ def _place(source: Source) -> str:
 def _other_base(source: Source) -> Iterator[str]:
     if not source.base_is_trained_on():
         yield f"the base model is not the one that release {source.release.name} was trained on"
+
+
+def _template_arguments(source: Source) -> Iterator[str]:
+    """For a server that has no flag for them."""
+    if source.base.template:
+        arguments = json.dumps(dict(source.base.template), ensure_ascii=False)
+        yield f'every chat request has to carry "chat_template_kwargs": {arguments}'
 
 
 def _title(source: Source) -> str:

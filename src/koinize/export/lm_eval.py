@@ -32,7 +32,7 @@ from koinize.pipeline.results import TEST, Results, value
 from koinize.pipeline.systems import BASE
 from koinize.release import Releases
 from koinize.settings import EvaluationSpec
-from koinize.store import NewFolder
+from koinize.store import NewFolder, refuse_own_folder
 from koinize.tasks import Example, Task
 
 PREFIX = "koinize"
@@ -79,6 +79,7 @@ def export_tasks(project: Project, task: str, out: Path) -> Tasks:
 
     Raises InputError where `out` exists, and for scores that lm-evaluation-harness cannot have.
     """
+    refuse_own_folder(out)
     writer = _Writer(project, task, out.absolute())
     try:
         with closing(NewFolder(out)) as draft:

@@ -40,9 +40,14 @@ def vllm(one: Served) -> list[str]:
         )
     command = ["vllm", "serve", BASE, *_as_trained(one), *flags.split()]
     command += ["--lora-modules", f"{one.name}={HERE}/{one.name}", *_template(one)]
-    if one.spec.template:
-        command += ["--default-chat-template-kwargs", json.dumps(dict(one.spec.template))]
-    return command
+    return [*command, *_arguments(one.spec)]
+
+
+def vllm_of(model: str, spec: BaseSpec) -> list[str]:
+    """vLLM's command for a whole model that was made of the base; without a dtype vLLM would serve
+    one of float32 in 16 bits.
+    """
+    return ["vllm", "serve", model, *_dtype(spec), *_arguments(spec)]
 
 
 def sglang(one: Served) -> list[str]:
@@ -96,7 +101,18 @@ def _word(word: str) -> str:
 def _as_trained(one: Served) -> list[str]:
     """The base model's revision and dtype."""
     revision = ["--revision", one.spec.revision] if one.spec.revision else []
-    return [*revision, *([] if one.spec.dtype == "auto" else ["--dtype", one.spec.dtype])]
+    return [*revision, *_dtype(one.spec)]
+
+
+def _dtype(spec: BaseSpec) -> list[str]:
+    return [] if spec.dtype == "auto" else ["--dtype", spec.dtype]
+
+
+def _arguments(spec: BaseSpec) -> list[str]:
+    """Of the chat template."""
+    if not spec.template:
+        return []
+    return ["--default-chat-template-kwargs", json.dumps(dict(spec.template))]
 
 
 def _template(one: Served) -> list[str]:

@@ -32,7 +32,7 @@ from koinize.store.durable import (
 from koinize.store.home import Home
 from koinize.store.manifest import MANIFEST, Manifest
 from koinize.store.record import read_record, write_record
-from koinize.store.replaceable import replaceable
+from koinize.store.replaceable import refuse_own_folder, replaceable
 
 __all__ = [
     "MANIFEST",
@@ -46,6 +46,7 @@ __all__ = [
     "put_in_place",
     "read_record",
     "refuse_existing",
+    "refuse_own_folder",
     "replaceable",
     "sync",
     "temporary_folder",

@@ -172,7 +172,10 @@ def naming(path: Path) -> Iterator[None]:
 def _replace(path: Path, text: str | bytes, *, durably: bool) -> None:
     """Put a new file in the place of one, or of a link, that is never written into."""
     part = path.with_name(f".{path.name}-{secrets.token_hex(8)}{PART}")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:  # nobody knows the name of the part
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         # A file name that is no UTF-8 may be part of the text; in JSON the escape means the same.
         content = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text

@@ -14,8 +14,8 @@ def replaceable(path: Path, begins: str, what: str) -> Path:
 
     Raises InputError for other files, and for what koinize keeps for itself.
     """
+    refuse_own_folder(path)
     try:
-        whole = path.resolve()
         content = b""
         if path.exists():
             with open_regular(path) as file:
@@ -23,12 +23,6 @@ def replaceable(path: Path, begins: str, what: str) -> Path:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"cannot be written: {reason}", where=str(path)) from error
-    if FOLDER in whole.parts:
-        raise InputError(
-            f"lies in {FOLDER}, where koinize keeps its own files",
-            where=str(path),
-            remedy="choose another place",
-        )
     if content and content != begins.encode():
         raise InputError(
             f"is there already, and is no {what} that koinize wrote",
@@ -36,3 +30,20 @@ def replaceable(path: Path, begins: str, what: str) -> Path:
             remedy="remove it or choose another name",
         )
     return path
+
+
+def refuse_own_folder(path: Path) -> None:
+    """Raise InputError for a place inside koinize's own folder, or one that no path can name."""
+    try:
+        whole = path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # such as links that go in a circle
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(
+            f"cannot be written: {reason}", where=str(path), remedy="choose another place"
+        ) from None
+    if FOLDER in whole.parts:
+        raise InputError(
+            f"lies in {FOLDER}, where koinize keeps its own files",
+            where=str(path),
+            remedy="choose another place",
+        )

@@ -124,6 +124,9 @@ class _Sender:
             began = int(record.began * 1000)
             run = self.client.create_run(self.experiment, began, tags, record.name)
             self.there[record.key] = run
+        else:  # what is chosen may be another one now
+            for name, text in record.tags.items():
+                self.client.set_tag(run.info.run_id, name, text)
         ident, when = run.info.run_id, int(record.ended * 1000)
         for some in _parts(record.params, PARAMS):
             params = [self.entities.Param(name, text) for name, text in some.items()]
