@@ -61,6 +61,8 @@ def add_weighted_adapter(
             f"combination_type is '{combination_type}'",
             remedy=did_you_mean(combination_type, RECIPES),
         )
+    if not adapters:
+        raise InputError("there is no adapter to merge")
     if len(adapters) != len(weights):
         raise InputError(
             f"there are {len(adapters)} adapters and {len(weights)} weights",

@@ -64,7 +64,15 @@ def test_bad_words(koinize: Call, root: Path, words: list[str], said: str) -> No
 
 @pytest.mark.parametrize(
     "words",
-    [["v1", "--to", "peft"], ["lm-eval"], ["card", "v1", "--license=mit", "--base-model=b"]],
+    [
+        ["export", "v1", "--to", "peft"],
+        ["export", "lm-eval"],
+        ["export", "card", "v1", "--license=mit", "--base-model=b"],
+        ["merge", "de=a", "en=b", "--recipe=sum", "-o"],
+        ["resize", "a", "1", "-o"],
+        ["fuse", "a", "b", "-o"],
+        ["import", "merge.yml", "-o"],
+    ],
 )
 def test_nothing_is_written_among_what_koinize_keeps(
     koinize: Call, root: Path, words: list[str]
@@ -73,7 +81,7 @@ def test_nothing_is_written_among_what_koinize_keeps(
     said = (
         f"koinize: {out} lies in .koinize, where koinize keeps its own files; choose another place"
     )
-    assert koinize("export", *words, out) == (2, "", f"{said}\n")
+    assert koinize(*words, out) == (2, "", f"{said}\n")
     assert not Path(out).exists()
 
 

@@ -384,3 +384,9 @@ def test_the_merge_is_mergekit_s_own(work, tmp_path, monkeypatch, name):
             update = (wanted[f"{module}.weight"] - whole[f"{module}.weight"]).double()
             gap = (factors.B.double() @ factors.A.double() - update).abs().max()
             assert gap <= CLOSE * wanted[f"{module}.weight"].abs().max(), module
+
+
+@pytest.mark.parametrize("method", ["[ties]", "{ties: 1}"])
+def test_a_method_that_is_no_name(tmp_path, method):
+    with pytest.raises(InputError, match="merge.yml:1:1 merge_method: unknown '.*ties"):
+        read_mergekit(configuration(tmp_path, f"merge_method: {method}\nmodels: []\n"))

@@ -248,6 +248,7 @@ def test_the_arguments_are_peft_s_in_its_order():
     ("given", "said"),
     [
         ({"combination_type": "tie"}, "combination_type is 'tie'; did you mean 'ties'?"),
+        ({"adapters": [], "weights": []}, "there is no adapter to merge"),
         ({"weights": [1.0]}, "there are 2 adapters and 1 weights; expected one weight for each"),
         ({"combination_type": "ties"}, "combination_type 'ties' needs a density; expected above 0"),
         ({"svd_clamp": 0.9}, "svd_clamp has no meaning here; leave svd_clamp out"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from koinize.cli.options import ADAPTERS, AsJson, print_json
+from koinize.cli.options import ADAPTERS, AsJson, outside, print_json
 from koinize.cli.words import number_or_word
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ def register(app: typer.Typer) -> None:
 def import_mergekit(
     configuration: Annotated[Path, typer.Argument(help="A mergekit configuration, as YAML.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Merge at once, into this new folder.")
+        Path | None,
+        typer.Option("-o", "--out", callback=outside, help="Merge at once, into this new folder."),
     ] = None,
     rank: Annotated[
         str | None, typer.Option(help="Of the written adapter, which mergekit has no word for.")

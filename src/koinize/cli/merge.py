@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from koinize.cli.modules_progress import Report, counting_modules
-from koinize.cli.options import ADAPTERS
+from koinize.cli.options import ADAPTERS, outside
 from koinize.cli.words import key_values, number_or_word
 from koinize.errors import GateError, Interrupted
 from koinize.machine import keep_memory
@@ -25,7 +25,10 @@ Trunk = Annotated[
     Path | None, typer.Option(help="The adapter that all were trained on from: differences count.")
 ]
 Adapters = Annotated[list[str], typer.Argument(help="LANGUAGE=FOLDER, one for each language.")]
-Out = Annotated[Path, typer.Option("-o", "--out", help="The folder to write; must not exist.")]
+Out = Annotated[
+    Path,
+    typer.Option("-o", "--out", callback=outside, help="The folder to write; must not exist."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Threads = Annotated[int, typer.Option(min=1, help="Modules at once; changes no byte.")]
 

@@ -82,6 +82,15 @@ def existing_spec_file(place: Path | None, spec: Path | None) -> Path:
     return file
 
 
+def outside(out: Path | None) -> Path | None:
+    """The place, unless koinize keeps its own files there. Raises InputError."""
+    from koinize.store import refuse_own_folder
+
+    if out is not None:
+        refuse_own_folder(out)
+    return out
+
+
 def print_json(value: object) -> None:
     """Write one JSON document; what JSON does not know (decimals, paths, dates) becomes text."""
     json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)

@@ -112,8 +112,8 @@ def read_mergekit(path: Path) -> Imported:
 def _method(reading: Reading) -> str:
     """The method, which decides what all other keys mean. Raises InputError."""
     name = reading.at(METHOD)
-    if name in METHODS:
-        return str(name)
+    if isinstance(name, str) and name in METHODS:
+        return name
     known = f"one of {', '.join(METHODS)}"
     if name is None:
         reading.wrong((), f"{METHOD} is missing", expected=known)
