@@ -388,5 +388,5 @@ def test_the_merge_is_mergekit_s_own(work, tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize("method", ["[ties]", "{ties: 1}"])
 def test_a_method_that_is_no_name(tmp_path, method):
-    with pytest.raises(InputError, match="merge.yml:1:1 merge_method: unknown '.*ties"):
+    with pytest.raises(InputError, match=r"merge.yml:1:1 merge_method: unknown '.*ties"):
         read_mergekit(configuration(tmp_path, f"merge_method: {method}\nmodels: []\n"))
