@@ -57,7 +57,7 @@ def test_the_server_follows_and_goes_back(
         assert server.folders == {"mood": folder(small, "v2")}
         # Again: it is in use, and the server that was started anew gets it.
         server.load({"lora_name": "mood", "lora_path": folder(small, "v1"), "load_inplace": True})
-        code, out, _ = koinize("promote", "--serve", url, "--json")
+        code, out, _ = koinize("promote", "--serve", f"{url}?key=secret", "--json")
         told = json.loads(out)
         assert (code, told["served"], told["switched"]) == (0, url, False)
         assert server.folders == {"mood": folder(small, "v2")}

@@ -64,6 +64,7 @@ def promote(
     from koinize.cli.plan_view import estimate
     from koinize.cli.progress import watching
     from koinize.release.text import tables
+    from koinize.serving import address
 
     project = open_project(place, spec)
     name = release.task_of(project, task)
@@ -77,7 +78,7 @@ def promote(
     follows = follower(project, name, serve, model, timeout=timeout, api_key=api_key, quiet=as_json)
     with watching(quiet=as_json) as watcher:
         done = release.promote(project, name, channel, watcher if score else None, say, follows)
-    served = serve if done.release else None
+    served = address(serve) if serve and done.release else None
     if as_json:
         print_json({**done.to_dict(), "served": served})
     done.refuse()
