@@ -81,7 +81,7 @@ def test_what_is_never_written_over(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="cannot be written: it is no regular file but a pipe"):
         replaceable(tmp_path / "pipe", "x", "report")
-    for name in ("a" * 300, "a\0b"):
+    for name in ("a" * 300, "a\0b", "no folder/out"):
         with pytest.raises(InputError, match="cannot be written: "):
             replaceable(tmp_path / name, "x", "report")
 

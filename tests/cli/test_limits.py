@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from koinize.cli.limits import read_cost, read_limits, read_time
@@ -99,6 +101,14 @@ def test_a_cost_needs_a_price() -> None:
         "--max-cost there is no price to reckon with; say under `price` in koinize.yaml what an "
         "hour of this machine costs"
     )
+
+
+@pytest.mark.parametrize("limit", [math.nan, math.inf, -1.0])
+def test_what_would_limit_nothing_is_refused(limit: float) -> None:
+    with pytest.raises(InputError, match=f"max_cost {limit} is no limit; expected a number from 0"):
+        Limits(cost=limit)
+    with pytest.raises(InputError, match=f"max_seconds {limit} is no limit"):
+        Limits(seconds=limit)
 
 
 def test_nothing_to_do_is_within_every_limit() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from koinize.errors import InputError
 from koinize.merge.recipe import MergeSettings
 from koinize.pipeline import Project, work
 from koinize.pipeline.systems import system_of
-from koinize.pipeline.whatif import Question, changed, inquire
+from koinize.pipeline.whatif import Question, changed, inquire, leave_one_out
 from koinize.pipeline.work import Job
 from koinize.release import garbage
 from koinize.store import Draft, Store
@@ -217,6 +218,12 @@ def test_another_candidate_is_also_shown_as_it_is(call: Call, small: Small) -> N
 def test_bad_inputs(call: Call, small: Small, arguments: list[str], message: str) -> None:
     finish(small)
     assert call("whatif", *arguments) == (2, "", f"koinize: {message}\n")
+
+
+def test_one_branch_alone_cannot_be_left_out() -> None:
+    """The project may have more languages: those that are still in the trunk."""
+    with pytest.raises(InputError, match="only 'ja' is merged, so it cannot be left out"):
+        leave_one_out(["ja"])
 
 
 def test_nothing_is_trained_yet(call: Call) -> None:

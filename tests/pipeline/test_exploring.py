@@ -144,6 +144,19 @@ def test_a_budget_ends_the_proposals_and_what_is_there_is_halved(
     assert said in exploring_found(facts)
 
 
+def test_a_budget_counts_with_the_dearest_machine(explored: Searched) -> None:
+    """Enough at the price of most machines, and not at that of those with another device."""
+    price = (
+        "\nprice: {per_hour: '1', source: an assumption, date: 2026-11-21, devices: {H100: "
+        "{per_hour: '9999', source: an assumption, date: 2026-11-21}}}"
+    )
+    explored.small.spec(EXPLORED.replace("trials: 8", "trials: 8, cost: 10") + price)
+    explored.finish()
+    steps = explored.small.steps(explored.store).values()
+    facts = [explored.store.open(one.id).facts for one in steps if "explore" in one.settings]
+    assert "and 10 is allowed" in exploring_found(facts)
+
+
 def test_a_small_space_is_searched_whole(explored: Searched) -> None:
     explored.small.spec(
         EXPLORED.replace("{low: 0.5, high: 8.0}", "[1.0]").replace("[0.5, 0.8]", "[0.5]")

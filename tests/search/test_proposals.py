@@ -66,6 +66,12 @@ def test_nothing_is_proposed_that_is_there_already() -> None:
     assert sorted(one["scale"] for one in found) == [1.0, 3.0]
 
 
+def test_values_that_are_listed_twice_are_one() -> None:
+    assert Space(recipe=("sum",), scale=(1.0, 2.0, 1.0)).scale == (1.0, 2.0)
+    with pytest.raises(ValueError, match="nothing varies in this space"):
+        Space(recipe=("sum",), scale=(1.0, 1.0))
+
+
 def test_a_profile_multiplies_the_scale() -> None:
     space = Space(recipe=("sum",), scale=(2.0,), modules={"layers.0.*": {"low": 0.5, "high": 2}})
     point = {"recipe": "sum", "scale": 2.0, "modules layers.0.*": 1.5}

@@ -44,7 +44,7 @@ def test_it_names_every_plug_in(whole):
     }
     assert kinds == set(tasks.names())
     candidates = whole["$defs"]["MergeSection"]["properties"]["candidates"]
-    assert candidates["items"]["anyOf"][0]["enum"] == ["paper", *RECIPES.names()]
+    assert candidates["items"]["anyOf"][0]["enum"] == ["paper", "average", *RECIPES.names()]
     assert candidates["default"] == ["paper"]
     assert whole["properties"]["margins"]["propertyNames"]["enum"] == list(metrics.names())
     offered = whole["$defs"]["Generate"]["properties"]["metrics"]["items"]["enum"]
@@ -83,6 +83,26 @@ def test_a_price_of_the_book_fits_and_loads(whole, good, loaded):
     assert loaded(text).price.record()["per_hour"] == "1.006"
 
 
+@pytest.mark.parametrize("recipe", ["ties", "[ties, sum]"])
+def test_a_generation_that_is_explored_fits_and_loads(whole, good, loaded, recipe):
+    text = (
+        f"{good}training: {{trunk: joint, retries: 2}}\n"
+        f"merge: {{candidates: [average], choose: halving, explore: {{recipe: {recipe}, "
+        "scale: [1, 2], weights: {low: 0.5, high: 2}}}\n"
+        "price: {machine: aws-g5-xlarge, devices: {T4: {machine: aws-g4dn-xlarge}}}\n"
+    )
+    assert faults(parsed(text), whole, whole) == []
+    assert loaded(text).merge.averages
+
+
+def test_the_candidates_that_the_example_suggests_fit_and_load(whole, loaded):
+    """They are there as a comment, the average among them, which is the default there."""
+    (path,) = (one for one in EXAMPLES if one.parent.name == "reviews")
+    text = path.read_text(encoding="utf-8").replace("# merge:\n#   cand", "merge:\n  cand")
+    assert faults(parsed(text), whole, whole) == []
+    assert loaded(text).merge.averages
+
+
 def test_an_address_alone_is_a_store(whole, good, loaded):
     text = f"{good}store: gs://shared/small/\n"
     assert faults(parsed(text), whole, whole) == []
@@ -99,6 +119,8 @@ def test_an_address_alone_is_a_store(whole, good, loaded):
         "lora: {dropout: 1}",
         "merge: {candidates: []}",
         "merge: {candidates: [tise]}",
+        "merge: {choose: halving, explore: {recipe: [tise], scale: [1, 2]}}",
+        "merge: {choose: halving, explore: {recipe: tise, scale: [1, 2]}}",
         "merge: {candidates: [{recipe: ties, densty: 1}]}",
         "merge: {candidates: [{recipe: ties, density: [0.5, 7]}]}",
         "merge: {candidates: [{recipe: ties, density: []}]}",

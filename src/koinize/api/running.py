@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,7 +26,7 @@ class Run:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     report: Path
-    project: Project
+    project: Project = field(repr=False)
 
     def results(self) -> Results:
         """Scores, verdicts and costs, as `koinize.Project.results`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from koinize.errors import InputError, LimitError
@@ -19,6 +20,14 @@ class Limits:
     cost: float | None = None
     seconds: float | None = None
     called: tuple[str, str] = ("max_cost", "max_seconds")
+
+    def __post_init__(self) -> None:
+        """Raises InputError for what limits nothing, as NaN would."""
+        for called, limit in zip(self.called, (self.cost, self.seconds), strict=True):
+            if limit is not None and not 0 <= limit < math.inf:
+                raise InputError(
+                    f"{limit} is no limit", where=called, expected="a number from 0 up"
+                )
 
     def check(self, todo: Plan) -> None:
         """Raises LimitError when the upper end of an estimate lies above its limit.

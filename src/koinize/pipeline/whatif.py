@@ -156,9 +156,9 @@ def merged_languages(project: Project, task: str) -> tuple[str, ...]:
 
 
 def leave_one_out(languages: Sequence[str]) -> list[Question]:
-    """Each language left out in turn. Raises InputError where there is only one."""
+    """Each language left out in turn. Raises InputError where only one is merged."""
     if len(languages) < 2:
-        raise InputError("the project has one language, so none can be left out")
+        raise InputError(f"only '{languages[0]}' is merged, so it cannot be left out")
     return [Question(without=(one,)) for one in languages]
 
 

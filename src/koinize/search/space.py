@@ -37,7 +37,7 @@ def _values(value: object) -> object:
     if isinstance(value, Mapping):
         return Range.model_validate(value)
     if isinstance(value, list | tuple) and value:
-        return tuple(value)
+        return tuple(one for place, one in enumerate(value) if one not in value[:place])
     raise ValueError(f"{value!r} gives no values; write a list, or {{low: 0.5, high: 2.0}}")
 
 
@@ -73,7 +73,7 @@ class Space(Frozen):
         default=None, gt=0, description="of work, steps one after the other: no more are proposed"
     )
     cost: Annotated[Decimal, PlainSerializer(str)] | None = Field(
-        default=None, gt=0, description="the same at the price of the machine"
+        default=None, gt=0, description="the same at the price of the machine, or of the dearest"
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of what is proposed")
 

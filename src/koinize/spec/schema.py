@@ -6,6 +6,7 @@ from typing import Any
 
 from koinize.merge.recipe import RECIPES, MergeSettings
 from koinize.metrics import metrics
+from koinize.spec.grid import AVERAGE
 from koinize.spec.merging import NAME
 from koinize.spec.shape import Spec
 from koinize.tasks import tasks
@@ -24,8 +25,12 @@ def schema() -> dict[str, Any]:
     del definitions["Task"]
     whole["properties"]["margins"]["propertyNames"] = {"enum": list(metrics.names())}
     candidates = definitions["MergeSection"]["properties"]["candidates"]
-    candidates["items"] = {"anyOf": [{"enum": ["paper", *RECIPES.names()]}, _grid()]}
+    recipes = list(RECIPES.names())
+    candidates["items"] = {"anyOf": [{"enum": ["paper", AVERAGE, *recipes]}, _grid()]}
     candidates["default"] = ["paper"]
+    explored = definitions["Space"]["properties"]["recipe"]
+    explored["items"]["enum"] = recipes
+    explored["anyOf"] = [{"enum": recipes}, {"type": explored.pop("type")}]
     del definitions["MergeSettings"]
     return whole
 

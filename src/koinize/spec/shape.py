@@ -204,6 +204,11 @@ class Price(Frozen):
         found = (one for words, one in self.devices.items() if words.lower() in device.lower())
         return next(found, self)
 
+    @property
+    def dearest(self) -> Price:
+        """That of the machine that costs the most an hour."""
+        return max([self, *self.devices.values()], key=lambda one: one.per_hour)
+
 
 class MachineSection(OfACluster):
     """How many steps run side by side, and with how many threads each."""

@@ -23,6 +23,12 @@ def replaceable(path: Path, begins: str, what: str) -> Path:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"cannot be written: {reason}", where=str(path)) from error
+    if not path.resolve().parent.is_dir():
+        raise InputError(
+            "cannot be written: its folder is not there",
+            where=str(path),
+            remedy="make the folder, or choose another place",
+        )
     if content and content != begins.encode():
         raise InputError(
             f"is there already, and is no {what} that koinize wrote",

@@ -57,7 +57,7 @@ def _proposals(job: Job, store: Store, metric: Metric) -> Mapping[str, Any]:
     places = {one.candidate: place for place, one in enumerate(standings)}
     trials = [Trial(point, places[one]) for one, point in asked["points"].items() if one in places]
     taken = _taken(job, store, len(places))
-    per_hour = float(job.spec.price.per_hour) if job.spec.price else 0.0
+    per_hour = float(job.spec.price.dearest.per_hour) if job.spec.price else 0.0
     ended = over_budget(space, taken, len(asked["known"]), asked["count"], asked["share"], per_hour)
     points = list[dict[str, Any]]()
     if not ended:
