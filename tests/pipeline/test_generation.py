@@ -478,6 +478,13 @@ def test_a_trunk_by_path_is_left_by_every_language(
     assert steps[OF_TWO].uses.trunk == steps[TRUNK].id
 
 
+def test_the_average_is_shown_by_its_name(small: Small) -> None:
+    small.spec(JOINT)
+    merge = load(small.root / "koinize.yaml").merge
+    assert merge.model_dump(mode="json")["candidates"] == ["average"]
+    assert type(merge).model_validate_json(merge.model_dump_json()) == merge
+
+
 def test_the_average_may_be_one_of_several_candidates(small: Small, store: Store) -> None:
     small.rows("de", "train", rows_of("de", "train", 6))
     small.spec(JOINT + "merge: {candidates: [average, {recipe: sum, scale: [0.5, 1.0]}]}\n")

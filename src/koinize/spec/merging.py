@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    model_validator,
+)
 
 from koinize.frozen import Frozen
 from koinize.merge.recipe import MergeSettings
 from koinize.search.space import Space
-from koinize.spec.grid import expand
+from koinize.spec.grid import AVERAGE, expand
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
@@ -59,6 +66,12 @@ class MergeSection(Frozen):
         default="choose",
         description="when only training rows changed: `choose` anew, or `keep` the recipe",
     )
+
+    @field_serializer("candidates", mode="wrap")
+    def _average_by_name(self, candidates: object, handler: SerializerFunctionWrapHandler) -> Any:  # noqa: ANN401
+        """As people write it; its settings depend on how many branches there are."""
+        found = handler(candidates)
+        return type(found)(one or AVERAGE for one in found)
 
     @property
     def is_searched(self) -> bool:
