@@ -22,6 +22,8 @@ from koinize.pipeline.step import NO_NUMBER, TRY, Step
 from koinize.settings import MOST_RETRIES
 from koinize.store import Store
 
+TOO_LITTLE = "it learnt too little"
+
 
 def ended_badly(facts: Mapping[str, Any], *, labels: bool) -> str:
     """Why a training with these facts ended badly; empty where dev does not show that.
@@ -39,7 +41,7 @@ def ended_badly(facts: Mapping[str, Any], *, labels: bool) -> str:
     blind = facts.get("dev_loss_blind")
     if labels and blind and after >= blind:
         return (
-            f"it learnt too little: its dev loss is {after:.4g}, and {blind:.4g} has who never "
+            f"{TOO_LITTLE}: its dev loss is {after:.4g}, and {blind:.4g} has who never "
             "reads a prompt and answers each label as often as it is right"
         )
     return ""
