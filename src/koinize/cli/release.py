@@ -20,7 +20,7 @@ from koinize.cli.options import (
     open_project,
     print_json,
 )
-from koinize.cli.serving import ApiKey, ServedName, Serving, Timeout, follower
+from koinize.cli.serving import ApiKey, ServedName, Serving, Timeout, asked_at, follower
 
 if TYPE_CHECKING:
     from koinize.pipeline import Plan, Project
@@ -64,7 +64,6 @@ def promote(
     from koinize.cli.plan_view import estimate
     from koinize.cli.progress import watching
     from koinize.release.text import tables
-    from koinize.serving import address
 
     project = open_project(place, spec)
     name = release.task_of(project, task)
@@ -78,7 +77,7 @@ def promote(
     follows = follower(project, name, serve, model, timeout=timeout, api_key=api_key, quiet=as_json)
     with watching(quiet=as_json) as watcher:
         done = release.promote(project, name, channel, watcher if score else None, say, follows)
-    served = address(serve) if serve and done.release else None
+    served = asked_at(serve) if serve and done.release else None
     if as_json:
         print_json({**done.to_dict(), "served": served})
     done.refuse()

@@ -152,6 +152,13 @@ def progress_lines() -> Callable[[str, int, int], None]:
     return report
 
 
+def asked_at(url: str) -> str:
+    """The address that is really asked, without the keys that a URL may have."""
+    from koinize.serving import address
+
+    return address(url)
+
+
 def follower(
     project: Project,
     task: str,
