@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard, constants
+from huggingface_hub import ModelCard, constants, parse_eval_result_entries
+from ruamel.yaml import YAML
 
 from koinize.digest import file_digest
 from koinize.pipeline import project as projects
@@ -95,13 +96,11 @@ def test_the_card_is_what_the_hub_reads(koinize: Call, small: Small) -> None:
 
 def test_rows_of_a_hub_are_named_and_languages_are_codes(koinize: Call, small: Small) -> None:
     """Of the release, whatever koinize.yaml says by now."""
-    folder = small.root / ".koinize" / "releases" / "mood" / "v1"
-    manifest = folder / "release.json"
-    manifest.chmod(0o644)
     from koinize.store.record import read_record, write_record
 
+    from_a_hub(small)
+    manifest = small.root / ".koinize" / "releases" / "mood" / "v1" / "release.json"
     record = read_record(manifest)
-    record["settings"]["task"]["data"] = "hf:team/rows:{language}@main#{split}"
     record["languages"] = ["no", "pt-BR", "pt"]
     write_record(manifest, record)
     assert koinize("export", "card", "v1", "card.md", "small", *GIVEN)[0] == 0
@@ -109,6 +108,44 @@ def test_rows_of_a_hub_are_named_and_languages_are_codes(koinize: Call, small: S
     assert said.language == ["no", "pt"]
     first = said.eval_results[0]
     assert (first.dataset_type, first.dataset_revision) == ("team/rows", "main")
+
+
+def from_a_hub(small: Small) -> None:
+    """The release says that its rows were a dataset of the hub."""
+    from koinize.store.record import read_record, write_record
+
+    manifest = small.root / ".koinize" / "releases" / "mood" / "v1" / "release.json"
+    manifest.chmod(0o644)
+    record = read_record(manifest)
+    record["settings"]["task"]["data"] = "hf:team/rows:{language}@main#{split}"
+    write_record(manifest, record)
+
+
+def test_what_was_reached_in_a_benchmark_is_where_the_hub_looks_for_it(
+    koinize: Call, small: Small, hub: Hub
+) -> None:
+    from_a_hub(small)
+    assert koinize(*PUSH, "--yes", "--benchmark", "de=1e3", "--benchmark", "en=english")[0] == 0
+    written = hub.repositories[REPO][".eval_results/mood.yaml"].decode()
+    german, english = parse_eval_result_entries(YAML(typ="safe", pure=True).load(written))
+    assert (german.dataset_id, german.task_id, german.value) == ("team/rows", "1e3", 99.0)
+    assert (german.dataset_revision, english.task_id) == ("main", "english")
+    assert (german.notes or "").startswith("accuracy in de, 400 rows, 95 % interval 9")
+
+
+def test_what_is_no_benchmark_is_refused_before_anything_is_sent(
+    koinize: Call, small: Small, hub: Hub
+) -> None:
+    ask = (*PUSH, "--yes", "--benchmark")
+    assert "the test rows of 'de' are from no dataset of the hub" in koinize(*ask, "de=german")[2]
+    from_a_hub(small)
+    assert "'fr' was not tested; expected one of de, en" in koinize(*ask, "fr=french")[2]
+    assert koinize(*ask, "de") == (
+        2,
+        "",
+        "koinize: 'de' cannot be read; expected LANGUAGE=TASK, such as de=sentiment_de\n",
+    )
+    assert not hub.repositories
 
 
 def test_what_a_card_needs(koinize: Call, small: Small) -> None:

@@ -72,6 +72,13 @@ def push(
     *,
     licence: Licence = None,
     base_model: BaseModel = None,
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LANGUAGE=TASK",
+            help="The test rows are a benchmark's, and that is its name of the task; repeat.",
+        ),
+    ] = None,
     public: Annotated[bool, typer.Option("--public", help="Anybody can read it.")] = False,
     update: Annotated[
         bool, typer.Option("--update", help="Add a commit to a repository that is there.")
@@ -84,11 +91,13 @@ def push(
 
     The adapter and its model card, to a private repository, once you have agreed.
     """
+    from koinize.cli.words import key_values
     from koinize.export.hub import Parcel, push, put_together
 
+    benchmarks = key_values(benchmark or (), "LANGUAGE=TASK, such as de=sentiment_de")
     found = _source(place, spec, task, named)
     with tempfile.TemporaryDirectory() as scratch:
-        put_together(found, licence, base_model, Path(scratch))
+        put_together(found, licence, base_model, Path(scratch), benchmarks)
         says = f"release {found.release.name} of {found.task}"
         parcel = Parcel(Path(scratch), repository, public, update, says)
         typer.echo(parcel.described(), err=as_json)

@@ -120,6 +120,36 @@ def _results(source: Source, evidence: Mapping[str, Any]) -> Iterator[EvalResult
         )
 
 
+def benchmark_results(source: Source, tasks: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What the hub has under `.eval_results/`: of each of these languages (language -> the name
+    that the benchmark, the hub's dataset of its test rows, gives to that task) the first metric.
+
+    Format: https://huggingface.co/docs/hub/eval-results. Raises InputError for a language that was
+    not tested, and for rows that are not from the hub.
+    """
+    first: dict[str, Mapping[str, Any]] = {}
+    for one in source.release.read_json(EVIDENCE)["scores"]:
+        first.setdefault(str(one["language"]), one)
+    found = []
+    for language, task in tasks.items():
+        if language not in first:
+            raise InputError(f"'{language}' was not tested", expected=f"one of {', '.join(first)}")
+        place = SOURCE.fullmatch(_rows(source, language))
+        if not place:
+            raise InputError(
+                f"the test rows of '{language}' are from no dataset of the hub, so they are no "
+                "benchmark's",
+                expected="a source such as hf:owner/name#test",
+            )
+        score, dataset = first[language], {"id": place["path"], "task_id": task}
+        if place["revision"]:
+            dataset["revision"] = place["revision"]
+        low, high = (f"{score[end]:.2f}" for end in ("low", "high"))
+        notes = f"{score['metric']} in {language}, {score['n']} rows, 95 % interval {low} to {high}"
+        found.append({"dataset": dataset, "value": round(score["value"], 4), "notes": notes})
+    return found
+
+
 def _rows(source: Source, language: str) -> str:
     """Where the test rows stood when it was released; empty where that is not known any more."""
     now = source.project.spec.tasks.get(source.task)

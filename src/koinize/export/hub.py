@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,14 @@ from koinize.adapter import ADAPTER_FILES
 from koinize.adapter.config import CONFIG_FILE
 from koinize.digest import file_digest
 from koinize.errors import InputError, StepError
-from koinize.export.card import base_of, licence_of, model_card
+from koinize.export.card import base_of, benchmark_results, licence_of, model_card
 from koinize.export.server import CHAT_TEMPLATE
 from koinize.export.source import Source
 from koinize.files import parse_json, read_bytes
 from koinize.release.promotion import CARD, TEMPLATE
 
 ENDPOINT = "HF_ENDPOINT"
+BENCHMARKS = ".eval_results"  # the hub's folder
 AGAIN = "nothing was committed; run the same command again"
 
 
@@ -53,12 +54,21 @@ class Parcel:
         return path.relative_to(self.folder).as_posix()
 
 
-def put_together(source: Source, licence: str | None, base: str | None, folder: Path) -> None:
-    """Write into a folder what a hub gets: the adapter, its card, and its chat template.
+def put_together(
+    source: Source,
+    licence: str | None,
+    base: str | None,
+    folder: Path,
+    benchmarks: Mapping[str, str] | None = None,
+) -> None:
+    """Write into a folder what a hub gets: the adapter, its card, its chat template, and what it
+    reached in `benchmarks` (language -> task).
 
     The base model has one name, that of the hub, in the card and in the adapter's configuration. No
-    row of the test goes along. Raises InputError without a licence, or a place of the base.
+    row of the test goes along. Raises InputError without a licence, or a place of the base, and
+    for a language whose rows are no benchmark's.
     """
+    reached = benchmark_results(source, benchmarks or {})
     known, name = licence_of(source, licence), base_of(source, base)
     release = source.release.folder
     card = model_card(source, known, name)
@@ -75,6 +85,11 @@ def put_together(source: Source, licence: str | None, base: str | None, folder: 
     (folder / CARD).write_text(card, encoding="utf-8")
     if (release / TEMPLATE).is_file():
         shutil.copyfile(release / TEMPLATE, folder / CHAT_TEMPLATE)
+    if reached:
+        (folder / BENCHMARKS).mkdir()
+        # JSON is YAML, and no word of it is read as a number or a date.
+        text = json.dumps(reached, indent=2, ensure_ascii=False) + "\n"
+        (folder / BENCHMARKS / f"{source.task}.yaml").write_text(text, encoding="utf-8")
 
 
 def push(parcel: Parcel) -> str:
