@@ -29,6 +29,33 @@ def save(folder, seed, shapes=SHAPES, **config):
     return folder
 
 
+def tiny_llama(folder, names):
+    """A Llama of two layers in `base`, and adapters of rank 4 that PEFT itself made, by name."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=50,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "base")
+    for name in names:
+        lora = LoraConfig(
+            r=4,
+            lora_alpha=6,
+            target_modules=["q_proj", "v_proj", "down_proj"],
+            init_lora_weights=False,
+        )
+        model = LlamaForCausalLM.from_pretrained(folder / "base")
+        get_peft_model(model, lora).save_pretrained(folder / name)
+    return folder
+
+
 def configured(folder, **changes):
     """The adapter with another configuration."""
     path = folder / "adapter_config.json"

@@ -11,6 +11,7 @@ from koinize.engine import merge_adapters
 from koinize.errors import InputError, each
 from koinize.imports import read_mergekit
 from koinize.merge.recipe import merge_settings
+from tests.peft_folders import tiny_llama
 
 # Sums of at most three updates of rank 4, once in factors and once as rounded whole weights.
 CLOSE = 64 * torch.finfo(torch.float32).eps
@@ -331,30 +332,7 @@ def test_what_cannot_be_kept_is_said_key_by_key(tmp_path, text):
 def work(tmp_path_factory):
     """A tiny Llama with three adapters of rank 4, as mergekit finds them: from this folder."""
     pytest.importorskip("mergekit", reason="mergekit is not installed; it is LGPL and no extra")
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("mergekit")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=24,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=50,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "base")
-    for language in ("de", "en", "fr"):
-        lora = LoraConfig(
-            r=4,
-            lora_alpha=6,
-            target_modules=["q_proj", "v_proj", "down_proj"],
-            init_lora_weights=False,
-        )
-        model = LlamaForCausalLM.from_pretrained(folder / "base")
-        get_peft_model(model, lora).save_pretrained(folder / "a" / language)
-    return folder
+    return tiny_llama(tmp_path_factory.mktemp("mergekit"), ("a/de", "a/en", "a/fr"))
 
 
 @pytest.mark.parametrize("name", CASES)

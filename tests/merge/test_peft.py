@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, LoraModel, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from koinize.adapter import open_adapter
 from koinize.engine import merge_adapters
@@ -15,6 +15,7 @@ from koinize.errors import InputError
 from koinize.merge.dialect import DIALECTS
 from koinize.merge.masks import keep
 from koinize.peft_compat import add_weighted_adapter
+from tests.peft_folders import tiny_llama
 
 LANGUAGES = ("de", "en", "fr")
 # PEFT forms dense float32 products of at most 64 terms and decomposes them in float32.
@@ -24,26 +25,7 @@ CLOSE = 64 * torch.finfo(torch.float32).eps
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A tiny Llama, and three adapters of rank 4 that PEFT itself made."""
-    folder = tmp_path_factory.mktemp("peft")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=24,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=50,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "base")
-    for language in LANGUAGES:
-        lora = LoraConfig(
-            r=4,
-            lora_alpha=6,
-            target_modules=["q_proj", "v_proj", "down_proj"],
-            init_lora_weights=False,
-        )
-        get_peft_model(base(folder), lora).save_pretrained(folder / language)
-    return folder
+    return tiny_llama(tmp_path_factory.mktemp("peft"), LANGUAGES)
 
 
 def base(folder):
