@@ -33,19 +33,3 @@ def test_a_dev_loss_above_the_one_before_the_first_step(
     )
     assert list(bad_ends(project)) == ([expected] if said else [])
     assert list(bad_ends(project, ["train/mood/en"])) == []
-
-
-def test_who_learnt_too_little_is_not_told_to_learn_less(
-    small: Small, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = small.project(monkeypatch)
-    step = next(one for one in project.steps if one.name == "train/mood/de")
-    losses = {"dev_losses": [0.7], "kept_epoch": 1, "dev_loss_before": 5.0, "dev_loss_blind": 0.69}
-    with project.store.building(step.id, step.name, step.identity) as draft:
-        draft.facts.update(losses)
-    (said,) = bad_ends(project)
-    assert said.startswith("train/mood/de: it learnt too little: its dev loss is 0.7")
-    assert said.endswith(
-        "; it may tell the labels apart all the same, which its scores show; more epochs, another "
-        "learning rate or another seed may help"
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +15,10 @@ from torch.nn.functional import cross_entropy
 
 from koinize.errors import InputError, StepError
 from koinize.examples.tiny.make_base import tiny_model, tiny_tokenizer
-from koinize.model.encoding import Tokens
 from koinize.model.loaded import Loaded, adopt
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train import NoNumberError, TrainingReport, rate, train
-from koinize.train.report import blind_loss
-from koinize.train.schedule import Row
 
 CPU = torch.device("cpu")
 LORA = LoraSpec(r=2, alpha=4)
@@ -341,14 +337,6 @@ def test_a_loss_that_is_no_number_says_how_far_it_came(tmp_path):
     assert (caught.value.steps, caught.value.planned) == (1, 4)
     seen = fit(tmp_path / "one", training=ONE_STEP).tokens
     assert caught.value.tokens == seen > 0
-
-
-def test_the_blind_loss_is_the_entropy_of_the_targets_per_token():
-    """Of three '+' and one of two tokens: (3 ln 4/3 + ln 4) nats over five tokens."""
-    rows = [Row(("en", str(n)), Tokens((1,), ((2,),), False)) for n in range(3)]
-    rows.append(Row(("en", "3"), Tokens((1,), ((3, 4),), False)))
-    assert blind_loss(rows) == pytest.approx((3 * math.log(4 / 3) + math.log(4)) / 5)
-    assert blind_loss([]) is None
 
 
 def test_a_loss_that_is_no_number_stops_the_step_and_frees_the_base(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from koinize.pipeline.project import Project
 from koinize.pipeline.step import Step
-from koinize.pipeline.tries import TOO_LITTLE, ended_badly, number_of, others_of
+from koinize.pipeline.tries import ended_badly, number_of, others_of
 
 
 def bad_ends(project: Project, names: Collection[str] | None = None) -> Iterator[str]:
@@ -14,16 +14,10 @@ def bad_ends(project: Project, names: Collection[str] | None = None) -> Iterator
     for step, others in _trained(project, names):
         if badly := _badly(project, step):
             tries = f" (the best of {len(others) + 1} seeds)" if others else ""
-            yield f"{step.name}: {badly}{tries}; {_advice(badly)}"
-
-
-def _advice(badly: str) -> str:
-    if badly.startswith(TOO_LITTLE):
-        return (
-            "it may tell the labels apart all the same, which its scores show; more epochs, "
-            "another learning rate or another seed may help"
-        )
-    return "fewer epochs, a lower learning rate or another seed may help"
+            yield (
+                f"{step.name}: {badly}{tries}; fewer epochs, a lower learning rate or another seed "
+                "may help"
+            )
 
 
 def repeated(project: Project, names: Collection[str] | None = None) -> Iterator[str]:
@@ -57,5 +51,4 @@ def _trained(project: Project, names: Collection[str] | None) -> Iterator[tuple[
 
 def _badly(project: Project, step: Step) -> str:
     manifest = project.store.manifest(step.id)
-    labels = bool(project.spec.tasks[step.task].label_set)
-    return ended_badly(manifest.facts, labels=labels) if manifest else ""
+    return ended_badly(manifest.facts) if manifest else ""

@@ -48,8 +48,7 @@ class Trainings:
         # What koinize 0.1 counted among what identifies: kept where it is all that is there.
         self.former_training = digest(differing(spec.training, NOT_OF_A_TRAINING - MEMORY_ONLY))
         self.imported, self.history = imported, history
-        labels = bool(spec.tasks[name].label_set)
-        self.tries = Tries(history, spec.training.retries, labels=labels)
+        self.tries = Tries(history, spec.training.retries)
 
     def generation(self) -> Generation:
         """The trunk and its anchors, as they were made or are to be made, and today's branches."""

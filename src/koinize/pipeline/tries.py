@@ -22,15 +22,9 @@ from koinize.pipeline.step import NO_NUMBER, TRY, Step
 from koinize.settings import MOST_RETRIES
 from koinize.store import Store
 
-TOO_LITTLE = "it learnt too little"
 
-
-def ended_badly(facts: Mapping[str, Any], *, labels: bool) -> str:
-    """Why a training with these facts ended badly; empty where dev does not show that.
-
-    `labels`: whether the task's answers are few and fixed, so that answers without reading are a
-    measure of having learnt too little.
-    """
+def ended_badly(facts: Mapping[str, Any]) -> str:
+    """Why a training with these facts ended badly; empty where dev does not show that."""
     if said := facts.get(NO_NUMBER):
         return str(said)
     if not facts.get("dev_losses"):
@@ -38,12 +32,6 @@ def ended_badly(facts: Mapping[str, Any], *, labels: bool) -> str:
     after, before = dev_loss(facts), facts.get("dev_loss_before")
     if before is not None and after > before:
         return f"its dev loss rose to {after:.4g}, from {before:.4g} before its first step"
-    blind = facts.get("dev_loss_blind")
-    if labels and blind and after >= blind:
-        return (
-            f"{TOO_LITTLE}: its dev loss is {after:.4g}, and {blind:.4g} has who never "
-            "reads a prompt and answers each label as often as it is right"
-        )
     return ""
 
 
@@ -65,8 +53,8 @@ class _Try:
 class Tries:
     """Those at one task's trainings."""
 
-    def __init__(self, history: History, retries: int, *, labels: bool) -> None:
-        self.history, self.retries, self.labels = history, retries, labels
+    def __init__(self, history: History, retries: int) -> None:
+        self.history, self.retries = history, retries
         self.open: set[str] = set()
         """The ids of trainings whose place another try may take."""
         self._others: dict[str, Step] = {}
@@ -109,7 +97,7 @@ class Tries:
             yield _Try(one, manifest.facts)
 
     def _badly(self, one: _Try) -> str:
-        return ended_badly(one.facts, labels=self.labels)
+        return ended_badly(one.facts)
 
     def _best(self, made: Iterable[_Try], first: Step) -> Step:
         """By dev loss alone; the first of equals. Without a try there is nothing to choose."""

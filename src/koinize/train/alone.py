@@ -30,7 +30,7 @@ from koinize.tasks import Example
 from koinize.train.average import TailAverage
 from koinize.train.budget import Budget
 from koinize.train.lora import injected, layers_of, save, tensor_name
-from koinize.train.report import Progress, TrainingReport, blind_loss, no_number, report_of
+from koinize.train.report import Progress, TrainingReport, no_number, report_of
 from koinize.train.saving import (
     BEST,
     FIRST,
@@ -146,7 +146,7 @@ class _Loop:
                 self._end_epoch(dev_rows)
         self._restore_best()
         report = report_of(rows, self.epoch, self.losses, self.dev_losses, self.kept_epoch)
-        return replace(report, dev_loss_before=self.before, dev_loss_blind=blind_loss(dev_rows))
+        return replace(report, dev_loss_before=self.before)
 
     def _train_epoch(self, rows: list[Row]) -> None:
         """The steps of this epoch that are left."""

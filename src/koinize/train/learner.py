@@ -19,7 +19,7 @@ from koinize.settings import LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train.average import TailAverage
 from koinize.train.lora import Frame, Pair, tensor_name
-from koinize.train.report import TrainingReport, blind_loss, no_number, report_of
+from koinize.train.report import TrainingReport, no_number, report_of
 from koinize.train.saving import Point, Saving
 from koinize.train.schedule import Row, epoch_batches, planned_steps, rate
 
@@ -163,7 +163,6 @@ class Learner:
         return replace(
             report,
             dev_loss_before=self.dev_loss_before,
-            dev_loss_blind=blind_loss(self.dev_rows),
             steps_before=saving.steps_before if saving else 0,
             tokens_before=saving.tokens_before if saving else 0,
         )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from koinize.errors import StepError
-from koinize.train.schedule import Row, target_tokens
+from koinize.train.schedule import Row
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps planned, loss)."""
@@ -33,7 +31,6 @@ class TrainingReport:
     steps_before: int = 0  # that earlier attempts had done
     tokens_before: int = 0  # and had seen
     dev_loss_before: float | None = None  # the first step; None without dev examples
-    dev_loss_blind: float | None = None  # `blind_loss` of the dev examples
 
 
 class NoNumberError(StepError):
@@ -44,16 +41,6 @@ class NoNumberError(StepError):
     steps: int = 0
     planned: int = 1
     tokens: int = 0
-
-
-def blind_loss(rows: Sequence[Row]) -> float | None:
-    """The loss of whoever never reads a prompt and gives each target as often as these rows do: the
-    targets' entropy, per target token. None without rows.
-    """
-    if not rows:
-        return None
-    counts = Counter(row.target for row in rows).values()
-    return -sum(n * math.log(n / len(rows)) for n in counts) / target_tokens(rows)
 
 
 def report_of(
