@@ -12,9 +12,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 DEADLINE = 120  # seconds for a server to be ready on a machine that is busy with other things
 BUCKET = "shared"
@@ -32,18 +33,36 @@ def endpoint(port: int) -> dict[str, str]:
 
 @contextmanager
 def moto() -> Iterator[int]:
-    """moto's server in a thread; its port."""
-    from moto.server import ThreadedMotoServer
+    """moto's server in threads; its port.
+
+    S3 decides conditional writes of one name one after the other. moto looks first and writes then,
+    so that two threads may both be told that they were the first; here they wait for one another.
+    """
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    answer, one_at_a_time = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def atomic(environ: dict[str, Any], start_response: Any) -> Any:
+        conditional = environ.keys() & {"HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH"}
+        with one_at_a_time if conditional else nullcontext():
+            return answer(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, atomic, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        port = server.get_host_and_port()[1]
-        _make_bucket(port)
-        yield port
+        _make_bucket(server.port)
+        yield server.port
     finally:
-        server.stop()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def weed() -> str | None:
