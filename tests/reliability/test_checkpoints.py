@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -92,14 +93,23 @@ def training(run: subprocess.Popen[str], root: Path, reached: int) -> None:
     """Wait until a training has done a few steps more than an earlier one had."""
     deadline = time.monotonic() + LONGEST
     while True:
-        for path in (root / ".koinize" / "progress").glob("*"):
+        for done in steps_done(root / ".koinize" / "progress"):
             kind = Ledger(root / ".koinize" / "ledger.jsonl").intervals()[-1].kind
-            done = path.read_text().split() if kind == "train" else []
-            if done and int(done[0]) > reached + 3:
+            if kind == "train" and done > reached + 3:
                 return
         assert run.poll() is None, run.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def steps_done(progress: Path) -> list[int]:
+    """What the steps at work tell; each replaces its file, and removes it at its end."""
+    found = []
+    for path in progress.glob("*"):
+        if "." not in path.name:  # neither the part of one that is being written, nor a failure
+            with suppress(FileNotFoundError):
+                found.append(int(path.read_text().split()[0]))
+    return found
 
 
 def stop(run: subprocess.Popen[str]) -> None:
