@@ -11,7 +11,7 @@ from koinize.store import Home, write_record
 SOURCE = Path(koinize.__file__).parent
 NAMED = (
     *("artifacts", "names", "temporary", "ledger", "releases", "lock", "holder", "heartbeat"),
-    *("progress", "inputs", "experience", "digests"),
+    *("progress", "inputs", "experience", "digests", "signatures"),
 )
 
 

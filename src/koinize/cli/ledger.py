@@ -1,4 +1,4 @@
-"""The commands of the ledger: show, verify, export, prices."""
+"""The commands of the ledger: show, verify, sign, export, prices."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from koinize.ledger import Ledger, Setback
+    from koinize.ledger import Head, Ledger, Setback
+    from koinize.ledger.signatures import Signatures, Signed
     from koinize.ledger.summary import Sum
 
 BEYOND = (
     "releases, artifacts and earlier heads agree with it; whoever can write all of these files can "
-    "write another story in all of them: note the head elsewhere, and give it as --head later"
+    "write another story in all of them: note the head elsewhere, and give it as --head later, or "
+    "sign it (`koinize ledger sign`)"
+)
+
+SIGNED = (
+    "what was signed is as it was, for whoever trusts these keys; a whole project that was put "
+    "back to an earlier day has that day's signatures: compare the last one's time with what you "
+    "know"
 )
 
 group = typer.Typer(
@@ -83,31 +91,72 @@ def verify(
     noted: Annotated[
         str, typer.Option("--head", help="A head that was noted elsewhere: is it on the chain?")
     ] = "",
+    signers: Annotated[
+        Path | None,
+        typer.Option(help="Whose signatures count: a file of OpenSSH's allowed signers."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that no line was changed, dropped or moved.
 
     And that the ledger tells what releases and artifacts tell. Says where the chain ends.
     """
-    from koinize.release.audit import contradictions
+    from koinize.release.audit import contradictions, unsigned
 
     ledger = _ledger(place, spec)
     head, setbacks = ledger.verify(), ledger.setbacks()
     found = contradictions(ledger.path.parent)
     if noted and not ledger.has(noted):
         found.append(f"no record of the ledger has the digest {noted}, which --head asks for")
+    signed = _signatures(ledger).checked(signers) if signers else []
+    if signers:
+        found += unsigned(ledger, signed, signers)
     if as_json:
         told = {"records": head.records, "head": head.digest, "contradictions": found}
-        print_json({**told, "clock_set_back": _json(setbacks)})
+        by_whom = {"signed": [_told(one) for one in signed]} if signers else {}
+        print_json({**told, "clock_set_back": _json(setbacks), **by_whom})
     else:
         typer.echo(f"{head.records} records, each follows from the one before it")
         typer.echo(f"head {head.digest}")
-        for line in (*_warnings(setbacks), *found):
+        signers_said = [_by_whom(one, head) for one in signed]
+        for line in (*_warnings(setbacks), *signers_said, *found):
             typer.echo(message(line))
         if not found:
-            typer.echo(BEYOND)
+            typer.echo(SIGNED if signers else BEYOND)
+        if not signers and (kept := len(_signatures(ledger))):
+            typer.echo(f"signatures that were not looked at: {kept}; --signers FILE checks them")
     if found:
         raise typer.Exit(1)
+
+
+@group.command()
+def sign(
+    key: Annotated[
+        Path,
+        typer.Option(help="An OpenSSH private key, or the public half of one that an agent holds."),
+    ],
+    place: Place = None,
+    spec: SpecFile = None,
+) -> None:
+    """Sign where the ledger ends, with an OpenSSH key.
+
+    Who has no such key can then write no other story for what was signed.
+    """
+    from koinize.errors import KoinizeError
+    from koinize.release.audit import contradictions
+
+    ledger = _ledger(place, spec)
+    head = ledger.verify()
+    if not head.records:
+        raise KoinizeError("nothing was recorded yet, so there is nothing to sign")
+    if found := contradictions(ledger.path.parent):
+        raise KoinizeError(
+            f"what contradicts itself is not signed: {found[0]}",
+            remedy="`koinize ledger verify` says all of it",
+        )
+    file = _signatures(ledger).sign(head, key)
+    typer.echo(f"signed: {head.records} records, head {head.digest}")
+    typer.echo(message(f"wrote {file}; `koinize ledger verify --signers FILE` checks it"))
 
 
 @group.command()
@@ -161,6 +210,26 @@ def _ledger(place: Path | None, spec: Path | None) -> Ledger:
     from koinize.store.home import FOLDER, Home
 
     return Ledger(Home(existing_spec_file(place, spec).parent / FOLDER).ledger)
+
+
+def _signatures(ledger: Ledger) -> Signatures:
+    from koinize.ledger.signatures import Signatures
+    from koinize.store.home import Home
+
+    return Signatures(Home(ledger.path.parent).signatures)
+
+
+def _by_whom(one: Signed, head: Head) -> str:
+    later = head.records - one.head.records
+    on = f"{one.head.records} records, on {one.at} by the signer's clock"
+    if not one.by:
+        return f"a signature on {on} is of a key that --signers does not have"
+    return f"signed by {one.by}: {on}" + (f"; {later} records came later" if later > 0 else "")
+
+
+def _told(one: Signed) -> dict[str, object]:
+    told = {"records": one.head.records, "head": one.head.digest, "at": one.at}
+    return {"by": one.by or None, **told}
 
 
 def _table(first: str, lines: Iterable[tuple[str, Sum]]) -> Table:

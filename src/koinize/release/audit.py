@@ -3,7 +3,7 @@
 A chain of digests shows a line that was changed, not that the whole file was written anew, cut or
 emptied. But where it ended is noted beside it and in every release, and every artifact says how
 long it took to make. Whoever changes one without the others is found. Whoever changes all of them
-is not: for that, note the head elsewhere.
+is not: for that, note the head elsewhere, or sign it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from koinize.digest import short
 from koinize.errors import KoinizeError
 from koinize.ledger import GATE, LOAD, Head, Interval, Ledger
+from koinize.ledger.signatures import Signed
 from koinize.release.archive import Releases
 from koinize.release.garbage import tasks_released
 from koinize.store import Home, Store
@@ -36,6 +37,21 @@ def contradictions(home: Path) -> list[str]:
         home
     )  # a shared artifact may be another machine's, in whose ledger its seconds are
     return [*_cut(ledger, home), *_seconds(ledger, here)]
+
+
+def unsigned(ledger: Ledger, signed: list[Signed], signers: Path) -> list[str]:
+    """What the signatures of those that count contradict, a sentence for each."""
+    trusted = [one for one in signed if one.by]
+    if not trusted:
+        return [f"no signature on this ledger is by anybody in {signers}"]
+    lost = ledger.forgotten(one.head for one in trusted)
+    return [
+        f"{one.by} signed a ledger of {one.head.records} records on {one.at}, the last of which "
+        f"begins with {short(one.head.digest)}; it is not there: lines were cut off or written "
+        "anew since"
+        for one in trusted
+        if one.head in lost
+    ]
 
 
 def _cut(ledger: Ledger, home: Path) -> Iterator[str]:
