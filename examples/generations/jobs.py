@@ -136,7 +136,7 @@ class JobRun:
         return self.folder / name.replace(">", "-")
 
     def _evaluation(self) -> EvaluationSpec:
-        settings = self.task.evaluation(self.spec.evaluation)
+        settings = self.task.evaluation(self.spec.evaluation, "test")
         if self.loaded.device.type == "cpu":
             return settings
         return settings.model_copy(update={"batch_tokens": SCORED_AT_ONCE})

@@ -328,9 +328,10 @@ class EvaluationSection(Frozen):
 
 
 class EvaluationSpec(EvaluationSection):
-    """The same, and what a task that generates says itself."""
+    """The same, and what a task in which the model writes says itself."""
 
     max_new_tokens: int = Field(default=96, ge=1, le=MOST, description="of a generated text")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=(), description="a generated text ends before the first of these"
     )
+    free: bool = Field(default=False, description="where an option is chosen, write one, too")

@@ -48,6 +48,16 @@ def test_a_task_of_options_without_a_chat_template(call: Call, small: Small) -> 
     assert lines[-2:] == ["* good: ' ' 'g' 'o' 'o' 'd'", "  bad: ' ' 'b' 'a' 'd'"]
 
 
+def test_what_is_also_written(call: Call, small: Small) -> None:
+    base(small, tiny_tokenizer())
+    small.spec(SPEC.replace("labels: [good, bad]", "labels: [good, bad]\n    free: true"))
+    assert call("show", "mood", "de", "--split", "test")[1].splitlines()[-1] == (
+        "also written after it: a line of at most 16 tokens"
+    )
+    assert json.loads(call("show", "mood", "de", "--split", "test", "--json")[1])["written"] == 16
+    assert json.loads(call("show", "mood", "de", "--split", "dev", "--json")[1])["written"] == 0
+
+
 def test_a_text_through_a_chat_template(call: Call, small: Small) -> None:
     shape = SHAPES["Qwen 3"]
     base(small, tokenizer("lines", shape.template))

@@ -31,6 +31,8 @@ WORST = {
 FLOOR = {"not-repeated": 100 / 200}
 """What the worst text scores, if that is not 0: of 200 equal runs one is the first."""
 
+FOREIGN = "gut"
+
 pytestmark = pytest.mark.parametrize(
     "metric", [metrics.get(name) for name in metrics.names()], ids=metrics.names()
 )
@@ -42,9 +44,22 @@ def option_row(key: str, gold: str, prediction: str) -> dict[str, object]:
     return {**row, "scores": scores, "lengths": [1, 1, 1]}
 
 
+def free_row(key: str, gold: str, answer: str) -> dict[str, object]:
+    """A label was written, or for none of ours that of another language."""
+    written = {"written": answer or FOREIGN, "answer": answer}
+    return {**option_row(key, gold, gold), **written}
+
+
 def text_row(key: str, reference: str, prediction: str) -> dict[str, object]:
     row = {"key": key, "language": TEXTS.get(reference, "en"), "prompt": PROMPT}
     return {**row, "reference": reference, "prediction": prediction, "tokens": 5}
+
+
+MAKE = {"options": option_row, "free": free_row, "text": text_row}
+
+
+def set_up(metric: Metric) -> Metric:
+    return metric.over(LABELS).among({"de": [FOREIGN]})
 
 
 def worst(metric: Metric) -> str:
@@ -53,19 +68,18 @@ def worst(metric: Metric) -> str:
 
 def rows_for(metric: Metric, n: int, seed: int = 0) -> list[dict[str, object]]:
     """Rows of the metric's kind, at least a third of them right."""
-    draw, values = random.Random(seed), LABELS if metric.reads == "options" else tuple(TEXTS)
-    make = option_row if metric.reads == "options" else text_row
+    draw, values = random.Random(seed), tuple(TEXTS) if metric.reads == "text" else LABELS
+    make = MAKE[metric.reads]
     rows = []
     for key in range(n):
         truth = draw.choice(values)
-        others = [draw.choice(values)] + [worst(metric)] * (metric.reads == "text")
+        others = [draw.choice(values)] + [worst(metric)] * (metric.reads != "options")
         rows.append(make(str(key), truth, draw.choice([truth, *others])))
     return rows
 
 
 def perfect(metric: Metric, n: int) -> list[dict[str, object]]:
-    make = option_row if metric.reads == "options" else text_row
-    rows = rows_for(metric, n)
+    make, rows = MAKE[metric.reads], rows_for(metric, n)
     return [make(row["key"], row[metric.truth], row[metric.truth]) for row in rows]
 
 
@@ -74,6 +88,8 @@ def wrong(metric: Metric, n: int) -> list[dict[str, object]]:
         said = worst(metric)
         return [text_row(str(key), "The 9 cats sat on the mat.", said) for key in range(n)]
     rows = rows_for(metric, n)
+    if metric.reads == "free":
+        return [free_row(row["key"], row["gold"], "") for row in rows]
     return [
         option_row(row["key"], row["gold"], LABELS[LABELS.index(row["gold"]) - 1]) for row in rows
     ]
@@ -85,39 +101,39 @@ def test_its_name_is_its_file(metric: Metric) -> None:
 
 def test_it_equals_another_one_over_the_same_labels(metric: Metric) -> None:
     assert metric.over(LABELS) == metric.over(list(LABELS))
-    assert hash(metric.over(LABELS)) == hash(metric.over(LABELS))
+    assert hash(set_up(metric)) == hash(set_up(metric))
 
 
 def test_perfect_rows_score_100_with_an_interval_of_no_width(metric: Metric) -> None:
-    found = score(metric.over(LABELS), perfect(metric, 40), resamples=50)
+    found = score(set_up(metric), perfect(metric, 40), resamples=50)
     assert (found.value, found.low, found.high, found.n) == (100.0, 100.0, 100.0, 40)
 
 
 def test_wrong_rows_score_0(metric: Metric) -> None:
-    found = score(metric.over(LABELS), wrong(metric, 40), resamples=50)
+    found = score(set_up(metric), wrong(metric, 40), resamples=50)
     floor = FLOOR.get(metric.name, 0.0)
     assert (found.value, found.low, found.high) == pytest.approx((floor, floor, floor))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_interval_lies_in_0_to_100_and_holds_the_value(metric: Metric, seed: int) -> None:
-    found = score(metric.over(LABELS), rows_for(metric, 60, seed))
+    found = score(set_up(metric), rows_for(metric, 60, seed))
     assert 0.0 <= found.low < found.value < found.high <= 100.0
 
 
 def test_one_row_is_its_own_interval(metric: Metric) -> None:
-    found = score(metric.over(LABELS), perfect(metric, 1))
+    found = score(set_up(metric), perfect(metric, 1))
     assert (found.value, found.low, found.high, found.n) == (100.0, 100.0, 100.0, 1)
 
 
 def test_order_of_rows_changes_not_one_bit(metric: Metric) -> None:
     rows = rows_for(metric, 50)
     shuffled = random.Random(1).sample(rows, len(rows))
-    assert score(metric.over(LABELS), shuffled) == score(metric.over(LABELS), rows)
+    assert score(set_up(metric), shuffled) == score(set_up(metric), rows)
 
 
 def test_a_row_twice_weighs_as_much_as_doubled_statistics(metric: Metric) -> None:
-    bound, rows = metric.over(LABELS), rows_for(metric, 20)
+    bound, rows = set_up(metric), rows_for(metric, 20)
     statistics = bound.statistics(rows)
     counts = np.array([2.0] + [1.0] * (len(rows) - 1))
     # The two sums add at most 21 terms each in another order: 21 roundings, relative.
@@ -128,7 +144,7 @@ def test_a_row_twice_weighs_as_much_as_doubled_statistics(metric: Metric) -> Non
 
 
 def test_aggregate_takes_any_number_of_leading_axes(metric: Metric) -> None:
-    bound = metric.over(LABELS)
+    bound = set_up(metric)
     statistics = bound.statistics(rows_for(metric, 12)).reshape(2, 3, 2, -1)
     sums = statistics.sum(axis=2)
     found = bound.aggregate(sums)
@@ -140,9 +156,9 @@ def test_chunks_do_not_change_what_is_drawn(
     metric: Metric, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = rows_for(metric, 30)
-    whole = score(metric.over(LABELS), rows, resamples=100)
+    whole = score(set_up(metric), rows, resamples=100)
     monkeypatch.setattr("koinize.metrics._bootstrap.CHUNK_CELLS", 1)
-    chunked = score(metric.over(LABELS), rows, resamples=100)
+    chunked = score(set_up(metric), rows, resamples=100)
     # Another matrix shape may sum 30 terms in another order.
     tolerance = 30 * np.finfo(np.float64).eps * 100
     assert chunked.low == pytest.approx(whole.low, abs=tolerance)
@@ -151,26 +167,26 @@ def test_chunks_do_not_change_what_is_drawn(
 
 def test_the_seed_is_all_the_chance_there_is(metric: Metric) -> None:
     rows = rows_for(metric, 50)
-    assert score(metric.over(LABELS), rows) == score(metric.over(LABELS), rows)
-    assert score(metric.over(LABELS), rows, seed=1) != score(metric.over(LABELS), rows, seed=2)
+    assert score(set_up(metric), rows) == score(set_up(metric), rows)
+    assert score(set_up(metric), rows, seed=1) != score(set_up(metric), rows, seed=2)
 
 
 def test_the_signature_names_metric_procedure_and_version(metric: Metric) -> None:
-    found = score(metric.over(LABELS), rows_for(metric, 5)).signature
+    found = score(set_up(metric), rows_for(metric, 5)).signature
     assert re.fullmatch(r"[a-z0-9-]+(\|[a-z]+:[a-z0-9.-]+)+", found)
     assert found.split("|")[0] == metric.name
     assert found.endswith(f"|boot:{RESAMPLES}|seed:{SEED}|level:95|v:{metric.version}")
 
 
 def test_a_score_goes_through_json(metric: Metric) -> None:
-    found = score(metric.over(LABELS), rows_for(metric, 5))
+    found = score(set_up(metric), rows_for(metric, 5))
     assert Score(**json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_a_system_does_not_differ_from_itself_beyond_what_was_not_seen(metric: Metric) -> None:
     rows = rows_for(metric, 300)
     observed, resampled = paired_differences(
-        metric.over(LABELS), rows, rows, resamples=10_000, seed=SEED
+        set_up(metric), rows, rows, resamples=10_000, seed=SEED
     )
     assert observed == 0.0
     # Rule of three: a Poisson(1) less a Poisson(1) stays within +-3 with 95 %; 3 rows are 1 point.
@@ -178,7 +194,7 @@ def test_a_system_does_not_differ_from_itself_beyond_what_was_not_seen(metric: M
 
 
 def test_swapping_the_systems_swaps_the_sign(metric: Metric) -> None:
-    bound, ours, theirs = metric.over(LABELS), rows_for(metric, 30), perfect(metric, 30)
+    bound, ours, theirs = set_up(metric), rows_for(metric, 30), perfect(metric, 30)
     there, _ = paired_differences(bound, ours, theirs, resamples=5, seed=SEED)
     back, _ = paired_differences(bound, theirs, ours, resamples=5, seed=SEED)
     assert there == -back < 0
@@ -186,7 +202,7 @@ def test_swapping_the_systems_swaps_the_sign(metric: Metric) -> None:
 
 def test_no_rows_are_refused(metric: Metric) -> None:
     with pytest.raises(InputError) as refused:
-        score(metric.over(LABELS), [])
+        score(set_up(metric), [])
     assert str(refused.value) == (
         f"{metric.name} has no rows to score; expected at least one; "
         "check that the split is not empty"
@@ -194,10 +210,10 @@ def test_no_rows_are_refused(metric: Metric) -> None:
 
 
 def test_rows_of_the_other_kind_are_refused(metric: Metric) -> None:
-    row = text_row("k7", "a", "a") if metric.reads == "options" else option_row("k7", "a", "a")
-    columns = " and ".join(f"'{one}'" for one in (metric.truth, "prediction", *metric.also))
+    row = option_row("k7", "a", "a") if metric.reads == "text" else text_row("k7", "a", "a")
+    columns = " and ".join(f"'{one}'" for one in metric.columns)
     with pytest.raises(InputError) as refused:
-        score(metric.over(LABELS), [row])
+        score(set_up(metric), [row])
     assert str(refused.value) == (
         f"{metric.name} cannot read column '{metric.truth}' of row 'k7'; expected rows of kind "
         f"'{metric.reads}' with text in {columns}; "

@@ -151,5 +151,5 @@ def small_rows(path: Path, rows: list[dict[str, object]], split: str) -> None:
 def rows_of(project: Project, task: str, loaded: object) -> list[dict[str, object]]:
     definition = project.spec.tasks[task]
     examples = examples_of(definition, project.root, "en", "test", None, is_chat=True)
-    settings = definition.evaluation(project.spec.evaluation)
+    settings = definition.evaluation(project.spec.evaluation, "test")
     return evaluate(loaded, examples, definition.mode, settings)

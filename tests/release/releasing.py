@@ -86,6 +86,9 @@ def answers(project: Project, language: str, split: str, wrong: Mapping[str, int
             "gold": one.labels[one.gold],
             "prediction": one.labels[said],
         }
+        if task.evaluation(project.spec.evaluation, split).free:  # as right as what is chosen
+            row |= {"written": one.labels[said] if right else "so so"}
+            row |= {"answer": one.labels[said] if right else "", "tokens": 3}
         lines.append(json.dumps(row) + "\n")
     return "".join(lines)
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from koinize.metrics import metrics
-from koinize.release.judge import pair_up
+from koinize.release.pairs import pair_up
 
 
 def row(**columns):

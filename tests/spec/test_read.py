@@ -244,6 +244,14 @@ def test_one_mistake_after_the_tasks(refused, good, added, message):
             f"'acc'; choose one of: {OPTION_METRICS}"),
         ('"{text}"', '"{text}", metrics: [accuracy, rouge-l]', "6:85 tasks.mood.metrics[1]: "
             f"'rouge-l' does not fit a task of kind 'classify'; choose one of: {OPTION_METRICS}"),
+        ('"{text}"', '"{text}", metrics: [accuracy, parsed]', "6:85 tasks.mood.metrics[1]: "
+            "'parsed' reads what the model writes freely; add `free: true`"),
+        ('"{text}"', '"{text}", free: true, metrics: [parsed]', "6:87 tasks.mood.metrics[0]: "
+            "'parsed' cannot be the first: it chooses on dev, where nothing is written; begin with "
+            "a metric of the options, such as macro-f1"),
+        ('"{text}"', '"{text}", free: true, metrics: [accuracy, label-language]',
+            "6:97 tasks.mood.metrics[1]: label-language needs `verbalizers` per language: with one "
+            "set for all none is foreign; take the metric out"),
         ('"{text}"', '"{text}", metrics: accuracy', "6:65 tasks.mood.metrics: expected a list, "
             "not 'accuracy'; write [accuracy]"),
     ],

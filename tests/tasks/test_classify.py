@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from koinize.data import Row
 from koinize.errors import ManyErrors
+from koinize.settings import EvaluationSection, EvaluationSpec
 from koinize.tasks.classify import Classify
 
 PER_LANGUAGE = {"en": {"good": " fine", "bad": " poor"}, "ja": {"bad": "悪い", "good": "良い"}}
@@ -125,3 +126,21 @@ def test_settings_that_cannot_be_meant(settings, message):
 
     (error,) = caught.value.errors()
     assert error["msg"].removeprefix("Value error, ") == message
+
+
+def test_free_answers_are_for_test_and_bring_their_metrics():
+    section = EvaluationSection(normalize="length")
+    free, plain = classify(free=True), classify()
+
+    assert free.evaluation(section, "dev") == plain.evaluation(section, "test")
+    assert free.evaluation(section, "test") == EvaluationSpec(
+        normalize="length", free=True, max_new_tokens=16, stop=("\n",)
+    )
+    assert (free.writes, plain.writes) == (True, False)
+    added = ("free-accuracy", "free-macro-f1", "parsed")
+    assert free.metrics == (*plain.metrics, *added)
+    apart = classify(free=True, verbalizers=PER_LANGUAGE)
+    assert apart.metrics == (*plain.metrics, *added, "label-language")
+    assert apart.label_texts == {"en": (" fine", " poor"), "ja": ("悪い", "良い")}
+    assert classify(free=True, metrics=("recall",)).metrics == ("recall",)
+    assert classify(verbalizers={"good": "+", "bad": "-"}).label_texts == {}

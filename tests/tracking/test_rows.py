@@ -15,7 +15,7 @@ import pytest
 from koinize.tracking.rows import COLUMNS
 from tests.cli.conftest import Call
 from tests.pipeline.conftest import Small
-from tests.release.releasing import finish
+from tests.release.releasing import ONE_MERGE, finish
 
 SYSTEMS = {"BASE", "INDV", "COMB", "MEAN", "knots-ties density 1"}
 
@@ -49,6 +49,27 @@ def test_every_answer_is_there_once(koinize: Call, done: Small) -> None:
     right = Counter((one["gold"] == one["prediction"], one["accuracy"]) for one in wrong)
     assert right == {(True, "100.0"): 397, (False, "0.0"): 3}
     assert {(one["tokens"], one["option_scores"]) for one in wrong} == {("", "")}
+
+
+def test_what_was_written_freely(koinize: Call, small: Small) -> None:
+    small.spec(ONE_MERGE.replace("[accuracy]", "[accuracy, parsed]\n    free: true"))
+    finish(small, {"de": 3})
+    assert koinize("export", "rows", "rows.csv", "small")[0] == 0
+    found = table("rows.csv")
+    assert list(found[0]) == [*COLUMNS, "accuracy", "written", "answer", "parsed"]
+    assert {(one["written"], one["parsed"]) for one in found if one["split"] == "dev"} == {("", "")}
+    tested = [one for one in found if (one["system"], one["split"]) == ("COMB", "test")]
+    said = Counter((one["written"], one["answer"], one["parsed"]) for one in tested)
+    assert said.pop(("so so", "", "0.0")) == 3
+    assert sum(said.values()) == 797
+    assert set(said) == {("good", "good", "100.0"), ("bad", "bad", "100.0")}
+    assert koinize("export", "rows", "rows.parquet", "small")[0] == 0
+    schema = pyarrow.parquet.read_table("rows.parquet").schema
+    assert [schema.field(one).type for one in ("written", "answer", "parsed")] == [
+        pyarrow.string(),
+        pyarrow.string(),
+        pyarrow.float64(),
+    ]
 
 
 def test_parquet_has_the_same(koinize: Call, done: Small) -> None:

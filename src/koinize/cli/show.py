@@ -56,6 +56,8 @@ def _lines(found: Exhibit) -> list[str]:
             lines[-1] += f" and {found.before_options.text[len(found.prompt.text) :]!r}"
     for number, (label, option) in enumerate(zip(found.labels, found.options, strict=True)):
         lines.append(f"{'*' if number == found.gold else ' '} {label}: {_tokens(option)}")
+    if found.written:
+        lines.append(f"also written after it: a line of at most {found.written} tokens")
     return lines
 
 
@@ -80,6 +82,7 @@ def _plain(found: Exhibit) -> dict[str, Any]:
         "server_only": found.unsaid,
         "truncated": found.truncated,
         "before_options": part(found.before_options) if found.options else None,
+        "written": found.written,
         "options": [
             {"label": label, "right": number == found.gold, **part(one)}
             for number, (label, one) in enumerate(zip(found.labels, found.options, strict=True))

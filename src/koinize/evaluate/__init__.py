@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from koinize.errors import InputError
+from koinize.evaluate.free import write_freely
 from koinize.evaluate.texts import generate
 from koinize.evaluate.whole import score_whole, whole_tokens
 from koinize.model.encoding import Tokens, buckets
@@ -46,6 +47,7 @@ def evaluate(
 
     options: key, language, gold, prediction (labels), scores (natural log, one per option),
     lengths (tokens per option), and unconditional (scores without the prompt) under 'pmi'.
+    With `free` also what was written, as `koinize.evaluate.free` has it.
     text: key, language, prompt (without a chat template), reference, prediction, tokens (generated,
     without the end of text).
     Raises InputError when an option or text leaves no room for its prompt.
@@ -55,8 +57,13 @@ def evaluate(
     with torch.inference_mode():
         for index, row in answer(loaded, examples, settings):
             rows[index] = row
-            if progress:
+            if progress and not settings.free:
                 progress(len(rows), len(examples))
+        written = write_freely(loaded, examples, settings) if settings.free else ()
+        for done, (index, own) in enumerate(written, start=1):
+            rows[index] |= own
+            if progress:
+                progress(done, len(examples))
     return [rows[index] for index in range(len(examples))]
 
 

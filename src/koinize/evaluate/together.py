@@ -9,6 +9,7 @@ import torch
 
 from koinize.adapter import AdapterHeader, read_header
 from koinize.evaluate import Mode, Progress, choose, evaluate
+from koinize.evaluate.free import write_freely
 from koinize.model.loaded import Loaded, with_adapter
 from koinize.model.stacked import fits, with_adapters
 from koinize.settings import EvaluationSpec
@@ -51,9 +52,14 @@ def evaluate_together(
             rows: dict[int, list[dict[str, object]]] = {}
             for index, each in choose(loaded, examples, settings, adapters=len(places)):
                 rows[index] = each
-                tell(len(places))
+                tell(0 if settings.free else len(places))
         for number, place in enumerate(places):
             found[place] = [rows[index][number] for index in range(len(examples))]
+    for place in shared if settings.free else ():
+        with with_adapter(loaded, folders[place]), torch.inference_mode():
+            for index, own in write_freely(loaded, examples, settings):
+                found[place][index] |= own
+        tell(len(examples))
     return [found[place] for place in range(len(folders))]
 
 

@@ -111,7 +111,7 @@ class _Writer:
 
     @cached_property
     def settings(self) -> EvaluationSpec:
-        found = self.definition.evaluation(self.project.spec.evaluation)
+        found = self.definition.evaluation(self.project.spec.evaluation, TEST)
         if found.normalize == "pmi":
             raise InputError(
                 "'pmi' compares options with an empty prompt, which lm-evaluation-harness renders "

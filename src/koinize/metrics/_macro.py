@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from koinize.digest import digest, short
 from koinize.errors import InputError
-from koinize.metrics._metric import Floats, Metric, ResultRow, ratio
+from koinize.metrics._metric import COMPARED, Floats, Metric, Reads, ResultRow, ratio
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class MacroMetric(Metric):
     such a label still costs the recall of the label that was right.
     """
 
-    reads: ClassVar[Literal["options", "text"]] = "options"
+    reads: ClassVar[Reads] = "options"
     precision_weight: ClassVar[float]
     labels: tuple[str, ...] = ()
 
@@ -38,12 +38,15 @@ class MacroMetric(Metric):
         return {"avg": "macro", "labels": f"{len(self.labels)}-{identity}", "absent": "skip"}
 
     def row_statistics(self, row: ResultRow) -> Sequence[float]:
-        """Hits, predictions, gold rows: one number per label each."""
-        gold, prediction = self._index(row, "gold"), self._index(row, "prediction")
-        width = len(self.labels)
+        """Hits, predictions, gold rows: one number per label each. No answer predicts no label."""
+        truth, answer = COMPARED[self.reads]
+        gold, width = self._index(row, truth), len(self.labels)
         counts = [0.0] * (3 * width)
-        counts[width + prediction] = counts[2 * width + gold] = 1.0
-        counts[gold] = float(gold == prediction)
+        counts[2 * width + gold] = 1.0
+        if row[answer] or self.reads != "free":
+            prediction = self._index(row, answer)
+            counts[width + prediction] = 1.0
+            counts[gold] = float(gold == prediction)
         return counts
 
     def aggregate(self, sums: Floats) -> Floats:

@@ -19,8 +19,16 @@ from koinize.errors import InputError
 ResultRow = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
+Reads = Literal["options", "text", "free"]
+"""The kind of answer: an option chosen (classify, choose), a text written (generate), or what was
+written beside a choice (classify with `free`)."""
+
 # The columns that a metric compares, the truth first.
-COMPARED = {"options": ("gold", "prediction"), "text": ("reference", "prediction")}
+COMPARED = {
+    "options": ("gold", "prediction"),
+    "text": ("reference", "prediction"),
+    "free": ("gold", "answer"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,8 +36,7 @@ class Metric(ABC):
     """A number from 0 to 100 over result rows. Immutable; equal settings make equal metrics."""
 
     name: ClassVar[str]
-    reads: ClassVar[Literal["options", "text"]]
-    """The kind of row: an option chosen (classify, choose) or a text written (generate)."""
+    reads: ClassVar[Reads]
     margin: ClassVar[float] = 2.0
     """Points that a language may lose before it is worse, unless koinize.yaml says otherwise."""
     also: ClassVar[tuple[str, ...]] = ()
@@ -42,6 +49,15 @@ class Metric(ABC):
         """The column that says what is right, the same for every system: gold or reference."""
         return COMPARED[self.reads][0]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All that it reads of a row, as text."""
+        return (*COMPARED[self.reads], *self.also)
+
+    def can_read(self, row: ResultRow) -> bool:
+        """Whether the row has all of its columns."""
+        return all(isinstance(row.get(column), str) for column in self.columns)
+
     @abstractmethod
     def row_statistics(self, row: ResultRow) -> Sequence[float]:
         """The k statistics of one row, every row the same k."""
@@ -52,6 +68,12 @@ class Metric(ABC):
 
     def over(self, labels: Sequence[str]) -> Metric:  # noqa: ARG002
         """This metric over a fixed label set; itself where the set changes nothing."""
+        return self
+
+    def among(self, texts: Mapping[str, Sequence[str]]) -> Metric:  # noqa: ARG002
+        """This metric with what stands for the labels in each language; itself where that changes
+        nothing.
+        """
         return self
 
     def refusal(self, languages: Sequence[str]) -> str:  # noqa: ARG002
@@ -83,8 +105,7 @@ class Metric(ABC):
         return np.array([self.row_statistics(row) for row in rows], dtype=np.float64)
 
     def _check(self, row: ResultRow) -> None:
-        columns = [*COMPARED[self.reads], *self.also]
-        for column in columns:
+        for column in self.columns:
             if not isinstance(row.get(column), str):
                 remedy = "choose a metric that fits the task"
                 if column in self.also:
@@ -95,7 +116,7 @@ class Metric(ABC):
                 raise InputError(
                     f"{self.name} cannot read column '{column}' of row '{row.get('key')}'",
                     expected=f"rows of kind '{self.reads}' with text in "
-                    + " and ".join(f"'{name}'" for name in columns),
+                    + " and ".join(f"'{name}'" for name in self.columns),
                     remedy=remedy,
                 )
 

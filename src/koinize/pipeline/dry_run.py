@@ -161,7 +161,7 @@ def _question(spec: Spec, steps: Sequence[Step], root: Path, home: Path, base: P
         name=spec.base.model,
         dtype=spec.base.dtype,
         adapter_dtype=spec.training.adapter_dtype,
-        texts=any(task.mode == "text" for task in spec.tasks.values()),
+        texts=any(task.writes for task in spec.tasks.values()),
         recomputed=spec.machine.gradient_checkpointing and bool(trained),
         trained=trained,
         given=given,

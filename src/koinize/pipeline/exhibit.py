@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,8 @@ class Exhibit:
 
     `target` is what is learnt after `prompt`. `between` stands between what is asked (of a chat
     model: what a server sends) and the answer, and `unsaid` is what only a server sends. `options`
-    are what is scored after `before_options`; none where a text is generated.
+    are what is scored after `before_options`; none where a text is generated. `written` has the
+    tokens that are also written after it, at most; 0 where none are.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Exhibit:
     labels: tuple[str, ...]
     gold: int
     truncated: bool
+    written: int
 
 
 def exhibit(project: Project, task: str, language: str, split: str) -> Exhibit:
@@ -70,7 +72,10 @@ def exhibit(project: Project, task: str, language: str, split: str) -> Exhibit:
     kind = project.spec.tasks[task]
     is_chat = encoder.is_chat
     found = examples_of(kind, project.root, language, split, None, is_chat=is_chat)
-    return _exhibit(encoder, found, project.spec.training.max_length)
+    settings = kind.evaluation(project.spec.evaluation, split)
+    shown = _exhibit(encoder, found, project.spec.training.max_length)
+    room = max([settings.max_new_tokens, *(len(one.ids) + 1 for one in shown.options)])
+    return replace(shown, written=room if settings.free else 0)
 
 
 def _encoder(project: Project) -> Encoder:
@@ -102,6 +107,7 @@ def _exhibit(encoder: Encoder, found: Sequence[Example], max_length: int) -> Exh
         labels=one.labels,
         gold=one.gold,
         truncated=learnt.truncated,
+        written=0,
     )
 
 

@@ -93,10 +93,6 @@ class _TaskGraph:
     def __init__(self, spec: Spec, name: str, trainings: Trainings) -> None:
         self.spec, self.name, self.trainings = spec, name, trainings
         self.task: Task = spec.tasks[name]
-        evaluation = self.task.evaluation(spec.evaluation)
-        self.evaluation = differing(evaluation)
-        # What koinize 0.1 counted among what identifies: kept where it is all that is there.
-        self.former_evaluation = digest(differing(evaluation, ()))
         self.history = trainings.history
         self.search = Search(spec, name, self.history, self._evaluate)
         has_trunk = spec.training.has_trunk
@@ -307,20 +303,24 @@ class _TaskGraph:
         self, system: System, language: str, split: str, uses: Uses, after: tuple[str, ...] = ()
     ) -> Step:
         facts = self.trainings.split(language, split)
+        settings = self.task.evaluation(self.spec.evaluation, split)
+        evaluation = differing(settings)
         step = Step(
             Address("evaluate", self.name, system, language, split),
             inputs={
                 "base": self.trainings.base,
                 **self.trainings.encoded(),
-                "evaluation": digest(self.evaluation),
+                "evaluation": digest(evaluation),
                 f"{split} rows {language}": facts.digest,
             },
             uses=uses,
             after=(self.trainings.ready, *after),
             rows={f"{split} rows {language}": facts.rows},
-            units=facts.bytes,
-            sort=self.name,
-            settings={**self.trainings.encoding_settings(), "evaluation": self.evaluation},
+            # A prompt that is also written after passes the model once more, and slower.
+            units=2 * facts.bytes if settings.free else facts.bytes,
+            sort=f"{self.name} free" if settings.free else self.name,
+            settings={**self.trainings.encoding_settings(), "evaluation": evaluation},
             languages=(language,),
         )
-        return self.history.as_made(step, {"evaluation": self.former_evaluation})
+        # What koinize 0.1 counted among what identifies: kept where it is all that is there.
+        return self.history.as_made(step, {"evaluation": digest(differing(settings, ()))})

@@ -128,8 +128,9 @@ def limits(spec: Spec, use: Use) -> tuple[int, int]:
     if use.training:
         return spec.training.max_length, 0
     task = spec.tasks[use.task]
-    settings = task.evaluation(spec.evaluation)
-    return settings.max_length, settings.max_new_tokens if task.mode == "text" else 0
+    settings = task.evaluation(spec.evaluation, use.split)
+    writes = task.mode == "text" or settings.free
+    return settings.max_length, settings.max_new_tokens if writes else 0
 
 
 def warnings(found: Mapping[Use, Lengths]) -> list[str]:

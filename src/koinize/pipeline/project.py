@@ -116,7 +116,7 @@ class Project:
         for settings in self.spec.merge.settings:
             refuse_contradictions(settings, self._base_here)
         identity = base.identity(self.spec.base, self.root, self.files.digests)
-        texts = any(task.mode == "text" for task in self.spec.tasks.values())
+        texts = any(task.writes for task in self.spec.tasks.values())
         refuse_family(self.spec.base.model, self._base_here, texts=texts)
         history = History(
             self.spec,

@@ -134,6 +134,7 @@ class _Gatherer:
             kind=definition.kind,
             metrics=definition.metrics,
             labels=definition.label_set,
+            label_texts=definition.label_texts,
             languages=self.spec.languages,
             margins=self.results.margins,
             reference=COMB.title,

@@ -163,8 +163,9 @@ class Results:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """The task's metrics over its labels; the first one chooses."""
-        labels = self.definition.label_set
-        return {name: metrics.get(name).over(labels) for name in self.definition.metrics}
+        labels, texts = self.definition.label_set, self.definition.label_texts
+        known = {name: metrics.get(name) for name in self.definition.metrics}
+        return {name: one.over(labels).among(texts) for name, one in known.items()}
 
     @property
     def metric(self) -> Metric:

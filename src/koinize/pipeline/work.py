@@ -270,7 +270,7 @@ def loaded(job: Job) -> Loaded:
     path = base.prepare(job.spec.base, job.root, base.user_cache())
     written = job.spec.base.model_dump_json()  # has a hash
     found = _load(str(path), written, job.threads, _base_of(job))
-    if not found.writes and any(task.mode == "text" for task in job.spec.tasks.values()):
+    if not found.writes and any(task.writes for task in job.spec.tasks.values()):
         raise StepError(  # in the first step that needs the model, and not after all trainings
             "the base model has no cache that is carried from one token to the next, so that it "
             "cannot write texts",

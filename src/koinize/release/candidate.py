@@ -15,6 +15,7 @@ from koinize.pipeline import Project, Step
 from koinize.pipeline.lineage import ancestors
 from koinize.pipeline.results import TEST, Results, refuse_missing
 from koinize.pipeline.systems import BASE, COMB
+from koinize.settings import EvaluationSpec
 from koinize.store import Artifact
 
 
@@ -141,9 +142,15 @@ def _settings(results: Results, merge: Step) -> dict[str, Any]:
         "lora": spec.lora.model_dump(mode="json"),
         "training": spec.training.model_dump(mode="json"),
         "merge": merge.merge.model_dump(mode="json") if merge.merge else {},
-        "evaluation": definition.evaluation(spec.evaluation).model_dump(mode="json"),
+        "evaluation": definition.evaluation(spec.evaluation, TEST).model_dump(mode="json"),
         "task": definition.model_dump(mode="json"),
     }
+
+
+def answered_alike(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether evaluation settings are the same: what was not known then was at its default."""
+    defaults = EvaluationSpec().model_dump(mode="json")
+    return {**defaults, **before} == {**defaults, **now}
 
 
 def _data(task: str, steps: Iterable[Step]) -> dict[str, dict[str, Any]]:

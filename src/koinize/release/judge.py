@@ -8,13 +8,14 @@ losses in a row are a large one, which only a reference that stays where it is c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from koinize.digest import digest
+from koinize.errors import InputError
 from koinize.gate import (
     ERROR,
     POWER,
@@ -25,41 +26,14 @@ from koinize.gate import (
     in_every_language,
     rows_needed,
 )
-from koinize.metrics import Metric, ResultRow
+from koinize.metrics import Metric
 from koinize.pipeline.work import result_rows
 from koinize.release.archive import Release
 from koinize.release.attempts import Trial
-from koinize.release.candidate import Candidate
+from koinize.release.candidate import Candidate, answered_alike
+from koinize.release.pairs import Overlap, Pair, Rows, can_compare, pair_up
 
 WORST_EXAMPLES = 3
-
-Rows = Sequence[ResultRow]
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """The test rows of one language: `common` to both; `new` ones, which the incumbent never
-    answered; `gone` ones, which the candidate did not; `changed` ones, whose truth was edited.
-    """
-
-    common: int
-    new: int
-    gone: int
-    changed: int
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether both sides answered the very same rows."""
-        return not (self.new or self.gone or self.changed)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One language of two systems: row i of both is the same example."""
-
-    overlap: Overlap
-    ours: Rows
-    theirs: Rows
 
 
 @dataclass(frozen=True)
@@ -174,15 +148,6 @@ class Judgement:
         }
 
 
-def pair_up(ours: Candidate, theirs: Mapping[str, Rows]) -> dict[str, Pair]:
-    """What can be compared, by language; in a language that one side lacks nothing can."""
-    return {
-        language: _pair(ours, theirs[language], language)
-        for language in ours.rows
-        if language in theirs
-    }
-
-
 def comparison_identity(ours: Candidate, theirs: Reference, pairs: Mapping[str, Pair]) -> str:
     """Digest of all that decides the verdict: equal for what would only be a second look."""
     truth = next(iter(ours.metrics.values())).truth
@@ -212,6 +177,7 @@ def judge(
     if theirs is None or trial is None:
         first = "first release of this channel: there is no release to compare it with"
         return Judgement(None, notes=(first, *_against_baselines(ours)))
+    _refuse_unread(ours, theirs, pairs)
     comparisons = _plan_rows(_compare(ours, pairs, ours.metrics, trial.level), trial)
     overlaps = {language: pair.overlap for language, pair in pairs.items()}
     return Judgement(
@@ -272,7 +238,20 @@ def _compare(
         for language, pair in pairs.items()
         if pair.overlap.common
         for name in names
+        if can_compare(ours.metrics[name], pair)
     )
+
+
+def _refuse_unread(ours: Candidate, theirs: Reference, pairs: Mapping[str, Pair]) -> None:
+    """Raise InputError where the gate asks for what the release in use was never asked."""
+    for name in ours.gated:
+        if not all(can_compare(ours.metrics[name], pair) for pair in pairs.values()):
+            raise InputError(
+                f"{theirs.release.name} was answered without `free: true`: the gate cannot compare "
+                f"'{name}'",
+                remedy="promote without --no-score, so that it answers again; if it has another "
+                f"base model, take the margin of '{name}' out",
+            )
 
 
 def _plan_rows(comparisons: tuple[Comparison, ...], trial: Trial) -> tuple[Comparison, ...]:
@@ -331,24 +310,6 @@ def incumbent_rows(release: Release) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _pair(ours: Candidate, theirs: Rows, language: str) -> Pair:
-    """The rows that both answered and that have one truth, in the order of their keys."""
-    truth = next(iter(ours.metrics.values())).truth
-    new, old = ({row["key"]: row for row in rows} for rows in (ours.rows[language], theirs))
-    both = sorted(new.keys() & old.keys())
-    same = [key for key in both if new[key].get(truth) == old[key].get(truth)]
-    overlap = Overlap(
-        common=len(same),
-        new=len(new.keys() - old.keys()),
-        gone=len(old.keys() - new.keys()),
-        changed=len(both) - len(same),
-    )
-    # The prompt is the key's, so rows of an older koinize, which lack it, have ours.
-    asked = [{name: new[key][name] for name in ("prompt",) if name in new[key]} for key in same]
-    theirs = [{**question, **old[key]} for key, question in zip(same, asked, strict=True)]
-    return Pair(overlap, [new[key] for key in same], theirs)
-
-
 def _notes(ours: Candidate, theirs: Reference, overlaps: Mapping[str, Overlap]) -> list[str]:
     incumbent = theirs.release
     notes = [
@@ -366,11 +327,15 @@ def _notes(ours: Candidate, theirs: Reference, overlaps: Mapping[str, Overlap]) 
         for language, one in overlaps.items()
         if not one.is_whole
     ]
-    before = incumbent.record["settings"]
+    before, now = incumbent.record["settings"], ours.settings
+    same = {
+        "base": before["base"] == now["base"],
+        "evaluation": answered_alike(before["evaluation"], now["evaluation"]),
+    }
     notes += [
         f"the two were scored under different settings of '{section}'"
-        for section in ("base", "evaluation")
-        if before[section] != ours.settings[section]
+        for section, one in same.items()
+        if not one
     ]
     return notes
 
@@ -385,14 +350,15 @@ def _worst(one: Comparison, metric: Metric, pair: Pair) -> list[Lost]:
     new, old = pair.ours, pair.theirs
     gaps = metric.aggregate(metric.statistics(new)) - metric.aggregate(metric.statistics(old))
     order = np.argsort(gaps, kind="stable")[:WORST_EXAMPLES]
+    said = "written" if metric.reads == "free" else "prediction"
     return [
         Lost(
             language=one.language,
             metric=one.metric,
             key=new[index]["key"],
             truth=new[index][metric.truth],
-            incumbent=old[index]["prediction"],
-            candidate=new[index]["prediction"],
+            incumbent=old[index][said],
+            candidate=new[index][said],
             loss=-float(gaps[index]),
         )
         for index in order

@@ -30,9 +30,9 @@ from koinize.release.judge import (
     Reference,
     comparison_identity,
     judge,
-    pair_up,
     rows_file,
 )
+from koinize.release.pairs import pair_up
 from koinize.release.text import aligned, refusal, tables
 from koinize.shown import code
 from koinize.tasks import Example

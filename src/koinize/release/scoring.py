@@ -17,8 +17,9 @@ from koinize.pipeline import Plan, Project, Step, Watcher
 from koinize.pipeline.step import Uses
 from koinize.pipeline.work import read_result_rows
 from koinize.release.archive import Release
-from koinize.release.candidate import Candidate
-from koinize.release.judge import Reference, Rows, incumbent_rows, pair_up
+from koinize.release.candidate import Candidate, answered_alike
+from koinize.release.judge import Reference, incumbent_rows
+from koinize.release.pairs import Rows, pair_up
 from koinize.spec import Spec
 
 Approve = Callable[[Plan], None]
@@ -73,7 +74,7 @@ def _missing(project: Project, ours: Candidate, theirs: Reference) -> list[Step]
 def _unanswered(ours: Candidate, theirs: Reference) -> set[str]:
     """The languages with rows that the release never saw, or saw under other settings."""
     before = theirs.release.record["settings"]
-    if before["evaluation"] != ours.settings["evaluation"]:
+    if not answered_alike(before["evaluation"], ours.settings["evaluation"]):
         return set(theirs.rows)
     pairs = pair_up(ours, theirs.rows)
     return {one for one, pair in pairs.items() if pair.overlap.new or pair.overlap.changed}

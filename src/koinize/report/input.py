@@ -55,6 +55,7 @@ class TaskInput:
     languages' adapters found, as plain values; None where there are not two. `branches` are the
     languages that left the trunk of the task's generation; None where there is no trunk.
     `halved` is the number of candidates of which halving left the one that is shown, 0 without it.
+    `label_texts` has what stands for the labels in each language, where that is not one for all.
     `changed_since` says which rows changed since the reference was trained; `stated` what the
     margins were when they were first recorded, None where nobody did.
     """
@@ -73,6 +74,7 @@ class TaskInput:
     changed_since: tuple[str, ...] = ()
     halved: int = 0
     stated: Stated | None = None
+    label_texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,10 @@ class Judged:
 
     def __init__(self, task: TaskInput) -> None:
         self.task = task
-        self.metrics = {name: metrics.get(name).over(task.labels) for name in task.metrics}
+        known = {name: metrics.get(name) for name in task.metrics}
+        self.metrics = {
+            name: one.over(task.labels).among(task.label_texts) for name, one in known.items()
+        }
         self._found = {(one.system, one.language, one.split): one for one in task.evaluations}
         self._twin = {one.name: one.same_as for one in task.systems if one.same_as}
 
@@ -85,7 +88,9 @@ class Judged:
 
     def _scores(self, split: str) -> Iterator[ScoreRow]:
         """One row per metric, system and language, and with language None the mean over all."""
-        for name, metric in self.metrics.items():
+        # Nothing is written freely on dev.
+        scored = [one for one in self.metrics.items() if split == "test" or one[1].reads != "free"]
+        for name, metric in scored:
             for system in self.task.systems:
                 found = self._per_language(metric, system.name, split)
                 if len(self.task.languages) > 1 and len(found) == len(self.task.languages):

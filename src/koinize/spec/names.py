@@ -39,6 +39,7 @@ def disagreements(document: Document) -> Found:
         if _mapping(block).get("kind") in tasks.names():
             yield from _metrics(document, ("tasks", name), block, languages)
             yield from _words(document, ("tasks", name), block, languages)
+            yield from _free(document, ("tasks", name), block)
 
 
 def _places_of_languages(document: Document) -> Iterator[Loc]:
@@ -113,22 +114,46 @@ def _unknown_in_groups(document: Document, noun: str, known: Iterable[str]) -> F
 def _metrics(
     document: Document, path: Loc, block: Mapping[str, Any], languages: list[str]
 ) -> Found:
-    mode = tasks.get(block["kind"]).mode
+    answered = tasks.get(block["kind"]).answered
     listed = block.get("metrics")
     for index, name in enumerate(listed if isinstance(listed, list) else []):
         place = (*path, "metrics", index)
         if name not in metrics.names():
             what = f"{dotted(place)}: unknown metric '{name}'"
-        elif metrics.get(name).reads != mode:
+        elif metrics.get(name).reads not in answered:
             what = f"{dotted(place)}: '{name}' does not fit a task of kind '{block['kind']}'"
         else:
-            if refused := metrics.get(name).refusal(languages):
+            own = metrics.get(name)
+            if own.reads != "free" and (refused := own.refusal(languages)):
                 what = f"{dotted(place)}: {refused}"
                 yield place, InputError(what, where=document.where(place))
             continue
-        fitting = [one for one in metrics.names() if metrics.get(one).reads == mode]
+        fitting = [one for one in metrics.names() if metrics.get(one).reads in answered]
         remedy = did_you_mean(str(name), fitting)
         yield place, InputError(what, where=document.where(place), remedy=remedy)
+
+
+def _free(document: Document, path: Loc, block: Mapping[str, Any]) -> Found:
+    """Metrics of what the model writes freely, where it writes nothing."""
+    try:
+        task: Task = tasks.get(block["kind"]).model_validate(block)
+    except ValidationError:
+        return  # its mistakes are found where the whole is validated
+    for index, name in enumerate(task.metrics):
+        if name not in metrics.names() or metrics.get(name).reads != "free":
+            continue
+        if not task.writes:
+            what, remedy = f"'{name}' reads what the model writes freely", "add `free: true`"
+        elif index == 0:
+            what = f"'{name}' cannot be the first: it chooses on dev, where nothing is written"
+            remedy = "begin with a metric of the options, such as macro-f1"
+        else:
+            what = metrics.get(name).among(task.label_texts).refusal(())
+            remedy = "take the metric out"
+        if what:
+            place = (*path, "metrics", index)
+            what = f"{dotted(place)}: {what}"
+            yield place, InputError(what, where=document.where(place), remedy=remedy)
 
 
 def _words(document: Document, path: Loc, block: Mapping[str, Any], languages: list[str]) -> Found:

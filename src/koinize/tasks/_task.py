@@ -96,6 +96,8 @@ class Task(Frozen, ABC):
 
     mode: ClassVar[Literal["options", "text"]]
     """How a model answers: by scoring `Example.options`, or by writing a text."""
+    answered: ClassVar[tuple[str, ...]]
+    """The kinds of answers that a metric may read: the mode, and what it may be asked besides."""
     placeholders: ClassVar[frozenset[str]] = frozenset()
     """Names that a prompt template may use beside the row's columns."""
 
@@ -140,8 +142,18 @@ class Task(Frozen, ABC):
         """
         return ()
 
-    def evaluation(self, section: EvaluationSection) -> EvaluationSpec:
-        """The project's evaluation settings, with what this task says of how it is answered."""
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes answers."""
+        return self.mode == "text"
+
+    @property
+    def label_texts(self) -> Mapping[str, tuple[str, ...]]:
+        """What stands for the labels in each language, where that is another text in each."""
+        return {}
+
+    def evaluation(self, section: EvaluationSection, split: str) -> EvaluationSpec:  # noqa: ARG002
+        """The project's evaluation settings, with what this task says of answering a split."""
         return EvaluationSpec(**section.model_dump())
 
     def source(self, language: str, split: str) -> str:

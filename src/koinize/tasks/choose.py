@@ -27,6 +27,7 @@ class Choose(Task):
     """
 
     mode: ClassVar[Literal["options", "text"]] = "options"
+    answered: ClassVar[tuple[str, ...]] = ("options",)
     placeholders: ClassVar[frozenset[str]] = frozenset({"options"})
 
     kind: Literal["choose"] = "choose"

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from koinize.data import Row, not_among
+from koinize.settings import EvaluationSection, EvaluationSpec
 from koinize.tasks import _reading
 from koinize.tasks._task import Example, Metrics, Task, distinct, of_language
 
 Label = Annotated[str, Field(min_length=1)]
+CHOSEN: Metrics = ("macro-f1", "accuracy", "precision", "recall")
+WRITTEN: Metrics = ("free-accuracy", "free-macro-f1", "parsed")
+WRITTEN_TOKENS = 16  # at most; of a language with a longer verbalizer as many as that has, and one
 
 
 class Classify(Task):
     """The model scores the verbalizer of every label; the labels stay in the order given."""
 
     mode: ClassVar[Literal["options", "text"]] = "options"
+    answered: ClassVar[tuple[str, ...]] = ("options", "free")
 
     kind: Literal["classify"] = "classify"
     labels: Annotated[tuple[Label, ...], AfterValidator(distinct)] = Field(
@@ -29,7 +34,12 @@ class Classify(Task):
         "by default the label itself",
     )
     target: str = Field(default="label", description="the column with the right label")
-    metrics: Metrics = ("macro-f1", "accuracy", "precision", "recall")
+    free: bool = Field(
+        default=False,
+        description="whether the model also writes an answer to each test row, which counts only "
+        "if it is a verbalizer of the language to the letter",
+    )
+    metrics: Metrics = CHOSEN
 
     def example(self, row: Row, language: str, key: str) -> Example:
         """Raises InputError for a label outside the set, or a prompt that cannot be made."""
@@ -61,6 +71,25 @@ class Classify(Task):
         """The labels."""
         return self.labels
 
+    @property
+    def writes(self) -> bool:
+        """With `free`."""
+        return self.free
+
+    @property
+    def label_texts(self) -> Mapping[str, tuple[str, ...]]:
+        """The verbalizers by language; none where all languages have the same."""
+        _, per_language = _split(self.verbalizers or {})
+        return {language: tuple(of_label.values()) for language, of_label in per_language.items()}
+
+    def evaluation(self, section: EvaluationSection, split: str) -> EvaluationSpec:
+        """On test with `free` a line of few tokens is written, too; dev only chooses merges."""
+        if not self.free or split != "test":
+            return super().evaluation(section, split)
+        return EvaluationSpec(
+            **section.model_dump(), free=True, max_new_tokens=WRITTEN_TOKENS, stop=("\n",)
+        )
+
     def texts(self, language: str) -> tuple[str, ...]:
         """The verbalizers of a language or, without any, the labels. Raises InputError."""
         if not self.verbalizers:
@@ -89,6 +118,19 @@ class Classify(Task):
     def _wording(self, language: str) -> None:
         super()._wording(language)
         self.texts(language)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metrics_of_free(cls, values: Any) -> Any:  # noqa: ANN401
+        """Whoever asks for free answers and names no metric gets those that read them, too."""
+        if not isinstance(values, Mapping) or values.get("free") is not True or "metrics" in values:
+            return values
+        given = values.get("verbalizers")
+        by_language = isinstance(given, Mapping) and any(
+            isinstance(one, Mapping) for one in given.values()
+        )
+        others = ("label-language",) if by_language else ()
+        return {**values, "metrics": (*CHOSEN, *WRITTEN, *others)}
 
     @model_validator(mode="after")
     def _verbalizers_of_labels(self) -> Self:

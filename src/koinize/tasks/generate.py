@@ -17,6 +17,7 @@ class Generate(Task):
     """The model writes until a stop text, its end of text, or `max_new_tokens`."""
 
     mode: ClassVar[Literal["options", "text"]] = "text"
+    answered: ClassVar[tuple[str, ...]] = ("text",)
 
     kind: Literal["generate"] = "generate"
     target: str = Field(default="target", description="the column with the reference text")
@@ -41,7 +42,7 @@ class Generate(Task):
         """The reference's column and the longest answer."""
         return f"generate: column '{self.target}', at most {self.max_new_tokens} tokens"
 
-    def evaluation(self, section: EvaluationSection) -> EvaluationSpec:
+    def evaluation(self, section: EvaluationSection, split: str) -> EvaluationSpec:  # noqa: ARG002
         """With the longest answer and where it ends."""
         return EvaluationSpec(
             **section.model_dump(), max_new_tokens=self.max_new_tokens, stop=self.stop

@@ -28,6 +28,8 @@ OPTIONS = {
     "option_scores_alone": "unconditional",
 }
 PARQUET, MAGIC = ".parquet", "PAR1"
+FREE = ("written", "answer")
+"""Of a task with `free`, on test: the text, and the label that it is."""
 NOTE = b"koinize"  # in the metadata of a Parquet file of ours: what it is
 
 Row = dict[str, Any]
@@ -72,7 +74,12 @@ def answers(results: Results) -> Iterator[Row]:
                 "prediction": row["prediction"],
                 "tokens": row.get("tokens"),
                 **{column: row.get(known) for column, known in OPTIONS.items()},
-                **{name: 100.0 * one.row_score(row) for name, one in scores.items()},
+                **{column: row[column] for column in FREE if column in row},
+                **{
+                    name: 100.0 * one.row_score(row)
+                    for name, one in scores.items()
+                    if one.can_read(row)
+                },
             }
 
 
@@ -122,7 +129,8 @@ def _type(arrow: Any, column: str) -> Any:  # noqa: ANN401 - pyarrow's
         "option_scores": arrow.list_(arrow.float64()),
         "option_scores_alone": arrow.list_(arrow.float64()),
     }
-    return known.get(column, arrow.string() if column in COLUMNS else arrow.float64())
+    is_text = column in (*COLUMNS, *FREE)
+    return known.get(column, arrow.string() if is_text else arrow.float64())
 
 
 def _refuse_foreign(path: Path, parquet: Any) -> None:  # noqa: ANN401 - pyarrow's

@@ -25,7 +25,7 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
 
     task = job.spec.tasks[job.step.task]
     asked = _asked(job)
-    settings = task.evaluation(job.spec.evaluation)
+    settings = task.evaluation(job.spec.evaluation, job.step.split)
     with with_adapter(work.loaded(job), adapter_of(job.step.uses, store)) as model:
         rows = evaluate(model, asked, task.mode, settings, progress=work.reporter(job))
     return _write(rows, draft)
@@ -47,7 +47,7 @@ def perform_together(jobs: Sequence[Job], store: Store, _scratch: Path, over: Ov
     began, first = time.perf_counter(), jobs[0]
     task = first.spec.tasks[first.step.task]
     asked = _asked(first)
-    settings = task.evaluation(first.spec.evaluation)
+    settings = task.evaluation(first.spec.evaluation, first.step.split)
     ready = list(_ready(jobs, store, over))
     model, progress = work.loaded(first), work.reporter(*jobs)
     folders = [folder for _, folder in ready]
