@@ -749,3 +749,46 @@ def test_a_note_says_of_seconds_that_they_are_shares():
     ]
     assert said in results(source(intervals=joined))["notes"]
     assert said not in results(source())["notes"]
+
+
+def test_what_was_written_freely_is_scored_on_test_alone():
+    """Of four German answers one is no label, and of four English ones two are German labels."""
+    said = {"de": ["a", "a", "b", ""], "en": ["a", "a", "", ""]}
+    written = [
+        replace(
+            one,
+            rows=[
+                {
+                    **row,
+                    "answer": answer,
+                    "written": answer or {"de": "?", "en": "ah"}[one.language],
+                }
+                for row, answer in zip(one.rows, said[one.language], strict=True)
+            ],
+        )
+        if one.split == "test"
+        else one
+        for one in TASK.evaluations
+    ]
+    names = ("accuracy", "free-accuracy", "parsed", "label-language")
+    task = replace(
+        TASK,
+        metrics=names,
+        margins=dict.fromkeys(names, 10.0),
+        evaluations=written,
+        label_texts={"de": ("ah", "be"), "en": ("a", "b")},
+    )
+    (found,) = results(source(tasks=[task]))["tasks"]
+    assert {row["metric"] for row in found["scores"] if row["split"] == "dev"} == {"accuracy"}
+    values = {
+        (row["metric"], row["language"]): row["value"]
+        for row in found["scores"]
+        if (row["split"], row["system"]) == ("test", "m")
+    }
+    assert {name: values[name, "de"] for name in names[1:]} == dict(
+        zip(names[1:], (50.0, 75.0, 100.0), strict=True)
+    )
+    assert {name: values[name, "en"] for name in names[1:]} == dict(
+        zip(names[1:], (50.0, 50.0, 50.0), strict=True)
+    )
+    assert {row["metric"] for row in found["verdicts"]} == set(names)

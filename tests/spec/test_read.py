@@ -13,11 +13,15 @@ TOP = (
     "adapters, base, baselines, evaluation, koinize, languages, license, lora, machine, margins, "
     "merge, name, price, store, tasks, training"
 )
-OPTION_METRICS = "accuracy, accuracy-normalized, macro-f1, precision, recall"
+OPTION_METRICS = (
+    "accuracy, accuracy-normalized, free-accuracy, free-macro-f1, label-language, macro-f1, "
+    "parsed, precision, recall"
+)
 METRICS = (
-    "accuracy, accuracy-normalized, chrf, exact-match, macro-f1, not-copied, not-empty, "
-    "not-repeated, number-precision, number-recall, output-language, precision, recall, rouge-1, "
-    "rouge-2, rouge-l, rouge-lsum"
+    "accuracy, accuracy-normalized, chrf, exact-match, free-accuracy, free-macro-f1, "
+    "label-language, macro-f1, not-copied, not-empty, not-repeated, number-precision, "
+    "number-recall, output-language, parsed, precision, recall, rouge-1, rouge-2, rouge-l, "
+    "rouge-lsum"
 )
 NO_ADDRESS = (
     "is no address of an object store such as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, "
@@ -236,7 +240,7 @@ def test_one_mistake_after_the_tasks(refused, good, added, message):
         ('"{text}"', '{de: "{text}"}', "6:3 tasks.mood: there is no prompt for language 'en'; "
             "expected one for every language; there is one for de; add 'en: ...' under prompt"),
         ('"{text}"', '"{text}", options: x', "6:65 unknown key 'options' in tasks.mood; choose "
-            "one of: answers, data, key, kind, labels, margins, metrics, prompt, target, "
+            "one of: answers, data, free, key, kind, labels, margins, metrics, prompt, target, "
             "verbalizers"),
         ('"{text}"', '"{text}", verbalizer: {}', "6:65 unknown key 'verbalizer' in tasks.mood; "
             "did you mean 'verbalizers'?"),

@@ -2,9 +2,9 @@
 
 `archive` keeps immutable releases and the channels that point to them, `candidate` gathers what a
 finished run offers, `scoring` lets the release in use answer the test rows of today, `pairs` are
-the rows that both answered, `judge` compares the two, `attempts` keeps count of who tried, `promotion` switches. `changes` tells two
-releases apart, `evidence` says what they were worth, `garbage` finds what nobody refers to,
-`doctor` looks for what is broken.
+the rows that both answered, `judge` compares the two, `attempts` keeps count of who tried,
+`promotion` switches. `changes` tells two releases apart, `evidence` says what they were worth,
+`garbage` finds what nobody refers to, `doctor` looks for what is broken.
 """
 
 from __future__ import annotations
