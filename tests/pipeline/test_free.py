@@ -39,3 +39,11 @@ def test_room_is_kept_for_what_is_written_on_test(small: Small) -> None:
     spec = load(small.root / "koinize.yaml")
     assert limits(spec, Use("mood", "de", "test", training=False)) == (512, 16)
     assert limits(spec, Use("mood", "de", "dev", training=False)) == (512, 0)
+
+
+def test_who_names_no_metric_gets_those_that_read_it(small: Small) -> None:
+    """Truth values of a file come as text, and are ones."""
+    small.spec(FREE)
+    task = load(small.root / "koinize.yaml").tasks["mood"]
+    assert task.writes
+    assert task.metrics[-3:] == ("free-accuracy", "free-macro-f1", "parsed")

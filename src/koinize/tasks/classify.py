@@ -122,15 +122,15 @@ class Classify(Task):
     @model_validator(mode="before")
     @classmethod
     def _metrics_of_free(cls, values: Any) -> Any:  # noqa: ANN401
-        """Whoever asks for free answers and names no metric gets those that read them, too."""
-        if not isinstance(values, Mapping) or values.get("free") is not True or "metrics" in values:
+        """Who asks for free answers, and names no metric, gets those that read them, too."""
+        if not isinstance(values, Mapping) or "metrics" in values:
+            return values
+        if str(values.get("free")).lower() != "true":  # a file's truth values come as text
             return values
         given = values.get("verbalizers")
-        by_language = isinstance(given, Mapping) and any(
-            isinstance(one, Mapping) for one in given.values()
-        )
-        others = ("label-language",) if by_language else ()
-        return {**values, "metrics": (*CHOSEN, *WRITTEN, *others)}
+        texts = given.values() if isinstance(given, Mapping) else ()
+        foreign = ("label-language",) if any(isinstance(one, Mapping) for one in texts) else ()
+        return {**values, "metrics": (*CHOSEN, *WRITTEN, *foreign)}
 
     @model_validator(mode="after")
     def _verbalizers_of_labels(self) -> Self:
