@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from koinize.errors import InputError
-from koinize.metrics import RESAMPLES, SEED, Metric, Score, metrics, paired_differences, score
+from koinize.metrics import (
+    RESAMPLES,
+    SEED,
+    JudgedMetric,
+    Metric,
+    Score,
+    metrics,
+    paired_differences,
+    score,
+)
 
 LABELS = ("bad", "fair", "good")
 TEXTS = {
@@ -52,6 +61,8 @@ def free_row(key: str, gold: str, answer: str) -> dict[str, object]:
 
 def text_row(key: str, reference: str, prediction: str) -> dict[str, object]:
     row = {"key": key, "language": TEXTS.get(reference, "en"), "prompt": PROMPT}
+    judged = {"judge": "", "score": float(reference == prediction)}
+    row |= {name: judged for name in metrics.names() if isinstance(metrics.get(name), JudgedMetric)}
     return {**row, "reference": reference, "prediction": prediction, "tokens": 5}
 
 

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from koinize.errors import GateError, InputError, KoinizeError
 from koinize.merge.recipe import MergeSettings
 from koinize.model.base import BaseSpec
+from koinize.model.judge import JudgeSpec
 from koinize.settings import EvaluationSection, TrainerCommand, TrainingSpec, UpdateSpec
 from koinize.spec import LoraSection, MachineSection, MergeSection, Price, Spec
 from koinize.store.spec import StoreSpec
@@ -32,6 +33,7 @@ SECTIONS = {
     "evaluation": EvaluationSection,
     "merge": MergeSection,
     "One candidate": MergeSettings,
+    "judges": JudgeSpec,
     "price": Price,
     "machine": MachineSection,
     "store": StoreSpec,

@@ -10,15 +10,15 @@ from koinize.errors import InputError, ManyErrors
 from koinize.spec import load
 
 TOP = (
-    "adapters, base, baselines, evaluation, koinize, languages, license, lora, machine, margins, "
-    "merge, name, price, store, tasks, training"
+    "adapters, base, baselines, evaluation, judges, koinize, languages, license, lora, machine, "
+    "margins, merge, name, price, store, tasks, training"
 )
 OPTION_METRICS = (
     "accuracy, accuracy-normalized, free-accuracy, free-macro-f1, label-language, macro-f1, "
     "parsed, precision, recall"
 )
 METRICS = (
-    "accuracy, accuracy-normalized, chrf, exact-match, free-accuracy, free-macro-f1, "
+    "accuracy, accuracy-normalized, bert-score, chrf, exact-match, free-accuracy, free-macro-f1, "
     "label-language, macro-f1, not-copied, not-empty, not-repeated, number-precision, "
     "number-recall, output-language, parsed, precision, recall, rouge-1, rouge-2, rouge-l, "
     "rouge-lsum"

@@ -43,6 +43,7 @@ class Address:
 
     `role` tells steps of one kind apart that are about the same: the choice among MEAN's scales,
     COMB's training, a branch beside an adapter from the base, an answer to a `whatif` question.
+    `metric` is the one by whose model answers are judged.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Address:
     language: str = ""
     split: str = ""
     role: str = ""
+    metric: str = ""
 
     def __str__(self) -> str:
         """Such as `evaluate/topic/COMB/ja/test`; unique among the steps of a project."""
@@ -68,6 +70,7 @@ class Address:
             self.system.title,
             self.language,
             self.split,
+            self.metric,
             "" if self.role in opening else self.role,
         ]
         return "/".join(part for part in parts if part)

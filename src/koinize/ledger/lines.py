@@ -40,7 +40,7 @@ def _fields(fields: dict[str, str]) -> dict[str, str]:
     return fields
 
 
-AddressField = Literal["kind", "task", "system", "title", "language", "split", "role"]
+AddressField = Literal["kind", "task", "system", "title", "language", "split", "metric", "role"]
 Fields = Annotated[dict[AddressField, str], AfterValidator(_fields)]
 """Those of an address (see `address.Address.record`); none where a line is of no step."""
 

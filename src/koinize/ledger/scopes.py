@@ -57,13 +57,13 @@ class Released:
                 return "training" if step.role == (BRANCH if self.trunk else "") else None
             case "merge" if step.role == "" and title == self.chosen:
                 return "training"
-            case "merge" | "evaluate" if step.role == SEARCH:
+            case "merge" | "evaluate" | "judge" if step.role == SEARCH:
                 return "choosing"
             case "merge" if own and title in self.candidates:
                 return "choosing"
-            case "evaluate" if step.split == "test":
+            case "evaluate" | "judge" if step.split == "test":
                 return "testing" if own and title == self.chosen else None
-            case "evaluate" if own and title in self.candidates:
+            case "evaluate" | "judge" if own and title in self.candidates:
                 return "choosing"
             case "search" | "select" if own:
                 return "choosing"

@@ -16,6 +16,7 @@ from koinize.metrics._bootstrap import (
     resample,
     score,
 )
+from koinize.metrics._judged import JudgedMetric
 from koinize.metrics._metric import MeanMetric, Metric, ResultRow
 from koinize.metrics._paired import Compared, Paired, equal, paired, paired_differences
 from koinize.metrics._pooled import Pooled, pooled
@@ -27,6 +28,7 @@ __all__ = [
     "RESAMPLES",
     "SEED",
     "Compared",
+    "JudgedMetric",
     "MeanMetric",
     "Metric",
     "Paired",

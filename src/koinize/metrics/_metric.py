@@ -76,6 +76,10 @@ class Metric(ABC):
         """
         return self
 
+    def by(self, judge: str) -> Metric:  # noqa: ARG002
+        """This metric, of the scores by one model alone; itself where it needs no model."""
+        return self
+
     def refusal(self, languages: Sequence[str]) -> str:  # noqa: ARG002
         """Why it cannot score these languages here, and what to do; empty where it can."""
         return ""

@@ -44,8 +44,8 @@ def _truth(value: object) -> object:
 Argument = Annotated[bool | int | float | str, BeforeValidator(_truth)]
 
 
-class BaseSpec(Frozen):
-    """The model that every adapter of a project sits on; it is only ever read."""
+class ModelSpec(Frozen):
+    """A model that is only ever read: where it is found, and in which dtype it computes."""
 
     model: str = Field(
         min_length=1,
@@ -54,6 +54,11 @@ class BaseSpec(Frozen):
     )
     revision: str | None = Field(default=None, description="commit, tag or branch of a hub id")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "bfloat16"
+
+
+class BaseSpec(ModelSpec):
+    """The model that every adapter of a project sits on."""
+
     template: dict[str, Argument] = Field(
         default={},
         description="arguments of a chat model's template, such as {enable_thinking: false}: what "
@@ -66,7 +71,7 @@ def user_cache() -> Path:
     return Path(os.environ.get("KOINIZE_CACHE") or Path.home() / ".cache" / "koinize").expanduser()
 
 
-def identity(base: BaseSpec, root: Path, digests: Path) -> str:
+def identity(base: ModelSpec, root: Path, digests: Path) -> str:
     """Digest of what the base model is: its content, wherever it lies, and its dtype.
 
     `root` is what a relative path starts from; `digests` is the folder that remembers those
@@ -85,7 +90,7 @@ def identity(base: BaseSpec, root: Path, digests: Path) -> str:
     return digest([content, base.dtype])
 
 
-def prepare(base: BaseSpec, root: Path, cache: Path) -> Path:
+def prepare(base: ModelSpec, root: Path, cache: Path) -> Path:
     """A folder that transformers loads within seconds: safetensors, config and tokenizer.
 
     A .gguf file (also a package's) is converted to bfloat16 once and kept in `cache`; a hub id
@@ -104,7 +109,7 @@ def prepare(base: BaseSpec, root: Path, cache: Path) -> Path:
     return folder if folder.exists() else _from_gguf(path, folder)
 
 
-def prepared(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path | None:
+def prepared(base: ModelSpec, root: Path, cache: Path, digests: Path) -> Path | None:
     """The folder that `prepare` would give, if the model is there already; else None."""
     try:
         folder = _folder(base, root, cache, digests)
@@ -114,7 +119,7 @@ def prepared(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path | N
     return folder
 
 
-def cut_off(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path | None:
+def cut_off(base: ModelSpec, root: Path, cache: Path, digests: Path) -> Path | None:
     """The first file of weights that is shorter than it says, of those that are there."""
     folder = prepared(base, root, cache, digests)
     for file in sorted(folder.glob("*.safetensors")) if folder else ():
@@ -125,7 +130,7 @@ def cut_off(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path | No
     return None
 
 
-def _folder(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path:
+def _folder(base: ModelSpec, root: Path, cache: Path, digests: Path) -> Path:
     """Where `prepare` has the model, whether or not it is there yet. Raises InputError."""
     path = _local(base, root)
     if path is None and base.model.startswith(PACKAGE):
@@ -139,7 +144,7 @@ def _folder(base: BaseSpec, root: Path, cache: Path, digests: Path) -> Path:
     return cache / "bases" / f"{path.stem}-{key}"
 
 
-def is_hub_id(base: BaseSpec, root: Path) -> bool:
+def is_hub_id(base: ModelSpec, root: Path) -> bool:
     """Whether it is neither a folder nor a file here, nor in a package. Raises InputError."""
     return not base.model.startswith(PACKAGE) and _local(base, root) is None
 
@@ -150,7 +155,7 @@ def _hub_folder(model: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
 
 
-def _local(base: BaseSpec, root: Path) -> Path | None:
+def _local(base: ModelSpec, root: Path) -> Path | None:
     """The folder or .gguf file that is meant, also one in a package; None for a hub id, and for a
     package that writes its file.
     """
@@ -218,7 +223,7 @@ def _remembered(known: Path, stamp: list[str | int]) -> str | None:
     return memory["sha256"] if memory and memory["stamp"] == stamp else None
 
 
-def damaged(base: BaseSpec, root: Path, digests: Path) -> list[Path]:
+def damaged(base: ModelSpec, root: Path, digests: Path) -> list[Path]:
     """The base's local files whose bytes are not those of their remembered digests, although size
     and times say so: a disk that fails, say. Reads every byte. Raises InputError.
     """
@@ -232,7 +237,7 @@ def damaged(base: BaseSpec, root: Path, digests: Path) -> list[Path]:
     return found
 
 
-def _commit(base: BaseSpec) -> str:
+def _commit(base: ModelSpec) -> str:
     """The commit of a hub id: as given, or as the local Hugging Face cache resolves the name."""
     from huggingface_hub import constants
 
@@ -252,7 +257,7 @@ def _commit(base: BaseSpec) -> str:
         ) from None
 
 
-def _from_hub(base: BaseSpec) -> Path:
+def _from_hub(base: ModelSpec) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -28,16 +28,16 @@ INDEX = "model.safetensors.index.json"
 
 
 def load_folder(
-    folder: Path | str, dtype: str | torch.dtype
+    folder: Path | str, dtype: str | torch.dtype, kind: str = "AutoModelForCausalLM"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer of a folder of safetensors.
+    """The model and tokenizer of a folder of safetensors; `kind` is a class of transformers.
 
     Raises InputError for a folder that leads to weights elsewhere, OSError or ValueError for one
     that holds no model.
     """
     refuse_size(Path(folder))
     refuse_detours(Path(folder), [path.name for path in Path(folder).glob("*.safetensors")])
-    return _load(str(folder), dtype, use_safetensors=True)
+    return _load(str(folder), dtype, kind, use_safetensors=True)
 
 
 def load_gguf(
@@ -45,7 +45,7 @@ def load_gguf(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer in a .gguf file, whatever lies beside it."""
     with _alone(file) as folder:
-        return _load(str(folder), dtype, gguf_file=file.name)
+        return _load(str(folder), dtype, "AutoModelForCausalLM", gguf_file=file.name)
 
 
 def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, list[int]]:
@@ -113,13 +113,19 @@ def refuse_size(folder: Path) -> None:
                 raise InputError(what, where=str(folder / BASE_CONFIG), expected=expected)
 
 
-def _load(place: str, dtype: str | torch.dtype, **more: Any) -> tuple[Any, Any]:  # noqa: ANN401
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _load(
+    place: str,
+    dtype: str | torch.dtype,
+    kind: str,
+    **more: Any,  # noqa: ANN401
+) -> tuple[Any, Any]:
+    import transformers
+    from transformers import AutoTokenizer
 
     of_tokenizer = {key: value for key, value in more.items() if key == "gguf_file"}
     with in_words():
         tokenizer = AutoTokenizer.from_pretrained(place, **of_tokenizer, **SAFELY)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **more, **SAFELY)
+        model = getattr(transformers, kind).from_pretrained(place, dtype=dtype, **more, **SAFELY)
     return model, tokenizer
 
 

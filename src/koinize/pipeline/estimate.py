@@ -211,12 +211,12 @@ def schedule(work: Sequence[Work], workers: int, load: Rate | None, machines: in
 
     The workers are spread evenly over the machines.
 
-    A worker loads the model before its first step that uses it. The interval of the wall time is
+    A worker loads a model before its first step that uses it. The interval of the wall time is
     that of the critical path: by as much as its steps are late, the end is.
     """
     free: list[float] = [0.0] * workers
     latest: list[str | None] = [None] * workers  # what each worker did last
-    loaded: set[int] = set()
+    loaded: set[tuple[int, bool]] = set()
     ends: dict[str, float] = {}
     before: dict[str, str | None] = {}  # what a step waited for
     parts: dict[str, list[Part]] = {}
@@ -229,8 +229,9 @@ def schedule(work: Sequence[Work], workers: int, load: Rate | None, machines: in
         name = one.step.id
         before[name] = need if ready > free[worker] else latest[worker]
         parts[name] = [(one.rate, one.seconds)]
-        if load and KINDS[one.step.kind].needs_model and worker not in loaded:
-            loaded.add(worker)
+        reader = worker, one.step.kind == "judge"
+        if load and KINDS[one.step.kind].needs_model and reader not in loaded:
+            loaded.add(reader)
             parts[name].append((load, load.per_unit))
         ends[name] = free[worker] = max(free[worker], ready) + sum(s for _, s in parts[name])
         latest[worker] = name

@@ -16,6 +16,7 @@ from koinize.merge.recipe import MergeSettings
 from koinize.pipeline.across import criterion, own_criterion, part_of, sharing
 from koinize.pipeline.generation import Elsewhere, Generation
 from koinize.pipeline.inputs import Inputs
+from koinize.pipeline.judging import Judging
 from koinize.pipeline.keeping import Keeping, made_by
 from koinize.pipeline.lineage import History
 from koinize.pipeline.searching import Search
@@ -48,17 +49,19 @@ def graph(
     imported: Mapping[tuple[str, str], str],
     history: History,
     trunks: Mapping[str, Elsewhere] | None = None,
+    judges: Mapping[str, str] | None = None,
 ) -> list[Step]:
     """All steps. `base` is the base model's identity; `imported` maps (task, language) to the
-    digest of an adapter that was trained elsewhere, `trunks` a task to a trunk from elsewhere;
-    `history` knows what was trained before.
+    digest of an adapter that was trained elsewhere, `trunks` a task to a trunk from elsewhere,
+    and `judges` a metric to the identity of its judge; `history` knows what was trained before.
     """
+    judging = Judging(spec, judges or {})
     steps = [Step(Address("base"), inputs={"base": base}, units=1)]
     tasks = {}
     for name in spec.tasks:
         trunk = (trunks or {}).get(name)
         trainings = Trainings(spec, name, inputs, steps[0], imported, history, trunk)
-        tasks[name] = _TaskGraph(spec, name, trainings)
+        tasks[name] = _TaskGraph(spec, name, trainings, judging)
     for names in dict.fromkeys(sharing(spec, name) for name in tasks):
         some = [tasks[name] for name in names]
         for one in some:
@@ -66,12 +69,19 @@ def graph(
         parts = {part: step for one in some for part, step in one.parts.items()}
         for one in some:
             steps.extend(one.merged(parts))
-        scores = {place: score.id for one in some for place, score in one.scores.items()}
+        scores = {place: score for one in some for place, score in one.scores.items()}
         for one in some:
             steps.extend(one.chosen_and_tested(scores))
+    steps = [one for step in steps for one in _with_judges(step, judging)]
     refuse_two_of_one_name(steps)
     undecided = (one for task in tasks.values() for one in task.trainings.tries.open)
     return list(waiting(steps, undecided))
+
+
+def _with_judges(step: Step, judging: Judging) -> Iterator[Step]:
+    yield step
+    if step.kind == "evaluate":
+        yield from judging.steps(step)
 
 
 def refuse_two_of_one_name(steps: Iterable[Step]) -> None:
@@ -90,11 +100,11 @@ class _TaskGraph:
     share an adapter by all of them.
     """
 
-    def __init__(self, spec: Spec, name: str, trainings: Trainings) -> None:
-        self.spec, self.name, self.trainings = spec, name, trainings
+    def __init__(self, spec: Spec, name: str, trainings: Trainings, judging: Judging) -> None:
+        self.spec, self.name, self.trainings, self.judging = spec, name, trainings, judging
         self.task: Task = spec.tasks[name]
         self.history = trainings.history
-        self.search = Search(spec, name, self.history, self._evaluate)
+        self.search = Search(spec, name, self.history, self._evaluate, judging)
         has_trunk = spec.training.has_trunk
         self.generation = trainings.generation() if has_trunk else None
         self.adapters: dict[str, Step] = {}
@@ -140,7 +150,7 @@ class _TaskGraph:
         }
         yield from scores.values()
 
-    def chosen_and_tested(self, scores: Mapping[tuple[System, str], str]) -> Iterator[Step]:
+    def chosen_and_tested(self, scores: Mapping[tuple[System, str], Step]) -> Iterator[Step]:
         """The choices on dev, that among the candidates by these scores, and all scores on test."""
         choice = self._choice("", self.chosen_among, scores)
         yield choice
@@ -174,8 +184,7 @@ class _TaskGraph:
     def _chosen_by(self, role: str, among: Mapping[System, Step]) -> tuple[Step, Collection[Step]]:
         """The choice among these by their scores on dev, and the scores."""
         scores = self._dev_scores(among)
-        choice = self._choice(role, among, {place: one.id for place, one in scores.items()})
-        return choice, scores.values()
+        return self._choice(role, among, scores), scores.values()
 
     def _best_on_dev(
         self, role: str, system: System, among: Mapping[System, Step]
@@ -183,7 +192,7 @@ class _TaskGraph:
         """The scores and the choice of a baseline that is the best of several; returns its id."""
         own = self._dev_scores(among)
         yield from own.values()
-        choice = self._choice(role, among, {place: one.id for place, one in own.items()})
+        choice = self._choice(role, among, own)
         yield choice
         self.systems[system] = Uses(choice=choice.id)
         return choice.id
@@ -281,7 +290,7 @@ class _TaskGraph:
         self,
         role: str,
         merges: Mapping[System, Step],
-        scores: Mapping[tuple[System, str], str],
+        scores: Mapping[tuple[System, str], Step],
     ) -> Step:
         """The step that chooses among these merges by these scores."""
         decisive = own_criterion if role else criterion
@@ -289,7 +298,7 @@ class _TaskGraph:
             Address("select", self.name, role=role),
             inputs={"metric": digest(decisive(self.spec, self.name))},
             uses=Uses(
-                scores=scores,
+                scores=self.judging.read_by_choices(scores),
                 candidates={system: merge.id for system, merge in merges.items()},
             ),
             units=1,

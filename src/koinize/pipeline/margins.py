@@ -30,7 +30,7 @@ def commit_margins(ledger: Ledger, spec: Spec, steps: Iterable[Step]) -> None:
     """Record the margins of every task that these steps will score on test, if they are others than
     the ones that were recorded last.
     """
-    scored = {one.task for one in steps if one.kind == "evaluate" and one.split == TEST}
+    scored = {one.task for one in steps if one.kind in ("evaluate", "judge") and one.split == TEST}
     for task in sorted(scored & spec.tasks.keys()):
         today = margins_of(spec, task)
         if last_stated(ledger.records(), task) != today:

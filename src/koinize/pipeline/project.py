@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from koinize.adapter import files_digest, read_header
 from koinize.adapter.names import quantized_copy
@@ -22,6 +23,7 @@ from koinize.pipeline.experience import Experience, recall
 from koinize.pipeline.generation import Elsewhere, elsewhere, require_own_trunk, trunk_folder
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import Inputs, survey
+from koinize.pipeline.judging import Judging, fetch, identities, rows_of
 from koinize.pipeline.lengths import Lengths, Use, measure, refuse
 from koinize.pipeline.lineage import History
 from koinize.pipeline.memory import needed
@@ -128,7 +130,18 @@ class Project:
             choose_again=self.choose_again,
         )
         imported, trunks = dict(self._imported()), dict(self._trunks())
-        return graph(self.spec, self.inputs, identity, imported, history, trunks)
+        judges = self.judging.judges
+        return graph(self.spec, self.inputs, identity, imported, history, trunks, judges)
+
+    @cached_property
+    def judging(self) -> Judging:
+        """The judges of the metrics that need a model. Raises InputError for one that cannot."""
+        return Judging(self.spec, identities(self.spec, self.root, self.files.digests))
+
+    def rows(self, evaluation: Step) -> list[dict[str, Any]]:
+        """The result rows of an evaluation, as it was judged."""
+        judged = [one.id for one in self.judging.steps(evaluation)]
+        return rows_of(self.store, evaluation.id, judged)
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
@@ -231,6 +244,8 @@ class Project:
             for found in ("_base_here", "manner", "inputs", "steps"):
                 self.__dict__.pop(found, None)
             missing = self._sound_plan(asked).missing
+        if any(one.step.kind == "judge" for one in missing):
+            fetch(self.spec, self.root)
         more = partial(self._unfolded, watcher)
         outcome = run(missing, self.spec, self.root, self.home, watcher, more)
         outcome.done[:0] = brought.done

@@ -146,8 +146,13 @@ class _Gatherer:
             interference=self._interference(),
             halved=self._halved(),
             branches=self._branches(),
+            judges=self._judges(),
             stated=first_stated(Ledger(self.project.files.ledger).records(), self.name),
         )
+
+    def _judges(self) -> dict[str, str]:
+        judges = self.project.judging.judges
+        return {one: judges[one] for one in self.results.definition.metrics if one in judges}
 
     def _interference(self) -> report.Inspection | None:
         """Of what the candidates are made of."""

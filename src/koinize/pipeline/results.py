@@ -20,7 +20,6 @@ from koinize.pipeline.margins import margins_of
 from koinize.pipeline.project import Project
 from koinize.pipeline.step import Step
 from koinize.pipeline.systems import candidates
-from koinize.pipeline.work import read_result_rows
 from koinize.store import Artifact
 from koinize.tasks import Task
 
@@ -141,6 +140,15 @@ class Results:
             if whose == system and where == split
         }
 
+    def judged(self, steps: Iterable[Step]) -> list[Step]:
+        """The steps that judged the answers of the evaluations among these."""
+        return [
+            one
+            for step in steps
+            if step.kind == "evaluate"
+            for one in self.project.judging.steps(step)
+        ]
+
     def choice(self, role: str = "") -> Step:
         """The step that chooses among the candidates or, as "mean", among MEAN's scales."""
         return next(
@@ -157,15 +165,19 @@ class Results:
         return self.project.store.open(step.id)
 
     def rows(self, step: Step) -> list[dict[str, Any]]:
-        """The result rows of an evaluation."""
-        return read_result_rows(self.open(step))
+        """The result rows of an evaluation, as it was judged."""
+        return self.project.rows(step)
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """The task's metrics over its labels; the first one chooses."""
         labels, texts = self.definition.label_set, self.definition.label_texts
         known = {name: metrics.get(name) for name in self.definition.metrics}
-        return {name: one.over(labels).among(texts) for name, one in known.items()}
+        judges = self.project.judging.judges
+        return {
+            name: one.over(labels).among(texts).by(judges.get(name, ""))
+            for name, one in known.items()
+        }
 
     @property
     def metric(self) -> Metric:

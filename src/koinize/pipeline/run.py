@@ -213,13 +213,15 @@ class _Run:
                 self._close(hand, job, "done", facts, "")
 
     def _ready(self) -> list[Missing]:
-        """What could start now, the longest training first so that no worker waits for it."""
+        """What could start now, the longest training first so that no worker waits for it, and
+        judges last, so that a worker changes its model seldom.
+        """
         in_hand = {job.step.id for hand in self.running.values() for job in hand.jobs}
         blocked = self.waiting.keys() | in_hand
         ready = [one for one in self.waiting.values() if not blocked.intersection(one.step.needs)]
         failed = set(self.outcome.failed)
         ready = [one for one in ready if one.step.name not in failed and not one.step.waits]
-        return sorted(ready, key=lambda one: -one.seconds if one.step.kind == "train" else 0.0)
+        return sorted(ready, key=_turn)
 
     def _went_on(self) -> bool:
         """Whether what scores decided, by which all known steps are done, leads to more steps."""
@@ -321,6 +323,10 @@ class _Run:
         except (OSError, ValueError):
             return
         self.watcher.moved(job.step, done, total)
+
+
+def _turn(one: Missing) -> tuple[bool, float]:
+    return one.step.kind == "judge", -one.seconds if one.step.kind == "train" else 0.0
 
 
 def _ended_by(error: BaseException | None, job: Job) -> Failure:

@@ -17,6 +17,7 @@ from koinize.digest import digest
 from koinize.errors import InputError
 from koinize.ledger.address import SEARCH, Address, System
 from koinize.merge.recipe import MergeSettings
+from koinize.pipeline.judging import Judging
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import PART, Step, Uses
 from koinize.pipeline.systems import system_of
@@ -35,8 +36,10 @@ NLL = "the gold label's NLL"
 class Search:
     """The searches of one task. `goes_on`: whether one of them is not at its end yet."""
 
-    def __init__(self, spec: Spec, task: str, history: History, evaluate: Evaluate) -> None:
-        self.spec, self.task, self.history = spec, task, history
+    def __init__(
+        self, spec: Spec, task: str, history: History, evaluate: Evaluate, judging: Judging
+    ) -> None:
+        self.spec, self.task, self.history, self.judging = spec, task, history, judging
         self.evaluate = evaluate
         self.goes_on = False
         self._steps: dict[Address, Step] = {}
@@ -187,7 +190,7 @@ class Search:
                 "metric": digest([task.metrics[0], list(task.label_set)]),
                 **{name: digest(one) for name, one in settings.items()},
             },
-            uses=Uses(scores={place: one.id for place, one in scores.items()}),
+            uses=Uses(scores=self.judging.read_by_choices(scores)),
             units=1,
             sort=self.task,
             languages=self.spec.languages,

@@ -24,7 +24,7 @@ TRY = "try"
 NO_NUMBER = "no_number"
 """The fact of a try that ended without an adapter: the loss was no number."""
 
-WORDS = frozenset({"adapter", "anchors", "base", "choice", "parent", "recipe", "trunk"})
+WORDS = frozenset({"adapter", "anchors", "answers", "base", "choice", "parent", "recipe", "trunk"})
 """What labels of an identity say besides a language's code."""
 
 
@@ -35,9 +35,10 @@ class Uses:
     `adapters`: what is merged, by language. `adapter`: the one that an evaluation scores, or that a
     merge is a multiple of; `choice`: the choice whose adapter an evaluation scores instead.
     `parent`: the adapter that a training goes on from. `trunk`: what branches started from, of a
-    branch and of a merge; `anchors`: the frozen rows that a branch sees besides its own. Of a
-    choice, `candidates` has the adapters by system and `scores`, as of a step of a search, the
-    evaluations by system and language.
+    branch and of a merge; `anchors`: the frozen rows that a branch sees besides its own; `answers`:
+    the evaluation that is judged. Of a choice, `candidates` has the adapters by system and
+    `scores`, as of a step of a search, the evaluations (or what judged them) by system and
+    language.
     """
 
     adapters: Mapping[str, str] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class Uses:
     parent: str = ""
     trunk: str = ""
     anchors: str = ""
+    answers: str = ""
     scores: Mapping[tuple[System, str], str] = field(default_factory=dict)
     candidates: Mapping[System, str] = field(default_factory=dict)
 
@@ -56,7 +58,7 @@ class Uses:
             found[f"{system.title}|{_label(language)}"] = one
         for system, one in self.candidates.items():
             found[f"{system.title}|adapter"] = one
-        for name in ("adapter", "choice", "parent", "trunk", "anchors"):
+        for name in ("adapter", "choice", "parent", "trunk", "anchors", "answers"):
             if one := getattr(self, name):
                 found[name] = one
         return found

@@ -145,6 +145,7 @@ def inquire(
         variants.insert(0, Variant(Question(), merge, present))
     new = {step.id: step for one in variants for step in (one.merge, *one.evaluations.values())}
     new |= {step.id: step for step in unscored}
+    new |= {step.id: step for step in results.judged(new.values())}
     steps = (project.steps[0], *new.values())
     return Inquiry(results, subject, chosen, reference, tuple(variants), steps)
 

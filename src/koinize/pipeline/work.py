@@ -26,6 +26,7 @@ from typing_extensions import TypedDict
 from koinize import machine
 from koinize.errors import KoinizeError, StepError
 from koinize.executors import WorkerEndedError
+from koinize.metrics import JudgedMetric, metrics
 from koinize.model import base
 from koinize.model.manner import ENCODING
 from koinize.pipeline.inputs import examples_of
@@ -38,6 +39,7 @@ from koinize.store.typed import typed_lines
 from koinize.tasks import Example
 
 if TYPE_CHECKING:
+    from koinize.model.judge import Reader
     from koinize.model.loaded import Loaded
 
 ROWS = "rows.jsonl"
@@ -158,7 +160,7 @@ def _drafting(job: Job, store: Store) -> Iterator[Draft]:
         draft.facts["settings"] = dict(step.settings)
         yield draft
         if KINDS[step.kind].needs_model:
-            _base_of(job)  # of files that were read meanwhile, if not before
+            _model_of(job)  # of files that were read meanwhile, if not before
         draft.facts["peak_bytes"] = machine.peak_memory()
 
 
@@ -251,9 +253,10 @@ def result_rows(path: Path) -> list[dict[str, Any]]:
 
 def _load_first(job: Job) -> float:
     """Seconds that this worker took to import the libraries and load the model; 0 if it has it."""
-    began, loads = time.perf_counter(), _load.cache_info().misses
-    loaded(job)
-    return time.perf_counter() - began if _load.cache_info().misses > loads else 0.0
+    load, cache = (judge, _load_judge) if job.step.kind == "judge" else (loaded, _load)
+    began, loads = time.perf_counter(), cache.cache_info().misses
+    load(job)
+    return time.perf_counter() - began if cache.cache_info().misses > loads else 0.0
 
 
 def examples(job: Job, language: str, split: str) -> list[Example]:
@@ -268,6 +271,7 @@ def loaded(job: Job) -> Loaded:
     """The base model, loaded by whichever step of this worker needed it first."""
     quiet()
     path = base.prepare(job.spec.base, job.root, base.user_cache())
+    _load_judge.cache_clear()  # one model in memory at a time
     written = job.spec.base.model_dump_json()  # has a hash
     found = _load(str(path), written, job.threads, _base_of(job))
     if not found.writes and any(task.writes for task in job.spec.tasks.values()):
@@ -303,6 +307,45 @@ def _load(path: str, written: str, threads: int, _identity: str) -> Loaded:
     return load_model(
         path, spec.dtype, name=spec.model, revision=spec.revision, template=spec.template
     )
+
+
+def judge(job: Job) -> Reader:
+    """The model of the step's metric, loaded by whichever step of this worker needed it first."""
+    quiet()
+    name = job.step.address.metric
+    spec = job.spec.judges[name]
+    path = base.prepare(spec, job.root, base.user_cache())
+    _load.cache_clear()
+    return _load_judge(str(path), spec.model_dump_json(), name, job.threads, _model_of(job))
+
+
+@lru_cache(maxsize=1)
+def _load_judge(path: str, written: str, name: str, threads: int, _identity: str) -> Reader:
+    import torch
+
+    from koinize.model.judge import JudgeSpec, load_reader
+
+    torch.set_num_threads(threads)
+    metric = cast("JudgedMetric", metrics.get(name))
+    return load_reader(Path(path), JudgeSpec.model_validate_json(written), metric.architecture)
+
+
+def _model_of(job: Job) -> str:
+    """The identity of the model that the step needs. Raises StepError where it changed."""
+    return _judge_of(job) if job.step.kind == "judge" else _base_of(job)
+
+
+def _judge_of(job: Job) -> str:
+    name = job.step.address.metric
+    metric, spec = cast("JudgedMetric", metrics.get(name)), job.spec.judges[name]
+    found = metric.identity(spec, base.identity(spec, job.root, Home(job.home).digests))
+    if found != job.step.inputs["judge"]:
+        raise StepError(
+            "the model that judges changed while it was used",
+            where=f"judges.{name}",
+            remedy="run again: what it judges is planned anew",
+        )
+    return found
 
 
 def quiet() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from koinize.digest import digest
 from koinize.errors import InputError
 from koinize.ledger import Interval, covered, total
-from koinize.metrics import Metric, ResultRow
+from koinize.metrics import JudgedMetric, Metric, ResultRow
 from koinize.pipeline import Project, Step
 from koinize.pipeline.lineage import ancestors
 from koinize.pipeline.results import TEST, Results, refuse_missing
@@ -52,6 +52,12 @@ class Candidate:
         return digest([self.task, self.adapter.id, sorted(self.artifacts.values())])
 
     @property
+    def judges(self) -> list[str]:
+        """The judges of the gated metrics that need a model."""
+        gated = (self.metrics[name] for name in self.gated)
+        return [one.judge for one in gated if isinstance(one, JudgedMetric)]
+
+    @property
     def gated_margins(self) -> dict[str, float]:
         """The points that a language may lose, by the metrics that the gate asks."""
         return {name: self.margins[name] for name in self.gated}
@@ -68,13 +74,14 @@ def candidate(project: Project, task: str) -> Candidate:
     refuse_missing(project, [choice], nothing)
     system = results.chosen()
     merge, tests = results.made(system), results.of_split(system, TEST)
-    refuse_missing(project, [merge, *tests.values()], nothing)
+    judged = results.judged(tests.values())
+    refuse_missing(project, [merge, *tests.values(), *judged], nothing)
     _refuse_other_tests(merge, tests.values(), nothing)
     by_id = {step.id: step for step in project.steps}
     trainings = results.parts(merge)
-    behind = _behind(tests.values(), by_id)
+    behind = _behind([*tests.values(), *judged], by_id)
     behind |= {one for step in trainings for one in ancestors(step, project.store)}
-    made_of = [*trainings, merge, choice, *tests.values()]
+    made_of = [*trainings, merge, choice, *tests.values(), *judged]
     return Candidate(
         task=task,
         system=system.title,
@@ -86,7 +93,7 @@ def candidate(project: Project, task: str) -> Candidate:
         settings=_settings(results, merge),
         inputs={step.name: dict(step.identity) for step in made_of},
         data=_data(task, [*trainings, merge, *tests.values()]),
-        artifacts={step.name: step.id for step in (*trainings, merge, *tests.values())},
+        artifacts={step.name: step.id for step in (*trainings, merge, *tests.values(), *judged)},
         cost=_cost(project.intervals(), behind),
         tests=tests,
         baselines=_baselines(results, tests),
@@ -114,7 +121,8 @@ def _baselines(
         steps = results.of_split(system, TEST)
         made = {one.id for one in steps.values()}
         is_other = made != {one.id for one in tests.values()}
-        if steps.keys() == tests.keys() and made <= present and is_other:
+        there = made | {one.id for one in results.judged(steps.values())} <= present
+        if steps.keys() == tests.keys() and there and is_other:
             found[system.title] = {one: results.rows(step) for one, step in steps.items()}
     return found
 

@@ -159,7 +159,7 @@ def comparison_identity(ours: Candidate, theirs: Reference, pairs: Mapping[str, 
         for language, pair in pairs.items()
     }
     reference = theirs.release.record["adapter"]
-    return digest([ours.adapter.id, reference, ours.gated_margins, answers])
+    return digest([ours.adapter.id, reference, ours.gated_margins, answers, *ours.judges])
 
 
 def judge(

@@ -193,11 +193,15 @@ class _Test:
         return found
 
     def _anchor(self) -> Reference | None:
-        """The release that drift is measured from; None when that is the one in use."""
+        """The release that drift is measured from; None when that is the one in use, or its answers
+        were not judged by today's models.
+        """
         version = self.pointer.anchor
         if version is None or version == self.pointer.current:
             return None
-        return scoring.reference(self.project, self.ours, self.releases.open(version))
+        found = scoring.reference(self.project, self.ours, self.releases.open(version))
+        judged = all(scoring.is_judged(self.ours, rows) for rows in found.rows.values())
+        return found if judged else None
 
 
 def anchor(project: Project, task: str, channel: str, version: int) -> Channel:

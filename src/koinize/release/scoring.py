@@ -13,9 +13,9 @@ from dataclasses import replace
 from koinize.adapter import files_digest
 from koinize.errors import StepError
 from koinize.ledger.address import RELEASE, Address, System
+from koinize.metrics import JudgedMetric
 from koinize.pipeline import Plan, Project, Step, Watcher
 from koinize.pipeline.step import Uses
-from koinize.pipeline.work import read_result_rows
 from koinize.release.archive import Release
 from koinize.release.candidate import Candidate, answered_alike
 from koinize.release.judge import Reference, incumbent_rows
@@ -29,12 +29,11 @@ def reference(project: Project, ours: Candidate, release: Release) -> Reference:
     """A release with its answers: to the rows of today where it was scored on them, else to those
     of its own day.
     """
-    store = project.store
-    present = store.ids()
+    present = project.store.ids()
     rows: dict[str, Rows] = dict(incumbent_rows(release))
     for language, step in _evaluations(project, ours, release).items():
-        if step.id in present:
-            rows[language] = read_result_rows(store.open(step.id))
+        if {step.id, *(one.id for one in project.judging.steps(step))} <= present:
+            rows[language] = project.rows(step)
     return Reference(release, rows)
 
 
@@ -62,11 +61,13 @@ def _missing(project: Project, ours: Candidate, theirs: Reference) -> list[Step]
     """
     wanted, present = _unanswered(ours, theirs), project.store.ids()
     steps = [
-        step
+        one
         for language, step in _evaluations(project, ours, theirs.release).items()
-        if language in wanted and step.id not in present
+        for one in (step, *project.judging.steps(step))
+        if language in wanted and one.id not in present
     ]
-    if steps and theirs.release.record["adapter"] not in present:
+    answers = any(one.kind == "evaluate" for one in steps)
+    if answers and theirs.release.record["adapter"] not in present:
         steps.insert(0, _import(project, theirs.release))
     return steps
 
@@ -77,7 +78,18 @@ def _unanswered(ours: Candidate, theirs: Reference) -> set[str]:
     if not answered_alike(before["evaluation"], ours.settings["evaluation"]):
         return set(theirs.rows)
     pairs = pair_up(ours, theirs.rows)
-    return {one for one, pair in pairs.items() if pair.overlap.new or pair.overlap.changed}
+    unjudged = {one for one, rows in theirs.rows.items() if not is_judged(ours, rows)}
+    return {
+        one
+        for one, pair in pairs.items()
+        if one in unjudged or pair.overlap.new or pair.overlap.changed
+    }
+
+
+def is_judged(ours: Candidate, rows: Rows) -> bool:
+    """Whether the rows have the scores of today's judges."""
+    judged = [one for one in ours.metrics.values() if isinstance(one, JudgedMetric)]
+    return all(metric.has(row) for metric in judged for row in rows)
 
 
 def _evaluations(project: Project, ours: Candidate, release: Release) -> dict[str, Step]:

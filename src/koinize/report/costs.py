@@ -347,7 +347,12 @@ def choosing(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     ]
     if len(candidates) == 1:  # one alone is chosen unseen
         scores = [one for one in scores if one]
-    once = {one.id: one for one in [*_searching(task, accounts), *scores] if one}
+    judged = [
+        one
+        for step, one in accounts.of(task.name, "judge").items()
+        if step.split == "dev" and not step.role and step.system.title in candidates
+    ]
+    once = {one.id: one for one in [*_searching(task, accounts), *scores, *judged] if one}
     missing = [None for one in scores if one is None]
     return [*missing, *once.values(), *accounts.find(Address("select", task.name))]
 
@@ -355,13 +360,13 @@ def choosing(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
 def _searching(task: TaskInput, accounts: Accounts) -> list[Interval]:
     """What a search looked at besides the candidates: merges, scores on dev, decisions."""
     made = {id(one) for one in merging(task, accounts)}
-    work = accounts.of(task.name, "merge", "evaluate", SEARCH).items()
+    work = accounts.of(task.name, "merge", "evaluate", "judge", SEARCH).items()
     looked = [one for step, one in work if (step.role or step.kind) == SEARCH]
     return [one for one in looked if id(one) not in made]
 
 
 def testing(task: TaskInput, accounts: Accounts) -> list[Interval]:
     """The scores of every system on test."""
-    work = accounts.of(task.name, "evaluate")
+    work = accounts.of(task.name, "evaluate", "judge")
     once = {one.id: one for step, one in work.items() if step.split == "test"}
     return list(once.values())

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from koinize.metrics import RESAMPLES, Metric, interval, metrics, paired_differences, score
+from koinize.metrics import (
+    RESAMPLES,
+    JudgedMetric,
+    Metric,
+    interval,
+    metrics,
+    paired_differences,
+    score,
+)
 from koinize.report.figures import Difference, Drift, ReleaseScore
 from koinize.report.input import ReleaseInput, TaskInput
 from koinize.report.quality import estimate
@@ -14,16 +22,17 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def drift(task: TaskInput, releases: Sequence[ReleaseInput]) -> Drift | None:
-    """One task's releases on its first metric; None where there is none.
+    """One task's releases on its first metric, as far as they were scored by it; None where there
+    is none.
 
     A language's drift is that against the first release that served it, on the test rows that both
     answered and whose truth did not change, paired, with its 95 % bootstrap interval.
     """
-    ours = [one for one in releases if one.task == task.name]
+    name = task.metrics[0]
+    metric = metrics.get(name).over(task.labels).by(task.judges.get(name, ""))
+    ours = [one for one in releases if one.task == task.name and _is_scored(metric, one)]
     if not ours:
         return None
-    name = task.metrics[0]
-    metric = metrics.get(name).over(task.labels)
     languages = sorted({language for one in ours for language in one.rows})
     return {
         "task": task.name,
@@ -34,6 +43,12 @@ def drift(task: TaskInput, releases: Sequence[ReleaseInput]) -> Drift | None:
         ],
         "scores": [row for language in languages for row in _language(metric, language, ours)],
     }
+
+
+def _is_scored(metric: Metric, release: ReleaseInput) -> bool:
+    """Whether its rows were judged, where the metric asks for that, by today's judge."""
+    rows = (row for rows in release.rows.values() for row in rows)
+    return not isinstance(metric, JudgedMetric) or all(map(metric.has, rows))
 
 
 def _language(

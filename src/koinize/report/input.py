@@ -57,7 +57,8 @@ class TaskInput:
     `halved` is the number of candidates of which halving left the one that is shown, 0 without it.
     `label_texts` has what stands for the labels in each language, where that is not one for all.
     `changed_since` says which rows changed since the reference was trained; `stated` what the
-    margins were when they were first recorded, None where nobody did.
+    margins were when they were first recorded, None where nobody did; `judges` the identity of the
+    judge of each metric that needs a model.
     """
 
     name: str
@@ -75,6 +76,7 @@ class TaskInput:
     halved: int = 0
     stated: Stated | None = None
     label_texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    judges: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

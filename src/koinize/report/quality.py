@@ -49,7 +49,8 @@ class Judged:
         self.task = task
         known = {name: metrics.get(name) for name in task.metrics}
         self.metrics = {
-            name: one.over(task.labels).among(task.label_texts) for name, one in known.items()
+            name: one.over(task.labels).among(task.label_texts).by(task.judges.get(name, ""))
+            for name, one in known.items()
         }
         self._found = {(one.system, one.language, one.split): one for one in task.evaluations}
         self._twin = {one.name: one.same_as for one in task.systems if one.same_as}

@@ -131,7 +131,7 @@ def _task_rows(task: TaskInput, accounts: Accounts) -> list[Phase]:
     merges, chosen = merging(task, accounts), choosing(task, accounts)
     tests = testing(task, accounts)
     own = {id(one) for one in [*merges, *chosen, *tests]}
-    work = accounts.of(name, "merge", SEARCH, "select", "evaluate")
+    work = accounts.of(name, "merge", SEARCH, "select", "evaluate", "judge")
     rest = [one for one in work.values() if id(one) not in own]
     from_the_trunk = [
         _row(
@@ -225,7 +225,7 @@ def _brief(step: Address) -> str:
 def _tone(source: ReportInput, step: Address) -> Tone:
     if step.kind == "train" and not step.language:
         return "comb"
-    if step.kind == "evaluate" and step.split == "dev":
+    if step.kind in ("evaluate", "judge") and step.split == "dev":
         return "choose"
     return source.tones.get(step.kind, "test" if step.kind == GATE else "base")
 

@@ -128,7 +128,13 @@ class Updates:
             for step, one in self.accounts.of(self.task.name, "evaluate").items()
             if step.split == "test" and not step.role
         }
-        return [found.get((title or self._chosen, one)) for one in self.task.languages]
+        judged = [
+            one
+            for step, one in self.accounts.of(self.task.name, "judge").items()
+            if step.split == "test" and step.system.title == (title or self._chosen)
+        ]
+        answered = [found.get((title or self._chosen, one)) for one in self.task.languages]
+        return [*answered, *judged]
 
     def _row(self, trained: Interval | None, scope: Scope) -> ScopeRow:
         update, retrained = self._update(trained, scope), self._retrained(scope)

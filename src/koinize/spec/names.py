@@ -12,7 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from koinize.errors import InputError, did_you_mean, each
-from koinize.metrics import metrics
+from koinize.metrics import JudgedMetric, metrics
+from koinize.model.base import ModelSpec
+from koinize.model.judge import JudgeSpec
 from koinize.spec.document import Document, Loc, dotted
 from koinize.tasks import Task, tasks
 
@@ -40,6 +42,7 @@ def disagreements(document: Document) -> Found:
             yield from _metrics(document, ("tasks", name), block, languages)
             yield from _words(document, ("tasks", name), block, languages)
             yield from _free(document, ("tasks", name), block)
+    yield from _judges(document)
 
 
 def _places_of_languages(document: Document) -> Iterator[Loc]:
@@ -124,6 +127,12 @@ def _metrics(
             what = f"{dotted(place)}: '{name}' does not fit a task of kind '{block['kind']}'"
         else:
             own = metrics.get(name)
+            given = _mapping(document.values.get("judges"))
+            if isinstance(own, JudgedMetric) and name not in given:
+                what = f"{dotted(place)}: '{name}' needs a model"
+                keys = ", ".join(["model: FOLDER", *(f"{one}: ..." for one in own.asks)])
+                remedy = f"name one under judges, such as `judges: {{{name}: {{{keys}}}}}`"
+                yield place, InputError(what, where=document.where(place), remedy=remedy)
             if own.reads != "free" and (refused := own.refusal(languages)):
                 what = f"{dotted(place)}: {refused}"
                 yield place, InputError(what, where=document.where(place))
@@ -154,6 +163,30 @@ def _free(document: Document, path: Loc, block: Mapping[str, Any]) -> Found:
             place = (*path, "metrics", index)
             what = f"{dotted(place)}: {what}"
             yield place, InputError(what, where=document.where(place), remedy=remedy)
+
+
+def _judges(document: Document) -> Found:
+    """Models of metrics that need none, or that lack what the metric asks."""
+    for name, block in _mapping(document.values.get("judges")).items():
+        place = ("judges", name)
+        metric = metrics.get(name) if name in metrics.names() else None
+        if metric is None:
+            continue  # its mistake is found where the whole is validated
+        if not isinstance(metric, JudgedMetric):
+            judged = [one for one in metrics.names() if isinstance(metrics.get(one), JudgedMetric)]
+            what, expected = f"judges: '{name}' needs no model", "one of: " + ", ".join(judged)
+            yield place, InputError(what, where=document.where(place), expected=expected)
+            continue
+        given = _mapping(block)
+        for key in metric.asks:
+            if given.get(key) is None:
+                what = f"judges.{name}: '{key}' is missing"
+                yield place, InputError(what, where=document.where(place))
+        for key in sorted({*given} & {*JudgeSpec.model_fields} - {*ModelSpec.model_fields}):
+            if key not in metric.asks:
+                what = f"judges.{name}: '{key}' is none of its settings"
+                where = document.where((*place, key))
+                yield (*place, key), InputError(what, where=where, remedy="remove it")
 
 
 def _words(document: Document, path: Loc, block: Mapping[str, Any], languages: list[str]) -> Found:

@@ -27,6 +27,7 @@ from koinize.frozen import Frozen
 from koinize.ledger.prices import price_book
 from koinize.merge.slots import NO_TRUNK, OTHER_SPACES, SPACES
 from koinize.model.base import BaseSpec
+from koinize.model.judge import JudgeSpec
 from koinize.settings import BranchSpec, EvaluationSection, LoraSpec, TrainingSpec
 from koinize.shown import without_secrets
 from koinize.spec.cluster import ADDRESS, OfACluster
@@ -293,6 +294,9 @@ class Spec(Frozen):
     baselines: Baselines = ("base", "indv", "cross", "comb", "mean")
     margins: dict[MetricName, Points] = Field(
         default={}, description="metric -> points that a language may lose before it is worse"
+    )
+    judges: dict[MetricName, JudgeSpec] = Field(
+        default={}, description="metric -> the model that it needs, such as {bert-score: {...}}"
     )
     price: Price | None = None
     machine: MachineSection = MachineSection()

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from koinize.metrics import Metric, metrics
-from koinize.pipeline.work import Job, read_result_rows
+from koinize.pipeline.judging import rows_of
+from koinize.pipeline.work import Job
 from koinize.search.halving import ranked
 from koinize.search.line import decide
 from koinize.search.luck import chances
@@ -70,8 +71,10 @@ def _proposals(job: Job, store: Store, metric: Metric) -> Mapping[str, Any]:
 
 def _taken(job: Job, store: Store, candidates: int) -> Taken:
     """What the merges and scores so far took, by what their artifacts say."""
-    scores = [store.open(one) for one in job.step.uses.scores.values()]
-    merges = {one.inputs["adapter"] for one in scores}
+    read = [store.open(one) for one in job.step.uses.scores.values()]
+    judged = [store.open(one.inputs["answers"]) for one in read if "answers" in one.inputs]
+    scores = [*read, *judged]
+    merges = {one.inputs["adapter"] for one in scores if "adapter" in one.inputs}
     merging = sum(float(store.open(one).facts["seconds"]) for one in merges)
     return Taken(candidates, merging, sum(float(one.facts["seconds"]) for one in scores))
 
@@ -83,5 +86,5 @@ def _rows(job: Job, store: Store, names: Mapping[str, Any]) -> dict[Any, dict[st
     rows: dict[Any, dict[str, list[Any]]] = {one: {} for one in names.values()}
     for (system, language), evaluation in job.step.uses.scores.items():
         own = rows.setdefault(names[system.title], {}).setdefault(language, [])
-        own += read_result_rows(store.open(evaluation))
+        own += rows_of(store, evaluation)
     return rows

@@ -7,7 +7,8 @@ from typing import Any
 
 from koinize.metrics import Metric, metrics
 from koinize.pipeline.across import stated_margin, task_of
-from koinize.pipeline.work import Job, read_result_rows
+from koinize.pipeline.judging import rows_of
+from koinize.pipeline.work import Job
 from koinize.store import Draft, Store
 
 
@@ -23,7 +24,7 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:  # noqa:
     for (system, part), evaluation in uses.scores.items():
         task = task_of(part) or job.step.task
         metric = _metric(job, task)
-        statistics = metric.statistics(read_result_rows(store.open(evaluation)))
+        statistics = metric.statistics(rows_of(store, evaluation))
         score = float(metric.aggregate(statistics.sum(axis=0)))
         scores.setdefault(system.title, {}).setdefault(task, []).append(score)
     means = {title: _together(job, found) for title, found in scores.items()}

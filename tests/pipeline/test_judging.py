@@ -1,0 +1,195 @@
+"""Metrics that need a model, from koinize.yaml to a release: judged once, in steps of their own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from koinize.errors import InputError
+from koinize.examples.tiny.make_base import write_tiny_base
+from koinize.ledger import LOAD
+from koinize.metrics import metrics
+from koinize.model.judge import JudgeSpec, load_reader
+from koinize.pipeline.report_input import gather
+from koinize.pipeline.results import Results, value
+from koinize.pipeline.whatif import Question, inquire
+from koinize.release import Releases, promote
+from koinize.report.results import results
+from koinize.tracking.rows import answers
+from tests.pipeline.conftest import Small
+from tests.pipeline.test_run import Recorder
+
+SPEC = """\
+koinize: 1
+name: judged
+base: {model: base, dtype: float32}
+languages: [de, en]
+tasks:
+  sum:
+    kind: generate
+    prompt: "{text} ="
+    target: label
+    max_new_tokens: 4
+    metrics: [METRICS]
+lora: {r: 2, alpha: 4}
+training: {epochs: 1, learning_rate: 2.0e-2, batch_size: 4, max_length: 128}
+merge: {candidates: [ties, mean]}
+baselines: [base]
+margins: {bert-score: 50}
+judges: {bert-score: {model: other, layer: 2}}
+machine: {executor: inline}
+"""
+JUDGED = SPEC.replace("METRICS", "bert-score, rouge-l")
+
+
+def written(root: Path, spec: str = JUDGED) -> Small:
+    small = Small(root)
+    small.spec(spec)
+    return small
+
+
+def run(small: Small) -> Recorder:
+    watcher = Recorder()
+    _, outcome = small.real().run(watcher, lambda _: None)
+    assert outcome.failed == {}
+    return watcher
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("judged") / "project"
+    root.mkdir()
+    small = written(root)
+    write_tiny_base(root / "base")
+    write_tiny_base(root / "other", 5)
+    run(small)
+    return root
+
+
+@pytest.fixture
+def small(finished: Path, tmp_path: Path) -> Small:
+    """A copy that a test may change."""
+    found = object.__new__(Small)
+    found.root = Path(shutil.copytree(finished, tmp_path / "project"))
+    return found
+
+
+@pytest.mark.slow
+def test_scores_are_the_judges_and_no_reader_loads_it(small, monkeypatch):
+    project = small.real()
+    reader = load_reader(small.root / "other", JudgeSpec(model="other", layer=2), "AutoModel")
+    metric, spec = metrics.get("bert-score"), JudgeSpec(model="other", layer=2)
+    monkeypatch.setattr("koinize.model.judge.load_reader", None)
+    shown = results(gather(project))["tasks"][0]
+    task = Results(project, "sum")
+    for (system, language, split), step in task.evaluations.items():
+        rows = task.rows(step)
+        expected = 100 * sum(metric.judged(reader, spec, rows)) / len(rows)
+        (found,) = (
+            row
+            for row in shown["scores"]
+            if (row["system"], row["language"], row["split"], row["metric"])
+            == (system.title, language, split, "bert-score")
+        )
+        assert found["value"] == pytest.approx(expected, abs=1e-3)
+        assert found["signature"].startswith(
+            f"bert-score|judge:{project.judging.judges['bert-score'][:12]}|"
+        )
+    dev = {
+        system.title: [
+            value(task.metric, task.rows(step)) for step in task.of_split(system, "dev").values()
+        ]
+        for system in task.choice().uses.candidates
+    }
+    assert task.chosen().title == max(dev, key=lambda one: sum(dev[one]))
+    row = next(answers(task))
+    assert set(row) >= {"bert-score", "rouge-l"}
+
+
+@pytest.mark.slow
+def test_a_second_metric_is_judged_without_training_or_answering_again(small):
+    assert small.real().plan().missing == ()
+    text = (small.root / "koinize.yaml").read_text()
+    small.spec(text.replace("layer: 2", "layer: 1"))
+    todo = small.real().plan()
+    assert {one.step.kind for one in todo.missing} == {"judge", "select"}
+    judged = next(one for one in todo.missing if one.step.split == "dev")
+    assert judged.why == "judge.layer changed from 2 to 1"
+    assert todo.wall.value > 0
+
+
+@pytest.mark.slow
+def test_its_loading_is_in_the_ledger_and_its_costs_are_counted(small):
+    project = small.real()
+    lines = project.intervals()
+    judging = [one for one in lines if one.kind == "judge"]
+    assert len(judging) == 2 * 2 + 2 * 3  # languages x (candidates on dev, systems on test)
+    loads = {one.artifact for one in lines if one.kind == LOAD}
+    assert loads & {one.artifact for one in judging}
+    taken = results(gather(project))["tasks"][0]["costs"]
+    assert taken is not None
+
+
+@pytest.mark.slow
+def test_a_question_and_a_release_are_judged_too(small):
+    project = small.real()
+    asked = inquire(project, "sum", [Question(without=("de",))])
+    _, outcome = project.run(Recorder(), lambda _: None, asked.steps)
+    assert outcome.failed == {}
+    (answer,) = asked.answers()
+    assert {effect.language for effect in answer.effects} == {"de", "en"}
+    first = promote(project, "sum", "production", Recorder())
+    assert first.switched
+    release = Releases(project.home, "sum").open(1)
+    kept = json.loads((release.folder / "evidence/rows/de.jsonl").read_text().splitlines()[0])
+    assert kept["bert-score"]["judge"] == project.judging.judges["bert-score"]
+    # Another adapter and another judge: the answers of the release in use are judged anew.
+    small.rows("de", "train", ["other rows", "than before"])
+    small.spec(JUDGED.replace("layer: 2", "layer: 1"))
+    run(small)
+    watcher = Recorder()
+    second = promote(small.real(), "sum", "production", watcher)
+    named = [name for name, _ in watcher.ends]
+    assert named == ["judge/sum/v1/de/test/bert-score", "judge/sum/v1/en/test/bert-score"]
+    assert {one.metric for one in second.judgement.comparisons} == {"bert-score", "rouge-l"}
+
+
+def test_who_asks_for_no_such_metric_has_the_steps_of_before(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    plain = SPEC.replace("METRICS", "rouge-l").replace("margins: {bert-score: 50}\n", "")
+    without = "".join(line for line in plain.splitlines(True) if "judges" not in line)
+    ours = written(tmp_path / "a", plain).steps()
+    before = written(tmp_path / "b", without).steps()
+    assert {one: step.id for one, step in ours.items()} == {
+        one: step.id for one, step in before.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("{model: other, layer: 2}", "{model: none/at/all, layer: 2}"), "no model 'none/at/all'"),
+        (("layer: 2", "layer: 3"), "judges.bert-score: other has 2 layers, and not 3"),
+        (("{model: other, layer: 2}", "{model: far/away, layer: 2}"), "set judges.bert-score.rev"),
+    ],
+)
+def test_a_model_that_cannot_judge_is_refused_by_a_plan(tmp_path, change, said):
+    small = written(tmp_path, JUDGED.replace(*change))
+    write_tiny_base(tmp_path / "base")
+    write_tiny_base(tmp_path / "other")
+    with pytest.raises(InputError, match=said):
+        small.real().plan()
+
+
+def test_an_encoder_with_a_decoder_is_refused(tmp_path):
+    small = written(tmp_path)
+    write_tiny_base(tmp_path / "base")
+    write_tiny_base(tmp_path / "other")
+    config = tmp_path / "other" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "is_encoder_decoder": True}))
+    with pytest.raises(InputError, match="is an encoder with a decoder"):
+        small.real().plan()
