@@ -9,4 +9,4 @@ set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OUT="${OUT:-benchmarks/results}"
-exec "${PYTHON:-python3}" -m benchmarks.gpu --seconds "${SECONDS_IN_ALL:-170}" "$@"
+exec "${PYTHON:-python3}" -m benchmarks.gpu --seconds "${SECONDS_IN_ALL:-210}" "$@"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,12 @@ def test_every_part_has_figures_and_none_fails(tmp_path):
         "Training",
         "Five",
         "Scoring",
+        "Quantized",
     ]
     for timed in ("digests of the inputs", "reading", "eigenproblems", "writing"):
         assert f"{timed} 0." in parts[0], "the engine does this by another name now"
+    if find_spec("bitsandbytes") is None:
+        assert "- Left out: bitsandbytes is not installed." in parts.pop()
     for part in parts:
         assert part.count("\n| ") > 2, part
 

@@ -6,11 +6,13 @@ import random
 from functools import lru_cache
 
 import torch
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.gpu.scale import Scale
 from koinize.examples.tiny.make_base import tiny_model, tiny_tokenizer
 from koinize.model.loaded import Loaded, adopt
+from koinize.model.quantized import asked_of_transformers, settle
 from koinize.tasks import Example
 
 OPTIONS = (" A", " B", " C")
@@ -43,6 +45,24 @@ def large_base(scale: Scale) -> Loaded:
     device = torch.device(scale.device)
     model = model.eval().requires_grad_(False)
     return adopt(model, tiny_tokenizer(), device, name="synthetic/llama-3.1-8b")
+
+
+def turn_into_4_bit(base: Loaded) -> None:
+    """Its linear layers become those that `training.load_in_4bit` has, where they lie."""
+    from bitsandbytes.nn import Params4bit
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+    asked = asked_of_transformers(base.dtype, base.device)["quantization_config"]
+    named = base.model.named_modules()
+    weights = {name: one.weight.data for name, one in named if type(one) is nn.Linear}
+    del weights["lm_head"]
+    replace_with_bnb_linear(base.model, ["lm_head"], asked)
+    for name in list(weights):  # each goes as soon as it was read
+        made = base.model.get_submodule(name)
+        given = made.weight.__dict__
+        made.weight = Params4bit(weights.pop(name), requires_grad=False, **given)
+        made.to(base.device)
+    settle(base.model)
 
 
 def tiny_base(family: str, device: str) -> Loaded:

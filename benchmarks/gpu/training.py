@@ -48,12 +48,14 @@ class Run:
     batches: int
     pass_tokens: int
     checkpointing: bool = False
+    in_4bit: bool = False
 
     @property
     def name(self) -> str:
         """What the table calls it."""
         what = f"{self.kind} rows, {self.batch} a step, {self.pass_tokens} tokens a pass"
-        return f"{what}, gradient checkpointing" if self.checkpointing else what
+        what += ", gradient checkpointing" * self.checkpointing
+        return what + ", base in 4 bit" * self.in_4bit
 
     def rows(self, scale: Scale, language: str = "en") -> list[Example]:
         """Long rows are all alike; short ones differ in length."""
@@ -69,6 +71,7 @@ class Run:
             batch_size=self.batch,
             batch_tokens=self.pass_tokens,
             max_length=2 * scale.long,
+            load_in_4bit=self.in_4bit,
         )
 
 

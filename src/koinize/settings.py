@@ -237,6 +237,10 @@ class TrainingSpec(Frozen):
         description="how often a training that ended badly on dev is repeated, with other seeds",
     )
     adapter_dtype: Literal["float32", "bfloat16"] = "float32"
+    load_in_4bit: bool = Field(
+        default=False,
+        description="train on the base in 4 bit (NF4); it is merged, scored and served as it is",
+    )
     update: UpdateSpec = UpdateSpec()
     trunk: Trunk = Field(
         default="none",
@@ -259,6 +263,10 @@ class TrainingSpec(Frozen):
             raise ValueError(
                 "retries: dev tells how a training ended, and a trainer of your own does not say "
                 "its dev loss; remove retries, or the trainer"
+            )
+        if self.load_in_4bit and self.is_commanded:
+            raise ValueError(
+                "load_in_4bit: a trainer of your own loads the base itself; remove load_in_4bit"
             )
         return self
 

@@ -62,6 +62,14 @@ def test_by_hand() -> None:
     ten = replace(TINY, layers=10, modules=modules)
     assert ten.kept(lora, 2) == 2480
     assert ten.kept(lora, 2, recomputed=True) == 10 * 16 + 248
+    # In 4 bit: 160 of the 1,000 weights are in layers, 64 of each q_proj's and 96 of down_proj's,
+    # which has the largest matrix; of a weight 4 bit, 1/64 byte and 1/4096 byte of scales.
+    four = TrainingSpec(load_in_4bit=True)
+    less = training_memory(TINY, lora, four, **asked, on_cpu=False)
+    assert less is not None
+    assert less.base == 2 * 840 + round(160 * (0.5 + 1 / 64 + 1 / 4096)) + 2 * 96
+    assert replace(less, base=found.base) == found
+    assert not training_memory(TINY, lora, four, **asked).base_is_shared  # type: ignore[union-attr]
     only = LoraSpec(r=2, targets=("q_proj",))
     assert TINY.kept(only, 2) == 248 - 24 - 4
 

@@ -64,6 +64,18 @@ def test_layers_that_are_run_again(ask, monkeypatch):
     )
 
 
+def test_weights_that_cannot_be_in_4_bit(ask):
+    assert ask(trained={"a": lora()}, in_4bit=True) == []
+    (said,) = ask("gpt2", trained={"a": lora()}, in_4bit=True)
+    assert said == (
+        "training.load_in_4bit a base of the family 'gpt2' cannot have its weights in 4 bit: it "
+        "keeps them as inputs x outputs, which in 4 bit are turned around; take load_in_4bit out, "
+        "or choose another base model"
+    )
+    (said,) = ask("mamba", texts=False, trained={"a": lora()}, in_4bit=True)
+    assert said.startswith("training.load_in_4bit a base of the family 'mamba' cannot have its")
+
+
 def test_targets_that_the_base_does_not_have(ask):
     (said,) = ask(trained={"a": lora(targets=("nothing",)), "b": lora()})
     assert said.startswith("lora.targets no LoRA layers fit base model 'x/base': ")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from koinize.api.planned import plan_warnings
 from koinize.ledger.scopes import WORDS
+from koinize.model import quantized
 from koinize.pipeline import Missing, Plan, Project
 from koinize.pipeline.estimate import Estimate, Schedule, amount, duration
 from koinize.pipeline.plan import GONE, NEVER, NEWER
@@ -48,10 +49,8 @@ def show_plan(todo: Plan, project: Project) -> None:
         console.print(line, markup=False, highlight=False)
     for note in (*kept_recipes(project), *too_few_rows(project)):
         console.print(message(f"note: {note}"), markup=False, highlight=False)
-    trainer = project.spec.training.trainer
-    if trainer != "koinize" and any(one.step.kind == "train" for one in todo.missing):
-        command = message(f"a program trains: {' '.join(trainer.command)}")
-        console.print(command, markup=False, highlight=False)
+    for line in _training_lines(todo, project):
+        console.print(message(line), markup=False, highlight=False)
     if todo.lengths is None:
         console.print("how many tokens the rows have is counted once the base model is here")
 
@@ -64,6 +63,17 @@ def _open_lines(todo: Plan, project: Project) -> Iterator[str]:
         retries = project.spec.training.retries
         times = "once" if retries == 1 else f"at most {retries} times"
         yield f"a training that ends badly on dev is repeated with another seed, {times}"
+
+
+def _training_lines(todo: Plan, project: Project) -> Iterator[str]:
+    """Who trains, and on what, where that is not koinize on the base as it is."""
+    training = project.spec.training
+    if not any(one.step.kind == "train" for one in todo.missing):
+        return
+    if training.trainer != "koinize":
+        yield f"a program trains: {' '.join(training.trainer.command)}"
+    if training.load_in_4bit:
+        yield quantized.in_words(project.spec.base.dtype)
 
 
 def plan_json(todo: Plan, project: Project) -> dict[str, object]:

@@ -16,6 +16,8 @@ REFUSED = {
 }
 # Those that give no cache, or one that is not handed on under the usual name.
 NO_TEXTS = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv"})
+# Those whose fused kernels bypass the layer out_proj, so that PEFT refuses to adapt it.
+MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 REMEDY = "choose another base model; docs/families.md lists what was tried"
 
 

@@ -144,23 +144,26 @@ def load_model(
     name: str | None = None,
     revision: str | None = None,
     template: Mapping[str, object] | None = None,
+    in_4bit: bool = False,
 ) -> Loaded:
     """Loads a folder of safetensors and a tokenizer; frozen, in evaluation mode.
 
     Remote code never runs and pickled weights are refused. `dtype` is a torch dtype's name or
     'auto' (what the folder says). `name` goes into the adapters made on this model; `template` are
-    arguments of its chat template.
+    arguments of its chat template. `in_4bit`: to train on, see `koinize.model.quantized`.
     """
     device = torch.device(device) if device else default_device()
     try:
-        model, tokenizer = load_folder(path, dtype)
+        model, tokenizer = load_folder(path, dtype, in_4bit_on=device if in_4bit else None)
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot be loaded as a causal language model: {error}",
             where=str(path),
             expected="a folder with config.json, *.safetensors and a tokenizer",
         ) from error
-    model = model.to(device).eval().requires_grad_(False)
+    if not in_4bit:  # which is where it belongs
+        model = model.to(device)
+    model = model.eval().requires_grad_(False)
     name = name or str(path)
     return adopt(model, tokenizer, device, name=name, revision=revision, template=template)
 

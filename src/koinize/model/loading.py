@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from koinize.adapter.config import CONFIG_FILE
 from koinize.errors import InputError, KoinizeError
 from koinize.files import LARGEST_TEXT, parse_json, read_bytes
+from koinize.model import quantized
 
 if TYPE_CHECKING:
     import torch
@@ -28,16 +29,28 @@ INDEX = "model.safetensors.index.json"
 
 
 def load_folder(
-    folder: Path | str, dtype: str | torch.dtype, kind: str = "AutoModelForCausalLM"
+    folder: Path | str,
+    dtype: str | torch.dtype,
+    kind: str = "AutoModelForCausalLM",
+    in_4bit_on: torch.device | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer of a folder of safetensors; `kind` is a class of transformers.
+    """The model and tokenizer of a folder of safetensors; `kind` is a class of transformers. With a
+    device, the causal language model, on it, in 4 bit.
 
     Raises InputError for a folder that leads to weights elsewhere, OSError or ValueError for one
     that holds no model.
     """
     refuse_size(Path(folder))
     refuse_detours(Path(folder), [path.name for path in Path(folder).glob("*.safetensors")])
-    return _load(str(folder), dtype, kind, use_safetensors=True)
+    if in_4bit_on is None:
+        return _load(str(folder), dtype, kind, use_safetensors=True)
+    quantized.require()
+    shape = without_weights(folder, dtype)
+    quantized.refuse(shape)
+    asked = quantized.asked_of_transformers(shape.dtype, in_4bit_on)
+    model, tokenizer = _load(str(folder), shape.dtype, kind, use_safetensors=True, **asked)
+    quantized.settle(model)
+    return model, tokenizer
 
 
 def load_gguf(
@@ -130,7 +143,7 @@ def _load(
 
 
 def without_weights(
-    folder: Path | str, dtype: str = "auto", *, seeing: bool = False
+    folder: Path | str, dtype: str | torch.dtype = "auto", *, seeing: bool = False
 ) -> PreTrainedModel:
     """The model of a folder's configuration on the device meta, where its weights take no memory.
 

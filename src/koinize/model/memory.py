@@ -23,6 +23,7 @@ from pydantic import Field
 from koinize.adapter.tensorfile import ITEM_BYTES, TensorSpec, read_tensor_specs
 from koinize.errors import KoinizeError
 from koinize.files import LARGEST_TEXT, parse_json, read_bytes
+from koinize.model.quantized import BITS
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.store.typed import typed
 
@@ -88,6 +89,16 @@ class Decoder:
     weights: int
     stored: int = HALF
     tokenizer_bytes: int = 0
+
+    @property
+    def linear(self) -> int:
+        """Parameters of the modules, which are those in 4 bit where the base is."""
+        return sum(outputs * inputs for outputs, inputs in self.modules.values())
+
+    @property
+    def largest(self) -> int:
+        """Parameters of the largest of them."""
+        return max(outputs * inputs for outputs, inputs in self.modules.values())
 
     def adapted(self, lora: LoraSpec) -> list[str]:
         """The names of the modules that get an adapter."""
@@ -171,16 +182,19 @@ def training_memory(
     # where several adapters share a pass.
     each = 4 * own + (item * (2 if adapters > 1 else 1) if own > item else 0)
     each += own * ((training.patience is not None) + (training.average > 0))
+    base = item * decoder.weights
+    if training.load_in_4bit:  # and one matrix at a time as it is multiplied
+        base += round((BITS / 8 - item) * decoder.linear) + item * decoder.largest
     rows = min(rows_of_head(decoder.vocabulary, on_cpu=on_cpu), target_tokens)
     kept = decoder.kept(lora, item, recomputed=recomputed) * pass_tokens
     return TrainingMemory(
-        base=item * decoder.weights,
+        base=base,
         adapters=each * decoder.factors(lora) * adapters,
         kept=int(HOLES * kept) if on_cpu else kept,
         logits=(LOGIT_BYTES + item) * rows * decoder.vocabulary,
         process=PROCESS + TOKENIZER * decoder.tokenizer_bytes if on_cpu else 0,
         pass_tokens=pass_tokens,
-        base_is_shared=on_cpu and item == decoder.stored,
+        base_is_shared=on_cpu and item == decoder.stored and not training.load_in_4bit,
     )
 
 

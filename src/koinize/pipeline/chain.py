@@ -25,6 +25,7 @@ from koinize.engine.plan import plan_merge
 from koinize.errors import InputError, each
 from koinize.files import parse_json
 from koinize.merge.recipe import MergeSettings
+from koinize.model import quantized
 from koinize.model.families import REMEDY
 from koinize.model.loading import in_words, without_weights
 from koinize.model.parameters import parameters_by_stack
@@ -58,6 +59,8 @@ def faults(question: Question) -> Iterator[InputError]:
         _refuse_dtype(base, question.adapter_dtype)
         if question.recomputed:
             layers_of(base.model)
+        if question.in_4bit:
+            quantized.refuse(base.model)
     except InputError as error:
         yield from each(error)
         return

@@ -57,7 +57,8 @@ class Question:
 
     `trained` has the LoRA settings of adapters that koinize trains, `given` the folders of those
     from elsewhere, by the digests of their files; merges name both by their keys. `texts`: whether
-    texts are written; `recomputed`: whether layers are run again while they are trained.
+    texts are written; `recomputed`: whether layers are run again while they are trained, `in_4bit`
+    whether the base is in 4 bit then.
     """
 
     folder: str
@@ -66,6 +67,7 @@ class Question:
     adapter_dtype: str
     texts: bool
     recomputed: bool = False
+    in_4bit: bool = False
     trained: dict[str, dict[str, Any]] = field(default_factory=dict)
     given: dict[str, str] = field(default_factory=dict)
     merges: list[Merge] = field(default_factory=list)
@@ -163,6 +165,7 @@ def _question(spec: Spec, steps: Sequence[Step], root: Path, home: Path, base: P
         adapter_dtype=spec.training.adapter_dtype,
         texts=any(task.writes for task in spec.tasks.values()),
         recomputed=spec.machine.gradient_checkpointing and bool(trained),
+        in_4bit=spec.training.load_in_4bit and bool(trained),
         trained=trained,
         given=given,
         merges=merges,

@@ -14,7 +14,7 @@ from koinize.adapter.names import quantized_copy
 from koinize.errors import BrokenError, InputError
 from koinize.executors import Place
 from koinize.ledger import Interval, Ledger
-from koinize.model import base
+from koinize.model import base, quantized
 from koinize.model.families import refuse_family
 from koinize.model.manner import PLAIN, Manner, check_folder, manner, template_of
 from koinize.model.rows import fitted
@@ -26,7 +26,7 @@ from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.judging import Judging, fetch, identities, rows_of
 from koinize.pipeline.lengths import Lengths, Use, measure, refuse
 from koinize.pipeline.lineage import History
-from koinize.pipeline.memory import needed
+from koinize.pipeline.memory import HERE, needed
 from koinize.pipeline.nodes import average, executor_of, greeting, pricing
 from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.plan import Missing, Plan, plan
@@ -174,6 +174,8 @@ class Project:
         trains = any(one.step.kind == "train" for one in todo.missing)
         if trains:
             require_program(self.spec, self.root)
+            if self.spec.training.load_in_4bit and self.spec.machine.executor in HERE:
+                quantized.require()
         if any("explore" in one.step.settings for one in todo.missing):
             require_optuna()
         if self._base_here and trains:

@@ -10,6 +10,7 @@ from koinize.digest import short
 from koinize.errors import InputError
 from koinize.ledger import Ledger, first_stated
 from koinize.ledger.address import COMB_ROLES, SEARCH, System
+from koinize.model import quantized
 from koinize.pipeline.endings import bad_ends, repeated
 from koinize.pipeline.interference import interference
 from koinize.pipeline.kinds import KINDS
@@ -57,6 +58,7 @@ def gather(project: Project) -> ReportInput:
         current={step.address: step.id for step in project.steps},
         notes=[
             *project.inputs.findings,
+            *([quantized.in_words(spec.base.dtype)] if spec.training.load_in_4bit else []),
             *_lineage(project),
             *kept_recipes(project),
             *_searches(project),

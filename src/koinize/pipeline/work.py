@@ -7,7 +7,9 @@ A worker keeps the base model between steps; torch is imported only by the steps
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import os
 import re
 import time
@@ -16,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, cast
 
@@ -253,10 +255,10 @@ def result_rows(path: Path) -> list[dict[str, Any]]:
 
 def _load_first(job: Job) -> float:
     """Seconds that this worker took to import the libraries and load the model; 0 if it has it."""
-    load, cache = (judge, _load_judge) if job.step.kind == "judge" else (loaded, _load)
-    began, loads = time.perf_counter(), cache.cache_info().misses
+    load = judge if job.step.kind == "judge" else loaded
+    began, held = time.perf_counter(), list(_held)
     load(job)
-    return time.perf_counter() - began if cache.cache_info().misses > loads else 0.0
+    return time.perf_counter() - began if list(_held) != held else 0.0
 
 
 def examples(job: Job, language: str, split: str) -> list[Example]:
@@ -271,9 +273,10 @@ def loaded(job: Job) -> Loaded:
     """The base model, loaded by whichever step of this worker needed it first."""
     quiet()
     path = base.prepare(job.spec.base, job.root, base.user_cache())
-    _load_judge.cache_clear()  # one model in memory at a time
     written = job.spec.base.model_dump_json()  # has a hash
-    found = _load(str(path), written, job.threads, _base_of(job))
+    in_4bit = job.step.kind == "train" and job.spec.training.load_in_4bit
+    key = str(path), written, job.threads, _base_of(job), in_4bit
+    found: Loaded = _hold(key, partial(_load, str(path), written, job.threads, in_4bit))
     if not found.writes and any(task.writes for task in job.spec.tasks.values()):
         raise StepError(  # in the first step that needs the model, and not after all trainings
             "the base model has no cache that is carried from one token to the next, so that it "
@@ -296,8 +299,19 @@ def _base_of(job: Job) -> str:
     return found
 
 
-@lru_cache(maxsize=1)
-def _load(path: str, written: str, threads: int, _identity: str) -> Loaded:
+_held: dict[tuple[object, ...], Any] = {}
+"""The model that this worker has, under all that it depends on; one at most."""
+
+
+def _hold(key: tuple[object, ...], load: Callable[[], Any]) -> Any:  # noqa: ANN401
+    if key not in _held:
+        _held.clear()  # first: two of them may be more than the memory holds
+        gc.collect()
+        _held[key] = load()
+    return _held[key]
+
+
+def _load(path: str, written: str, threads: int, in_4bit: bool) -> Loaded:
     import torch
 
     from koinize.model.loaded import load_model
@@ -305,7 +319,12 @@ def _load(path: str, written: str, threads: int, _identity: str) -> Loaded:
     torch.set_num_threads(threads)
     spec = base.BaseSpec.model_validate_json(written)
     return load_model(
-        path, spec.dtype, name=spec.model, revision=spec.revision, template=spec.template
+        path,
+        spec.dtype,
+        name=spec.model,
+        revision=spec.revision,
+        template=spec.template,
+        in_4bit=in_4bit,
     )
 
 
@@ -315,12 +334,12 @@ def judge(job: Job) -> Reader:
     name = job.step.address.metric
     spec = job.spec.judges[name]
     path = base.prepare(spec, job.root, base.user_cache())
-    _load.cache_clear()
-    return _load_judge(str(path), spec.model_dump_json(), name, job.threads, _model_of(job))
+    asked = str(path), spec.model_dump_json(), name, job.threads
+    found: Reader = _hold((*asked, _model_of(job)), partial(_load_judge, *asked))
+    return found
 
 
-@lru_cache(maxsize=1)
-def _load_judge(path: str, written: str, name: str, threads: int, _identity: str) -> Reader:
+def _load_judge(path: str, written: str, name: str, threads: int) -> Reader:
     import torch
 
     from koinize.model.judge import JudgeSpec, load_reader
@@ -353,10 +372,12 @@ def quiet() -> None:
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["TQDM_DISABLE"] = "1"  # read as tqdm is imported, so before transformers
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from transformers.utils import logging
+    # It warns that it lacks a kernel for scoring on a CPU, which nobody asks it for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from transformers.utils import logging as of_transformers
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    of_transformers.disable_progress_bar()
+    of_transformers.set_verbosity_error()
 
 
 def reporter(*jobs: Job) -> Callable[..., None]:

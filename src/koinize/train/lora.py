@@ -20,6 +20,7 @@ from koinize.adapter.header import WEIGHTS_FILE
 from koinize.digest import digest
 from koinize.errors import InputError
 from koinize.model.loaded import Loaded
+from koinize.model.quantized import is_quantized
 from koinize.model.stacked import stackable
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.train.targets import bare_parameters, linear_targets
@@ -150,7 +151,8 @@ def frame_of(base: Base, lora: LoraSpec) -> Frame:
 
     with _empty(base, lora) as peft_model:
         layers = layers_of(peft_model)
-        kinds = {type(one.get_base_layer()) for one in layers.values()}
+        adapted = [one.get_base_layer() for one in layers.values()]
+        kinds = {type(one) for one in adapted if not is_quantized(one)}
         output = base.model.get_output_embeddings()
         return Frame(
             config=copy.deepcopy(peft_model.peft_config["default"]),

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from koinize.errors import InputError
+from koinize.model.families import MAMBA
+from koinize.model.quantized import is_quantized
 from koinize.settings import LoraSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# Families whose fused kernels bypass the layer out_proj, so that PEFT refuses to adapt it.
-MAMBA = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 
 
 def linear_targets(model: PreTrainedModel, lora: LoraSpec) -> str | list[str]:
@@ -33,7 +32,7 @@ def linear_targets(model: PreTrainedModel, lora: LoraSpec) -> str | list[str]:
     routers = {name for name, one in model.named_modules() if _routes(one)}
     if asked == "all-linear" and (routers or model.config.model_type in MAMBA):
         output = model.get_output_embeddings()
-        linear = (name for name, one in model.named_modules() if type(one) is nn.Linear
+        linear = (name for name, one in model.named_modules() if _is_linear(one)
                   and one is not output)  # fmt: skip
         left_out = {"out_proj"} if model.config.model_type in MAMBA else set()
         return sorted({name.rpartition(".")[2] for name in linear} - left_out)
@@ -90,6 +89,11 @@ def _of_experts(model: PreTrainedModel) -> list[str]:
 
 def _ends(name: str, end: str) -> bool:
     return f".{name}".endswith(f".{end}")
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether it gives its product and no more."""
+    return type(module) is nn.Linear or is_quantized(module)
 
 
 def _routes(module: nn.Module) -> bool:
