@@ -1,9 +1,8 @@
 """Scores and verdicts of a report, once more, from result rows alone: no line of koinize is used.
 
-Rows with an option chosen (`gold`, `prediction`), on the metrics that read these. What is drawn is
-as docs/metrics.md has it: rows that say the same are one category, categories are in the order of
-their statistics, and numpy's default generator draws multinomial counts of them. All else
-(formulas, guard, p-values, rows needed) is written down here a second time.
+What is drawn is as docs/metrics.md has it: rows that say the same are one category, categories are
+in the order of their statistics, and numpy's default generator draws multinomial counts of them.
+All else (formulas, guard, p-values, rows needed) is written down here a second time.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.oracle.texts import MEANS, shared_characters
+
 SEED, TAIL = 12_345, 0.025
 Row = Mapping[str, Any]
 
@@ -31,24 +32,68 @@ class Measure:
 
     def vectors(self, rows: Sequence[Row]) -> np.ndarray:
         """What of each row is summed: hits and rows; or hits, predictions and gold by label."""
-        if self.name == "accuracy":
-            return np.array([[float(one["gold"] == one["prediction"]), 1.0] for one in rows])
+        if self.name == "chrf":
+            return np.array([shared_characters(one) for one in rows], dtype=float)
+        if share := SHARES.get(self.name):
+            return np.array([[share(one), 1.0] for one in rows])
         found = np.zeros((len(rows), 3, len(self.labels)))
+        answer = "answer" if self.name in FREE else "prediction"
         for place, one in enumerate(rows):
-            gold, said = self.labels.index(one["gold"]), self.labels.index(one["prediction"])
-            found[place, 0, gold] = gold == said
-            found[place, 1, said] = found[place, 2, gold] = 1
+            gold = self.labels.index(one["gold"])
+            found[place, 2, gold] = 1
+            found[place, 0, gold] = one["gold"] == one[answer]
+            if one[answer]:  # what is no label's text predicts none
+                found[place, 1, self.labels.index(one[answer])] = 1
         return found.reshape(len(rows), -1)
 
     def points(self, sums: np.ndarray) -> np.ndarray:
         """From sums (..., k) to points (...)."""
-        if self.name == "accuracy":
+        if self.name == "chrf":
+            return character_f(sums)
+        if self.name in SHARES:
             return 100 * sums[..., 0] / sums[..., 1]
         hits, said, gold = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
-        under = {"precision": said, "recall": gold, "macro-f1": (said + gold) / 2}[self.name]
+        under = {"precision": said, "recall": gold}.get(self.name, (said + gold) / 2)
         each = np.where(under > 0, hits / np.where(under > 0, under, 1), 0)
         asked = gold > 0
         return 100 * (each * asked).sum(axis=-1) / asked.sum(axis=-1)
+
+
+def normalized(row: Row) -> float:
+    """Whether the option with the highest log-probability per token is right."""
+    each = [one / length for one, length in zip(row["scores"], row["lengths"], strict=True)]
+    return float(row["labels"][each.index(max(each))] == row["gold"])
+
+
+SHARES = {
+    "accuracy": lambda row: float(row["gold"] == row["prediction"]),
+    "accuracy-normalized": normalized,
+    "free-accuracy": lambda row: float(row["gold"] == row["answer"]),
+    "parsed": lambda row: float(row["answer"] != ""),
+    **MEANS,
+}
+"""The metrics that are means over rows."""
+
+FREE = ("free-accuracy", "free-macro-f1", "parsed")
+"""Those of what was written, which nobody does on dev."""
+
+
+def character_f(sums: np.ndarray) -> np.ndarray:
+    """F2 of the mean precision and the mean recall over the orders that both sides have."""
+    said, gold, both = np.moveaxis(sums.reshape(*sums.shape[:-1], 6, 3), -1, 0)
+    used = (said > 0) & (gold > 0)
+    orders = np.maximum(used.sum(axis=-1), 1)
+    precision, recall = (
+        np.where(used, both / np.where(one > 0, one, 1), 0).sum(axis=-1) / orders
+        for one in (said, gold)
+    )
+    under = 4 * precision + recall
+    return 100 * 5 * precision * recall / np.where(under > 0, under, 1)
+
+
+def known(name: str) -> bool:
+    """Whether a metric is one of those that are written down here."""
+    return name in {*SHARES, *FREE, "chrf", "precision", "recall", "macro-f1"}
 
 
 def measures(names: Sequence[str], labels: Sequence[str]) -> list[Measure]:
@@ -102,14 +147,16 @@ class Sample:
 
 
 @cache
-def sample_of_equals(n: int, seed: int = SEED) -> Sample:
+def sample_of_equals(n: int, seed: int = SEED, times: int = 10_000) -> Sample:
     """n rows that both answer alike, guarded by a loss and a win of 100 points."""
     points, counts = np.array([-100.0, 0.0, 100.0]), np.array([1, n, 1])
-    sums = drawn(points[:, None], counts, n, 10_000, seed)[:, 0]
+    sums = drawn(points[:, None], counts, n, times, seed)[:, 0]
     return Sample(n, 0.0, sums / n, points, counts / (n + 2), np.zeros(n))
 
 
-def sample(measure: Measure, ours: Sequence[Row], theirs: Sequence[Row], seed: int) -> Sample:
+def sample(
+    measure: Measure, ours: Sequence[Row], theirs: Sequence[Row], seed: int, times: int = 10_000
+) -> Sample:
     """Rows paired by key, and two more: a loss and a win of the largest size that was seen."""
     other = {one["key"]: one for one in theirs}
     ours = sorted(ours, key=lambda one: one["key"])
@@ -122,7 +169,7 @@ def sample(measure: Measure, ours: Sequence[Row], theirs: Sequence[Row], seed: i
     pairs = np.hstack([a, b])
     gaps = gap(pairs)
     if not gaps.any():
-        return sample_of_equals(len(pairs), seed)
+        return sample_of_equals(len(pairs), seed, times)
     largest = np.abs(gaps) == np.abs(gaps).max()
     wins = [
         pair if one > 0 else np.concatenate([pair[width:], pair[:width]])
@@ -134,7 +181,7 @@ def sample(measure: Measure, ours: Sequence[Row], theirs: Sequence[Row], seed: i
     shares = counts / len(guarded)
     centre, step = shares @ vectors, 1e-4
     adds = gap(centre) + (gap((1 - step) * centre + step * vectors) - gap(centre)) / step
-    sums = gap(drawn(vectors, counts, len(pairs), 10_000, seed))
+    sums = gap(drawn(vectors, counts, len(pairs), times, seed))
     rows_add = adds[place.ravel()[: len(pairs)]]
     return Sample(len(pairs), float(gap(pairs.sum(axis=0))), sums, adds, shares, rows_add)
 

@@ -34,7 +34,7 @@ def interference(
     path = Home(home).interference(task)
     kept = read_record(path) or {}
     if kept.get("of") == wanted and (known := fitting(Inspection, kept.get("figures"))):
-        return cast("Inspection", {**kept["figures"], **known})
+        return known
     folders = {language: store.open(one).folder for language, one in adapters.items()}
     figures = _measure(folders, store.open(trunk).folder if trunk else None)
     with suppress(OSError):  # a full disk, or a project that may only be read
@@ -49,5 +49,5 @@ def _measure(folders: Mapping[str, Path], trunk: Path | None) -> Inspection:
     from koinize.engine.inspect import inspect_adapters
 
     found = asdict(inspect_adapters(folders, trunk=trunk))
-    del found["parts"]
-    return cast("Inspection", {**found, **found.pop("total")})
+    figures = {**found, **found["total"]}
+    return cast("Inspection", {key: figures[key] for key in Inspection.__annotations__})

@@ -149,6 +149,7 @@ class _Gatherer:
             halved=self._halved(),
             branches=self._branches(),
             judges=self._judges(),
+            joint=self.spec.training.trunk == "joint",
             stated=first_stated(Ledger(self.project.files.ledger).records(), self.name),
         )
 

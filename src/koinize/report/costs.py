@@ -203,11 +203,12 @@ def set_up_costs(task: TaskInput, accounts: Accounts) -> SetUpCosts:
     merges = merging(task, accounts)
     choice = choosing(task, accounts)
     measured = accounts.taken([in_training(accounts, combined_training(task))])
-    combined = measured or _estimated(setup, accounts)
-    made = setup if task.branches is not None else [*setup, *merges]  # a trunk needs no merge
-    merged = accounts.taken(made) if merges or task.branches is not None else None
+    combined = measured or _estimated(task, setup, accounts)
+    made = merged_at_set_up(task, accounts)
+    merged = accounts.taken(made)
     with_choosing = accounts.taken([*made, *choice])
-    parallel = _parallel(setup, merges, accounts)
+    parallel = _parallel(task, accounts)
+    machines = 1 if is_released_as_it_is(task) else len(task.languages)
     workers = workers_of([*accounts.find(combined_training(task)), *setup])
     together = _at_best(workers, combined, merged.elapsed if merged else None)
     return {
@@ -215,7 +216,7 @@ def set_up_costs(task: TaskInput, accounts: Accounts) -> SetUpCosts:
         "combined": figures(combined),
         "combined_is": "measured" if measured else "estimated" if combined else None,
         "combined_by_all_workers": together,
-        "combined_on_as_many_machines": _at_best(len(setup), combined, parallel),
+        "combined_on_as_many_machines": _at_best(machines, combined, parallel),
         "trainings": accounts.amount(setup),
         "merges": accounts.amount(merges),
         "merge_seconds": _merge_seconds(task, accounts),
@@ -233,9 +234,12 @@ def set_up_costs(task: TaskInput, accounts: Accounts) -> SetUpCosts:
 
 
 def setting_up(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
-    """What had to be trained before there was anything to release: a trunk, or every language."""
+    """What had to be trained before there was anything to release: a trunk on all rows; one on
+    some of them, and a branch of every language; or every language.
+    """
     if task.branches is not None:
-        return [_training(one) for one in accounts.find(trunk(task))]
+        branches = [] if task.joint else [branch(task, one) for one in task.languages]
+        return [_training(one) for one in accounts.find(trunk(task), *branches)]
     # What a continued adapter took is its last update alone: that is no set-up.
     continued = accounts.source.continued
     steps = [training(task, language) for language in task.languages]
@@ -245,22 +249,41 @@ def setting_up(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
     ]
 
 
-def _estimated(trainings: Sequence[Interval | None], accounts: Accounts) -> Taken | None:
-    """COMB where nobody trained it: the same rows pass the model, one language after the other."""
+def is_released_as_it_is(task: TaskInput) -> bool:
+    """Whether the set-up is a trunk on all rows, which needs no merge."""
+    return task.branches is not None and task.joint
+
+
+def merged_at_set_up(task: TaskInput, accounts: Accounts) -> list[Interval | None]:
+    """The trainings of the set-up, and every merge that it needs; None where there is no merge."""
+    if is_released_as_it_is(task):
+        return setting_up(task, accounts)
+    return [*setting_up(task, accounts), *(merging(task, accounts) or [None])]
+
+
+def _estimated(
+    task: TaskInput, trainings: Sequence[Interval | None], accounts: Accounts
+) -> Taken | None:
+    """COMB where nobody trained it: the same rows pass the model, one language after the other.
+
+    Unknown beside a trunk on some of the rows, which says little of a training on all of them.
+    """
+    if task.branches is not None and not task.joint:
+        return None
     taken = accounts.taken(trainings)
     elapsed = sum((accounts.seconds(one) for one in trainings if one), Decimal(0))
     return replace(taken, elapsed=elapsed) if taken else None
 
 
-def _parallel(
-    trainings: Sequence[Interval | None], merges: Sequence[Interval | None], accounts: Accounts
-) -> Decimal | None:
-    """Wall seconds with a machine per language: the longest training, then merge after merge."""
-    needed = [*trainings, *merges]
-    if not merges or any(one is None for one in needed):
+def _parallel(task: TaskInput, accounts: Accounts) -> Decimal | None:
+    """Wall seconds with a machine per language: a trunk, the longest training, the merges."""
+    made = merged_at_set_up(task, accounts)
+    if any(one is None for one in made):
         return None
-    longest = max(accounts.seconds(one) for one in trainings if one)
-    return longest + sum(one.seconds for one in merges if one)
+    trained = [accounts.seconds(one) for one in setting_up(task, accounts) if one]
+    first = trained.pop(0) if task.branches is not None else Decimal(0)
+    merges = [] if is_released_as_it_is(task) else merging(task, accounts)
+    return first + max(trained, default=Decimal(0)) + sum(one.seconds for one in merges if one)
 
 
 def workers_of(work: Sequence[Interval | None]) -> int:

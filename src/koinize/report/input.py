@@ -53,7 +53,8 @@ class TaskInput:
     The first metric selects the candidate; `margins` (metric -> points) say what may be lost
     before a language counts as worse than `reference`. `interference` is what inspecting the
     languages' adapters found, as plain values; None where there are not two. `branches` are the
-    languages that left the trunk of the task's generation; None where there is no trunk.
+    languages that left the trunk of the task's generation; None where there is no trunk. `joint`
+    says of a trunk whether it learnt all rows, so that it can be released as it is.
     `halved` is the number of candidates of which halving left the one that is shown, 0 without it.
     `label_texts` has what stands for the labels in each language, where that is not one for all.
     `changed_since` says which rows changed since the reference was trained; `stated` what the
@@ -72,6 +73,7 @@ class TaskInput:
     evaluations: Sequence[Evaluation]
     interference: Inspection | None = None
     branches: tuple[str, ...] | None = None
+    joint: bool = True
     changed_since: tuple[str, ...] = ()
     halved: int = 0
     stated: Stated | None = None

@@ -32,6 +32,7 @@ from koinize.report.costs import (
     combined_training,
     figures,
     in_training,
+    merged_at_set_up,
     merging,
     merging_candidates,
     saved,
@@ -80,12 +81,9 @@ class Updates:
 
     def paid_back(self) -> BreakEvenRows:
         """After how many updates of one language merging has cost less than COMB."""
-        made = self.accounts.taken([*self._set_up, *self._merges.values()])
-        everything = [*self._set_up, *self._merges.values(), *self._choice, *self._tests()]
-        if self.task.branches is not None:  # a trunk needs no merge
-            made = self.accounts.taken(self._set_up)
-            everything = [*self._set_up, *self._choice, *self._tests()]
-        whole = self.accounts.taken(everything)
+        work = merged_at_set_up(self.task, self.accounts)
+        made = self.accounts.taken(work)
+        whole = self.accounts.taken([*work, *self._choice, *self._tests()])
         return {
             "training": self._break_even(made if self._merges else None, "training"),
             "choosing": self._break_even(whole if self._merges else None, "choosing"),
@@ -172,7 +170,8 @@ class Updates:
         tested = all(tests)
         stages: list[Sequence[Interval | None]] = [[comb]]
         if comb is None:  # the same rows pass the model, one language after the other
-            stages = [[one] for one in self._set_up]
+            other_rows = self.task.branches is not None and not self.task.joint
+            stages = [[None]] if other_rows else [[one] for one in self._set_up]
         if scope != "training":
             stages.append(tests if tested else self._tests())
         side = self._in_stages(stages, scope, comb)
@@ -237,7 +236,8 @@ class Updates:
         combined, known = self._retrained(scope).taken, [one for one in updates if one]
         if not (setup and combined and known) or len(known) < len(updates):
             return {"elapsed": None, "machine": None, "cost": None}
-        setup = setup.plus(self._loads(self._workers))
+        needed = min(self._workers, len(self._set_up)) if scope == "training" else self._workers
+        setup = setup.plus(self._loads(needed))  # one training needs one worker
         elapsed, machine, cost = (
             _mean([getattr(one, name) for one in known]) for name in ("elapsed", "machine", "cost")
         )

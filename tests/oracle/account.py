@@ -1,0 +1,158 @@
+"""Sums over the lines of a ledger: both clocks, and money, in fractions. A sum of which a part is
+not known is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tests.oracle.project import AROUND, Piece, Step, read_pieces, read_steps
+
+Work = Sequence[Piece | None]
+Figures = dict[str, Any]
+SCORED = ("merge", "evaluate")
+CLOCKS = {"elapsed": "elapsed_seconds", "machine": "machine_seconds", "cost": "cost"}
+
+
+def busy(pieces: Iterable[Piece]) -> Fraction:
+    """Seconds during which at least one of them ran; runs do not overlap."""
+    seconds, until = Fraction(0), dict[str, Fraction]()
+    for one in sorted((p for p in pieces if p.kind != "idle"), key=lambda one: one.begin):
+        reached = until.get(one.run, one.begin)
+        seconds += max(Fraction(0), one.end - max(one.begin, reached))
+        until[one.run] = max(one.end, reached)
+    return seconds
+
+
+def machine(pieces: Iterable[Piece]) -> Fraction:
+    return sum((one.machine for one in pieces), Fraction(0))
+
+
+def span(run: Sequence[Piece]) -> Fraction:
+    """From the first start to the last end."""
+    return max(one.end for one in run) - min(one.begin for one in run)
+
+
+def less(new: Fraction | None, old: Fraction | None) -> Fraction | None:
+    """In percent; of nothing nothing can be saved."""
+    return 100 * (1 - new / old) if new is not None and old else None
+
+
+def less_in_all(new: Figures | None, old: Figures | None) -> Figures:
+    """On both clocks and in money."""
+    return {one: less(new and new[key], old and old[key]) for one, key in CLOCKS.items()}
+
+
+@dataclass
+class Account:
+    """A project's ledger. `said` is the report: only what was asked for is read in it."""
+
+    home: Path
+    said: Mapping[str, Any]
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """Those of the tasks, languages and systems of today: names are never taken away."""
+        every = [one for one in read_steps(self.home) if self._is_asked(one)]
+        return [one for one in every if one.kind not in SCORED or self._is_system(one, every)]
+
+    def _is_asked(self, one: Step) -> bool:
+        tasks = {task["name"]: task["languages"] for task in self.said["tasks"]}
+        there = not one.language or one.language in tasks.get(one.task, ())
+        return not one.task or (one.task in tasks and there)
+
+    def _is_system(self, one: Step, every: Sequence[Step]) -> bool:
+        """A row of the report, or what a choice looked at."""
+        rows = next(task["systems"] for task in self.said["tasks"] if task["name"] == one.task)
+        names = {name for row in rows for name in (row["name"], row["same_as"])}
+        if not one.role:
+            choices = [s for s in every if (s.kind, s.task) == ("select", one.task)]
+            names |= {key.partition("|")[0] for s in choices for key in s.manifest["inputs"]}
+        return bool(one.role) or one.system in names
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        return read_pieces(self.home)
+
+    @cached_property
+    def last(self) -> dict[str, Piece]:
+        """Artifact -> the work that finished it."""
+        done = [one for one in self.pieces if one.status == "done"]
+        return {one.artifact: one for one in done if one.kind not in (*AROUND, "idle")}
+
+    @cached_property
+    def _before(self) -> dict[int, list[Piece]]:
+        """Finished work -> the attempts at it that were saved, whose work it went on with."""
+        found, begun = dict[int, list[Piece]](), dict[str, list[Piece]]()
+        for one in self.pieces:
+            if one.lost is not None:
+                begun.setdefault(one.artifact, []).append(one)
+            elif one.status == "done" and one.kind not in (*AROUND, "idle"):
+                found[id(one)] = begun.pop(one.artifact, [])
+        return found
+
+    @cached_property
+    def _tries(self) -> dict[str, list[str]]:
+        """The artifact of a training that stands -> those of the other tries at it."""
+        tried, stands = dict[tuple[str, ...], set[str]](), dict[tuple[str, ...], str]()
+        for one in self.steps:
+            if one.kind in ("train", "trunk", "branch"):
+                key = (one.kind, one.task, one.language, one.role)
+                tried.setdefault(key, set()).add(one.id)
+                if not one.tried:
+                    stands[key] = one.id
+        return {stands[key]: sorted(ids - {stands[key]}) for key, ids in tried.items()}
+
+    def whole(self, one: Piece) -> list[Piece]:
+        """All attempts and tries at what this one finished."""
+        others = self._tries.get(one.artifact, []) if one.kind == "train" else []
+        tries = [*(self.last[other] for other in others if other in self.last), one]
+        return [part for each in tries for part in (*self._before.get(id(each), ()), each)]
+
+    def wholly(self, pieces: Iterable[Piece]) -> list[Piece]:
+        return [part for one in pieces for part in self.whole(one)]
+
+    def seconds(self, one: Piece) -> Fraction:
+        return sum((part.seconds for part in self.whole(one)), Fraction(0))
+
+    def work(self, steps: Iterable[Step | None]) -> list[Piece | None]:
+        """What finished these; each artifact once."""
+        ids = dict.fromkeys(one and one.id for one in steps)
+        return [self.last.get(one) if one else None for one in ids]
+
+    @cached_property
+    def currency(self) -> str | None:
+        """The one of all prices; None without a price or with several."""
+        names = {one.get("currency", "USD") for one in map(self.price, self.pieces) if one}
+        return names.pop() if len(names) == 1 else None
+
+    def price(self, one: Piece) -> Mapping[str, str]:
+        """As it was recorded; of work before there was one, today's."""
+        return one.price or self.said["spec"]["price"] or {}
+
+    def hourly(self, one: Piece) -> Fraction | None:
+        price = self.price(one)
+        return Fraction(price["per_hour"]) if price and self.currency is not None else None
+
+    def cost(self, pieces: Iterable[Piece]) -> Fraction | None:
+        paid = [(one.machine, self.hourly(one)) for one in pieces]
+        known = [used * hourly / 3600 for used, hourly in paid if hourly is not None]
+        return sum(known, Fraction(0)) if len(known) == len(paid) else None
+
+    def amount(self, work: Work, elapsed: Fraction | None = None) -> Figures | None:
+        """Of at least one piece of work, if all of it is known."""
+        known = [one for one in work if one]
+        if not work or len(known) < len(work):
+            return None
+        whole = self.wholly(known)
+        return {
+            "elapsed_seconds": busy(whole) if elapsed is None else elapsed,
+            "machine_seconds": machine(whole),
+            "cost": self.cost(whole),
+            "steps": len(known),
+        }

@@ -1,0 +1,179 @@
+"""What lies in a finished project's `.koinize`, read with no line of koinize: names, manifests,
+result rows, the lines of the ledger, releases. docs/ledger.md and docs/releases.md have the forms.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+AROUND = {"provision": "start the workers", "load": "load the model", "gate": "judge releases"}
+"""What is no step, and what its bar is called."""
+
+COMBS = ("comb", "comb-continued")
+SEARCH = "search"
+
+Row = Mapping[str, Any]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one artifact is: the parts of its name, its manifest, and its rows. `role` is that of a
+    choice, of a merge or a score that a search looked at, or `comb`; `tried` the number of a try.
+    """
+
+    kind: str
+    task: str
+    system: str
+    language: str
+    split: str
+    role: str
+    tried: int
+    id: str
+    manifest: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return read_lines(self.folder / "rows.jsonl")
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        facts: Mapping[str, Any] = self.manifest["facts"]
+        return facts
+
+
+def read_steps(home: Path) -> list[Step]:
+    """What the names stand for, also those that nothing of today uses."""
+    found = []
+    for name, one in read_json(home / "names.json").items():
+        folder = home / "artifacts" / one
+        if (folder / "manifest.json").exists():
+            manifest = read_json(folder / "manifest.json")
+            found.append(Step(*_parts(name), one, manifest, folder))
+    return found
+
+
+def _parts(name: str) -> tuple[str, str, str, str, str, str, int]:
+    """Kind, task, system, language, split, role, number of the try."""
+    kind, task, *rest = [*name.split("/"), ""]
+    rest = [one for one in rest if one]
+    tried = 0
+    if kind in ("train", "trunk", "branch") and rest and rest[0].startswith("try "):
+        tried = int(rest.pop(0).removeprefix("try "))
+    match kind:
+        case "train" | "branch" if rest and rest[0] in COMBS:
+            return kind, task, "", "", "", rest[0], tried
+        case "train" | "branch":
+            return kind, task, "", "".join(rest), "", "", tried
+        case "evaluate":
+            return kind, task, rest[0], rest[1], rest[2], "".join(rest[3:]), 0
+        case "merge":
+            return kind, task, rest[0], "", "", "".join(rest[1:]), 0
+    return kind, task, "", "", "", "/".join(rest), tried
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One interval of the ledger; `begin` is in seconds since its run began. `lost` is None but for
+    an interrupted training that was saved.
+    """
+
+    run: str
+    step: str
+    kind: str
+    artifact: str
+    status: str
+    utc: datetime
+    begin: Fraction
+    seconds: Fraction
+    share: Fraction
+    price: Mapping[str, str]
+    device: str
+    energy: Mapping[str, str]
+    tokens: int
+    error: str
+    lost: Fraction | None
+    group: str
+
+    @property
+    def machine(self) -> Fraction:
+        return self.seconds * self.share
+
+    @property
+    def end(self) -> Fraction:
+        return self.begin + self.seconds
+
+
+def read_pieces(home: Path) -> list[Piece]:
+    """Every interval, in the order in which they were begun."""
+    lines = read_lines(home / "ledger.jsonl")
+    ends = {line["interval"]: line for line in lines if line["event"] == "end"}
+    return [_piece(one, ends[one["interval"]]) for one in lines if one["event"] == "start"]
+
+
+def _piece(start: Mapping[str, Any], end: Mapping[str, Any]) -> Piece:
+    seconds = Fraction(end["seconds"])
+    ended = end["at"]  # what nobody knows the end of has its seconds from its start on
+    return Piece(
+        run=start["run"],
+        step=start["step"],
+        kind=start["kind"],
+        artifact=start["artifact"],
+        status=end["status"],
+        utc=datetime.fromisoformat(start["utc"]),
+        begin=Fraction(start["at"]) if ended is None else Fraction(ended) - seconds,
+        seconds=seconds,
+        share=Fraction(start["share"]),
+        price=start["price"],
+        device=start["device"],
+        energy=end["energy"],
+        tokens=end["tokens"],
+        error=end["error"],
+        lost=Fraction(end["lost"]) if "lost" in end else None,
+        group=start.get("group", ""),
+    )
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release: its version, the channels that it was ever put on, and its rows on test."""
+
+    version: int
+    channels: list[str]
+    created: str
+    rows: Mapping[str, list[dict[str, Any]]]
+
+
+def read_releases(home: Path, task: str) -> Iterator[Release]:
+    """All releases of a task, by version."""
+    folder = home / "releases" / task
+    said = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
+    channels = {name: json.loads(text) for name, text in said.items() if name != "attempts"}
+    for path in sorted(folder.glob("v*"), key=lambda one: int(one.name[1:])):
+        record = read_json(path / "release.json")
+        version = record["version"]
+        yield Release(
+            version,
+            [
+                name
+                for name, one in sorted(channels.items())
+                if any(event["version"] == version for event in one["events"])
+            ],
+            record["created"],
+            {one.stem: read_lines(one) for one in (path / "evidence" / "rows").glob("*.jsonl")},
+        )
