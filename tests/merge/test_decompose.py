@@ -117,6 +117,22 @@ def test_a_wrong_svd_is_repeated(monkeypatch, which, how, shape):
     assert float(((U * S) @ Vt - given).abs().max()) <= rounding(torch.float32, 30)
 
 
+def test_a_small_matrix_on_which_libraries_round_much_is_decomposed():
+    # Products of two bases of adapters; here three of LAPACK's ways are 10 roundings off.
+    given = torch.tensor(
+        [
+            [0.9333444439170713, -0.07029350164940207, 0.1913726263500778, 0.07756809273077986],
+            [-0.03759716356736728, -0.9888600871754456, 0.007806708432556014, -0.03789249561852766],
+            [-0.20863615968477311, 0.011972454367598029, 0.954546425635016, 0.2069157515430364],
+            [-0.0583129656644541, -0.03796051274134442, -0.22192730160969146, 0.9618450085381028],
+        ],
+        dtype=torch.float64,
+    )
+    U, S, Vt = svd(given)
+    # 100 roundings of a matrix of norm 2.
+    assert float(((U * S) @ Vt - given).abs().max()) <= 100 * torch.finfo(torch.float64).eps * 2
+
+
 def test_a_wrong_cholesky_gives_way_to_eigenvalues(monkeypatch):
     tall = matrix(30, 20, "flat", torch.float64)
     gram, right = tall.T @ tall, torch.linalg.cholesky_ex

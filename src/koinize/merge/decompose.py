@@ -27,9 +27,10 @@ from koinize.errors import StepError
 # as eight with one. What shows of an error is as large as the error itself in the mean, and smaller
 # than a hundredth of it on both with a probability of about 6e-5.
 PROBES = 2
-# What may differ, in roundings times the size of the matrix. Sound results stay below 5, as
-# benchmarks/merge_stress.py shows.
-SLACK = 10.0
+# What may differ, in roundings times the size of the matrix. Sound results stay below 5 in
+# benchmarks/merge_stress.py, and three libraries gave one of 10 for the same 4 x 4 matrix; wrong
+# ones are no decomposition at all.
+SLACK = 50.0
 
 Parts = tuple[Tensor, ...]
 Driver = Callable[[Tensor], Parts]
