@@ -64,7 +64,7 @@ UNCHECKED: Mapping[str, str] = {
 UNCHECKED_METRICS: Mapping[str, str] = {
     "output-language": "py3langid says it: tests/metrics",
     "label-language": "asks for the verbalizers of every language: tests/metrics",
-    "bert-score": "a model says it, whose work costs what is not known here: tests/metrics",
+    "bert-score": "a model says it, in steps whose costs the oracle does not know: tests/metrics",
 }
 """Metrics of which no figure is recomputed; as the first one they choose, so much else is not."""
 

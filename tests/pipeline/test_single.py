@@ -8,8 +8,9 @@ import pytest
 
 from koinize.pipeline import report_input
 from koinize.pipeline.systems import only
-from koinize.report import results, sections
+from koinize.report import results
 from koinize.report.blocks import Paragraph
+from koinize.report.render import sections
 from tests.pipeline.conftest import SPEC, Small
 from tests.release.releasing import ONE_MERGE, finish, prepared
 

@@ -5,10 +5,11 @@ from math import comb
 
 import pytest
 
-from koinize.report import Evaluation, System, TaskInput, sections
+from koinize.report import Evaluation, System, TaskInput
 from koinize.report.blocks import Paragraph, Table
 from koinize.report.collapsed import collapses, confusion, sign_test
 from koinize.report.quality import Judged
+from koinize.report.render import sections
 
 TASK = TaskInput(
     name="t",

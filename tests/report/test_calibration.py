@@ -6,10 +6,11 @@ from math import log
 import numpy as np
 import pytest
 
-from koinize.report import results, sections
+from koinize.report import results
 from koinize.report.blocks import Figure, Paragraph, Table
 from koinize.report.calibration import calibration
 from koinize.report.reliability import reliability
+from koinize.report.render import sections
 from tests.report.conftest import report_input, task_input
 
 LABELS = ("a", "b")

@@ -4,9 +4,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from koinize.report import sections
 from koinize.report.blocks import Figure, Table
 from koinize.report.heat import heat, top_of
+from koinize.report.render import sections
 
 NAMES = ("de", "en", "ja")
 MATRIX = ((1.0, 0.1, -0.05), (0.1, 1.0, 0.2), (-0.05, 0.2, 1.0))

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from koinize.report import Evaluation, results, sections
+from koinize.report import Evaluation, results
+from koinize.report.render import sections
 from tests.report.test_results import LEDGER, TASK, rows, source, work
 
 
