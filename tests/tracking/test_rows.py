@@ -98,7 +98,7 @@ def test_scores_of_options_and_odd_texts(
         "scores": [-0.1, -1 / 3],
         "lengths": [1, 2],
     }
-    monkeypatch.setattr("koinize.pipeline.results.read_result_rows", lambda _: [row])
+    monkeypatch.setattr("koinize.pipeline.judging.read_result_rows", lambda _: [row])
     assert koinize("export", "rows", "rows.csv", "small")[0] == 0
     assert koinize("export", "rows", "rows.parquet", "small")[0] == 0
     first = table("rows.csv")[0]

@@ -117,7 +117,7 @@ def _unknown_in_groups(document: Document, noun: str, known: Iterable[str]) -> F
 def _metrics(
     document: Document, path: Loc, block: Mapping[str, Any], languages: list[str]
 ) -> Found:
-    answered = tasks.get(block["kind"]).answered
+    answered = tasks.get(block["kind"]).answered()
     listed = block.get("metrics")
     for index, name in enumerate(listed if isinstance(listed, list) else []):
         place = (*path, "metrics", index)

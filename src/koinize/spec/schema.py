@@ -41,7 +41,7 @@ def _task(name: str, definitions: dict[str, Any]) -> dict[str, str]:
     block = kind.model_json_schema(ref_template=REFERENCE)
     definitions.update(block.pop("$defs", {}))
     block["required"] = sorted({"kind", *block.get("required", ())})
-    fitting = [one for one in metrics.names() if metrics.get(one).reads in kind.answered]
+    fitting = [one for one in metrics.names() if metrics.get(one).reads in kind.answered()]
     block["properties"]["metrics"]["items"]["enum"] = fitting
     definitions[block["title"]] = block
     return {"$ref": REFERENCE.format(model=block["title"])}

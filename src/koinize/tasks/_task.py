@@ -96,8 +96,8 @@ class Task(Frozen, ABC):
 
     mode: ClassVar[Literal["options", "text"]]
     """How a model answers: by scoring `Example.options`, or by writing a text."""
-    answered: ClassVar[tuple[str, ...]]
-    """The kinds of answers that a metric may read: the mode, and what it may be asked besides."""
+    besides: ClassVar[tuple[str, ...]] = ()
+    """Kinds of answers that it may be asked for besides that of its mode."""
     placeholders: ClassVar[frozenset[str]] = frozenset()
     """Names that a prompt template may use beside the row's columns."""
 
@@ -134,6 +134,11 @@ class Task(Frozen, ABC):
     @abstractmethod
     def describe(self) -> str:
         """The task in one line, for people."""
+
+    @classmethod
+    def answered(cls) -> tuple[str, ...]:
+        """The kinds of answers that a metric of this task may read."""
+        return (cls.mode, *cls.besides)
 
     @property
     def label_set(self) -> tuple[str, ...]:

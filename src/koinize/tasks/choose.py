@@ -27,7 +27,6 @@ class Choose(Task):
     """
 
     mode: ClassVar[Literal["options", "text"]] = "options"
-    answered: ClassVar[tuple[str, ...]] = ("options",)
     placeholders: ClassVar[frozenset[str]] = frozenset({"options"})
 
     kind: Literal["choose"] = "choose"

@@ -22,7 +22,7 @@ class Classify(Task):
     """The model scores the verbalizer of every label; the labels stay in the order given."""
 
     mode: ClassVar[Literal["options", "text"]] = "options"
-    answered: ClassVar[tuple[str, ...]] = ("options", "free")
+    besides: ClassVar[tuple[str, ...]] = ("free",)
 
     kind: Literal["classify"] = "classify"
     labels: Annotated[tuple[Label, ...], AfterValidator(distinct)] = Field(

@@ -17,7 +17,6 @@ class Generate(Task):
     """The model writes until a stop text, its end of text, or `max_new_tokens`."""
 
     mode: ClassVar[Literal["options", "text"]] = "text"
-    answered: ClassVar[tuple[str, ...]] = ("text",)
 
     kind: Literal["generate"] = "generate"
     target: str = Field(default="target", description="the column with the reference text")
