@@ -38,7 +38,7 @@ def calibration(labels: Sequence[str], rows: Sequence[Row]) -> dict[str, Any] | 
         "accuracy": 100 * sum(hit for _, hit in answers) / n,
         "error": float(error),
         "corrected": max(0.0, float(2 * error - resampled.mean())),
-        "low": max(0.0, float(2 * error - high)) if error > above else 0.0,
+        "low": max(0.0, float(2 * error - high)) if error > above + 1e-9 else 0.0,
         "high": max(0.0, float(2 * error - low)),
         "calibrated": float(calibrated.mean()),
         "calibrated_high": above,

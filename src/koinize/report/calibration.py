@@ -28,6 +28,7 @@ from koinize.report.figures import CalibrationBin
 
 BINS = 10
 DRAWS = 1_000
+ROUNDING = 1e-9  # points: of few rows a draw may be just what was seen, summed in another order
 
 Floats = NDArray[np.float64]
 
@@ -64,19 +65,25 @@ def calibration(labels: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Fou
     drawn = _drawn(confidence, members)
     if_calibrated = _errors(confidence @ members - drawn, n)
     calibrated_high = float(np.percentile(if_calibrated, 97.5))
-    is_shown = error > calibrated_high
     return {
         "n": n,
         "confidence": 100 * float(confidence.mean()),
         "accuracy": 100 * float(hits.mean()),
         "error": float(error),
         "corrected": max(0.0, float(2 * error - resampled.mean())),
-        "low": max(0.0, float(2 * error - high)) if is_shown else 0.0,
+        "low": max(0.0, float(2 * error - high))
+        if is_shown(float(error), calibrated_high)
+        else 0.0,
         "high": max(0.0, float(2 * error - low)),
         "calibrated": float(if_calibrated.mean()),
         "calibrated_high": calibrated_high,
         "bins": _bins(confidence, hits, members, drawn),
     }
+
+
+def is_shown(error: float, calibrated_high: float) -> bool:
+    """Whether an error is above what a calibrated model shows, by more than rounding."""
+    return error > calibrated_high + ROUNDING
 
 
 def _probability(labels: Sequence[str], row: Mapping[str, Any]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinize.report.blocks import Block, Cell, Figure, Paragraph, Table, plain
+from koinize.report.calibration import is_shown
 from koinize.report.figures import Calibration, Task
 from koinize.report.formats import interval, points
 from koinize.report.reliability import reliability
@@ -98,9 +99,9 @@ def _row(one: Calibration) -> tuple[Cell, ...]:
 
 
 def _verdict(one: Calibration) -> Cell:
-    if one["error"] <= one["calibrated_high"]:
-        return Cell("not shown", "may be calibrated")
-    return Cell("miscalibrated", tone="strong")
+    if is_shown(one["error"], one["calibrated_high"]):
+        return Cell("miscalibrated", tone="strong")
+    return Cell("not shown", "may be calibrated")
 
 
 section = Calibrated()
