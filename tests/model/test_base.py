@@ -102,6 +102,11 @@ def test_a_folder_is_what_its_files_are(folder, tmp_path):
     assert prepare(BaseSpec(model="elsewhere"), tmp_path, cache) == copy
 
 
+@pytest.mark.parametrize("name", ["./nowhere", "../nowhere", ".nowhere", "models/.nowhere"])
+def test_the_name_of_a_folder_is_no_hub_id(tmp_path, name):
+    assert refused(name, tmp_path).startswith(f"base.model there is no base model '{name}'; exp")
+
+
 def test_a_second_look_reads_no_file_again(folder, tmp_path, monkeypatch):
     spec, cache = BaseSpec(model="base"), tmp_path / "cache"
     first = identity(spec, tmp_path, cache)
@@ -131,9 +136,9 @@ def test_a_hub_id_is_its_commit(tmp_path, monkeypatch):
     pinned = BaseSpec(model="org/model", revision=commit)
     given = identity(pinned, tmp_path, tmp_path)
     assert refused("org/model", tmp_path) == (
-        "base.model 'org/model' is not in the local Hugging Face cache at revision 'main', so "
-        "what it is cannot be told; set base.revision to a full commit id, or download the model "
-        "once (hf download org/model)"
+        "base.model 'org/model' is no folder here, and not in the local Hugging Face cache at "
+        "revision 'main', so what it is cannot be told; set base.revision to a full commit id, or "
+        "download the model once (hf download org/model)"
     )
     refs = tmp_path / "hub" / "models--org--model" / "refs"
     refs.mkdir(parents=True)

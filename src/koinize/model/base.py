@@ -165,7 +165,7 @@ def _local(base: ModelSpec, root: Path) -> Path | None:
     with suppress(OSError, ValueError):  # a name that no file can have
         if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
             return path
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base.model) and path.suffix != ".gguf":
+    if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", base.model) and path.suffix != ".gguf":
         return None
     raise InputError(
         f"there is no base model '{base.model}'",
@@ -249,8 +249,8 @@ def _commit(base: ModelSpec) -> str:
         return reference.read_text(encoding="utf-8").strip()
     except OSError:
         raise InputError(
-            f"'{base.model}' is not in the local Hugging Face cache at revision '{revision}', so "
-            "what it is cannot be told",
+            f"'{base.model}' is no folder here, and not in the local Hugging Face cache at "
+            f"revision '{revision}', so what it is cannot be told",
             where="base.model",
             remedy="set base.revision to a full commit id, or download the model once "
             f"(hf download {base.model})",
@@ -267,7 +267,7 @@ def _from_hub(base: ModelSpec) -> Path:
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"'{base.model}' cannot be downloaded: {error}",
+            f"'{base.model}' is no folder here, and cannot be downloaded: {error}",
             where="base.model",
             remedy="check the name, the network and your Hugging Face token",
         ) from error
