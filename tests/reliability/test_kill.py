@@ -88,6 +88,23 @@ def test_a_hundred_kills_around_steps_of_no_weight(fake: Arena, new: Path) -> No
     kill_again_and_again(fake, new, KILLS, SEED + 1)
 
 
+def test_nothing_is_left_of_a_run_that_was_killed_after_its_last_step(
+    fake: Arena, finished: Path
+) -> None:
+    """The next run has nothing to do but that: its steps are done, and its report may be."""
+    home = finished / ".koinize"
+    for folder in ("progress", "tmp", "logs", "digests"):
+        (home / folder).mkdir(exist_ok=True)
+    (home / "progress" / ("a" * 64)).write_text("7 8")
+    (home / "tmp" / "half").mkdir()
+    (home / "holder.json").write_text("{}")
+    for path in (home / ".heartbeat-1f.part", home / "logs" / ".step.log-1f.part"):
+        path.touch()
+    assert leftovers(finished) != []
+    finish(fake, finished)
+    check_finished(finished)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_leaves_nothing_behind(fake: Arena, new: Path, number: int) -> None:
     draw = random.Random(SEED + number)

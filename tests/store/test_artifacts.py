@@ -402,6 +402,16 @@ def test_sweeping_takes_what_a_killed_write_left_of_a_file(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == [".names.json-2e.part"]
 
 
+def test_sweeping_takes_it_from_every_folder_of_its_own_and_through_no_link(tmp_path):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder in (elsewhere, home / "logs", home / "digests", home / "cache" / "rows"):
+        folder.mkdir(parents=True)
+        (folder / ".a.json-1f.part").touch()
+    (home / "interference").symlink_to(elsewhere)
+    Store(home).sweep()
+    assert list(tmp_path.rglob("*.part")) == [elsewhere / ".a.json-1f.part"]
+
+
 def test_a_discarded_artifact_is_gone_and_can_be_built_again(tmp_path):
     build(tmp_path)
     store = Store(tmp_path)

@@ -30,7 +30,7 @@ from koinize.pipeline.memory import HERE, needed
 from koinize.pipeline.nodes import average, executor_of, greeting, pricing
 from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.plan import Missing, Plan, plan
-from koinize.pipeline.run import Outcome, Watcher, locked, run
+from koinize.pipeline.run import Outcome, Watcher, clear, locked, run
 from koinize.pipeline.step import Step
 from koinize.pipeline.trainer import require_program
 from koinize.search.proposals import require_optuna
@@ -214,6 +214,7 @@ class Project:
         asked: Sequence[Step] | None = None,
     ) -> tuple[Plan, Outcome]:
         """The same for who holds the lock."""
+        clear(self.store)  # of what a run left that was killed, if only after its last step
         todo = self._sound_plan(asked)
         approve(todo)
         if todo.memory and todo.memory.warning:

@@ -122,7 +122,6 @@ def run(
     ledger.close_abandoned(heartbeat, partial(_kept, store), partial(_saved, store))
     if not missing:
         return Outcome()
-    shutil.rmtree(Home(home).progress, ignore_errors=True)  # of a run that was killed
     executor = executor_of(spec)
     if spec.machine.address:
         root, home = root.absolute(), home.absolute()  # other machines are elsewhere
@@ -138,9 +137,14 @@ def run(
             raise
         finally:
             account.close()
-            shutil.rmtree(Home(home).progress, ignore_errors=True)
-            store.sweep()
+            clear(store)
     return work.outcome
+
+
+def clear(store: Store) -> None:
+    """Remove what belongs to a run at work: nobody else's is going on, for the lock is held."""
+    shutil.rmtree(store.home.progress, ignore_errors=True)
+    store.sweep()
 
 
 def _kept(store: Store, interval: Interval) -> Mapping[str, Any] | None:

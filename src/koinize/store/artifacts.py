@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -231,8 +232,9 @@ class Store:
         refuse_link(temporary)
         begun = [*temporary.iterdir()] if temporary.is_dir() else []
         found = []
-        parts = [*self.root.glob(f".*{PART}"), *self.home.cache.glob(f"*/.*{PART}")]
-        for path in (*begun, *parts):
+        own = (self.root, *self.root.glob("*/"), *self.home.cache.glob("*/"))
+        parts = [one.glob(f".*{PART}") for one in own if not one.is_symlink()]
+        for path in (*begun, *chain.from_iterable(parts)):
             with free(path) as abandoned:
                 if abandoned:
                     found.append(path)
