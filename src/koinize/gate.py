@@ -27,9 +27,11 @@ from koinize.metrics import (
     SEED,
     Compared,
     Metric,
+    Pair,
     ResultRow,
     equal,
     interval,
+    matched,
     paired,
     pooled,
 )
@@ -66,7 +68,9 @@ class Verdict:
     `p_better` that of H0: difference <= 0; both are one-sided and are held against `level`.
     `p_worse` is that of H0: difference >= 0; None in what an older koinize wrote.
     `error` is the standard error that `rows_needed` reckons with; the latter is None unless the
-    verdict is inconclusive.
+    verdict is inconclusive, and over several seeds, whose share of the error no row makes smaller.
+    `by_seed` has the difference of each seed of the trainings, of which `difference` is the mean;
+    empty where there is one.
     """
 
     verdict: Outcome
@@ -82,6 +86,7 @@ class Verdict:
     level: float = ERROR
     error: float = 0.0
     p_worse: float | None = None
+    by_seed: tuple[float, ...] = ()
 
     @property
     def passes(self) -> bool:
@@ -90,7 +95,10 @@ class Verdict:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON; `Verdict(**plain)` is the way back."""
-        return asdict(self)
+        plain = asdict(self)
+        if not self.by_seed:
+            del plain["by_seed"]
+        return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,7 @@ def compare(
     metric: Metric,
     margin: float,
     *,
+    further: Sequence[Pair] = (),
     level: float = ERROR,
     resamples: int = RESAMPLES,
     seed: int = SEED,
@@ -116,11 +125,15 @@ def compare(
     """Judge a candidate's result rows against a reference's, row by row with the same key.
 
     `margin` is the loss in points that is still tolerable, above 0; `level` is what a p-value may
-    be at most. Raises InputError for a margin of 0 or less, for a repeated key, for keys that are
-    not the same on both sides, and for one key with two truths.
+    be at most. `further` has the rows of both with further seeds of the trainings: then the verdict
+    is on the mean over seeds, which are the outer level of its interval. Raises InputError for a
+    margin of 0 or less, for a repeated key, for keys that are not the same on both sides, and for
+    one key with two truths.
     """
-    ours, theirs = _paired(candidate, reference, metric)
-    return compare_pairs(ours, theirs, metric, margin, level=level, resamples=resamples, seed=seed)
+    (ours, theirs), *others = matched([(candidate, reference), *further], metric)
+    return compare_pairs(
+        ours, theirs, metric, margin, further=others, level=level, resamples=resamples, seed=seed
+    )
 
 
 def compare_pairs(
@@ -129,14 +142,16 @@ def compare_pairs(
     metric: Metric,
     margin: float,
     *,
+    further: Sequence[Pair] = (),
     level: float = ERROR,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Verdict:
     """`compare` for rows that are paired already: row i of both is the same example."""
     _require_margin(margin)
-    found = paired(metric, ours, theirs, resamples=resamples, seed=seed)
-    signature = _signature(metric, margin, resamples, seed, paired="key")
+    found = paired(metric, ours, theirs, further=further, resamples=resamples, seed=seed)
+    how = {"paired": "key", **_outer(len(further))}
+    signature = _signature(metric, margin, resamples, seed, **how)
     return _judged(found, margin, level, signature)
 
 
@@ -146,22 +161,34 @@ def compare_mean(
     metric: Metric,
     margin: float,
     *,
+    further: Mapping[str, Sequence[Pair]] | None = None,
     level: float = ERROR,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Verdict:
     """Judge the mean over languages, from language -> rows of both sides; `n` are all rows.
 
-    A statement about the mean: one language may lose what others win. Raises as `compare` does.
+    `further` has the rows of both with further seeds, by language, as in `compare`. A statement
+    about the mean: one language may lose what others win. Raises as `compare` does.
     """
-    pairs = {
-        language: _paired(rows, reference[language], metric) for language, rows in candidate.items()
+    others = further or {}
+    sides = {
+        one: matched([(rows, reference[one]), *others.get(one, ())], metric)
+        for one, rows in candidate.items()
     }
-    ours = {language: pair[0] for language, pair in pairs.items()}
-    theirs = {language: pair[1] for language, pair in pairs.items()}
+    ours = {language: some[0][0] for language, some in sides.items()}
+    theirs = {language: some[0][1] for language, some in sides.items()}
     keys = {language: [row["key"] for row in rows] for language, rows in ours.items()}
     return compare_mean_pairs(
-        ours, theirs, keys, metric, margin, level=level, resamples=resamples, seed=seed
+        ours,
+        theirs,
+        keys,
+        metric,
+        margin,
+        further={language: some[1:] for language, some in sides.items()},
+        level=level,
+        resamples=resamples,
+        seed=seed,
     )
 
 
@@ -172,15 +199,16 @@ def compare_mean_pairs(
     metric: Metric,
     margin: float,
     *,
+    further: Mapping[str, Sequence[Pair]] | None = None,
     level: float = ERROR,
     resamples: int = RESAMPLES,
     seed: int = SEED,
 ) -> Verdict:
     """`compare_mean` for rows that are paired already: row i has the i-th key of its language."""
     _require_margin(margin)
-    found = pooled(metric, ours, theirs, keys, resamples=resamples, seed=seed)
-    languages = f"{len(keys)} languages"
-    signature = _signature(metric, margin, resamples, seed, paired="key", mean=languages)
+    found = pooled(metric, ours, theirs, keys, further=further, resamples=resamples, seed=seed)
+    how = {"paired": "key", "mean": f"{len(keys)} languages", **_outer(len(found.by_seed) - 1)}
+    signature = _signature(metric, margin, resamples, seed, **how)
     return _judged(found, margin, level, signature)
 
 
@@ -191,6 +219,11 @@ def _require_margin(margin: float) -> None:
             expected="a number of points above 0",
             remedy="no number of rows shows a loss of exactly nothing",
         )
+
+
+def _outer(further: int) -> dict[str, str]:
+    """What a signature says of several seeds."""
+    return {"seeds": f"{further + 1}", "outer": "student-t"} if further else {}
 
 
 def _signature(metric: Metric, margin: float, resamples: int, seed: int, **how: str) -> str:
@@ -206,7 +239,8 @@ def _signature(metric: Metric, margin: float, resamples: int, seed: int, **how: 
 
 
 def _judged(found: Compared, margin: float, level: float, signature: str) -> Verdict:
-    low, high = interval(found.resampled)
+    low, high = interval(found.drawn)
+    several = len(found.by_seed) > 1
     p_value, p_better = found.p_value(-margin), found.p_value(0.0)
     verdict = outcome(p_value, p_better, high, level)
     error = standard_error(found, margin)
@@ -220,12 +254,13 @@ def _judged(found: Compared, margin: float, level: float, signature: str) -> Ver
         p_value=p_value,
         p_better=p_better,
         rows_needed=None
-        if verdict != "inconclusive"
+        if verdict != "inconclusive" or several
         else rows_needed(found.observed, error, margin, found.n, level),
         signature=signature,
         level=level,
         error=error,
         p_worse=found.p_worse,
+        by_seed=tuple(found.by_seed.tolist()) if several else (),
     )
 
 
@@ -242,10 +277,13 @@ def outcome(p_value: float, p_better: float, high: float, level: float = ERROR) 
 
 
 def standard_error(found: Compared, margin: float) -> float:
-    """The larger of the two that decide: that of the sample, and that at a loss of the margin."""
+    """The larger of the two that decide: that of the sample, and that at a loss of the margin; and
+    what seeds add to it.
+    """
     at_margin = found.error_at(-margin)
     spread = float(found.resampled.std())
-    return max(spread, at_margin) if math.isfinite(at_margin) else spread
+    rows = max(spread, at_margin) if math.isfinite(at_margin) else spread
+    return math.hypot(rows, found.seed_error) if found.seed_error else rows
 
 
 def rows_needed(
@@ -345,40 +383,3 @@ def _p_worse(found: Verdict) -> float:
 
 def _with_verdict(verdicts: Mapping[str, Verdict], wanted: Outcome) -> tuple[str, ...]:
     return tuple(sorted(name for name, found in verdicts.items() if found.verdict == wanted))
-
-
-def _paired(
-    candidate: Sequence[ResultRow], reference: Sequence[ResultRow], metric: Metric
-) -> tuple[list[ResultRow], list[ResultRow]]:
-    """Both sides in the order of their keys."""
-    ours, theirs = _by_key(candidate, "candidate"), _by_key(reference, "reference")
-    alone = ours.keys() ^ theirs.keys()
-    if alone:
-        raise InputError(
-            f"{len(alone)} rows have no partner, the first with key '{min(alone)}'",
-            expected=f"the same keys on both sides, not {len(ours)} and {len(theirs)} rows",
-            remedy="evaluate both on the same split",
-        )
-    keys = sorted(ours)
-    for key in keys:
-        if ours[key].get(metric.truth) != theirs[key].get(metric.truth):
-            raise InputError(
-                f"row '{key}' has two different values of '{metric.truth}'",
-                expected="the same example on both sides",
-                remedy="evaluate both on the same version of the data",
-            )
-    return [ours[key] for key in keys], [theirs[key] for key in keys]
-
-
-def _by_key(rows: Sequence[ResultRow], side: str) -> dict[str, ResultRow]:
-    found: dict[str, ResultRow] = {}
-    for row in rows:
-        key = row["key"]
-        if key in found:
-            raise InputError(
-                f"the {side} has two rows with key '{key}'",
-                expected="one row per key",
-                remedy="compare one language and one split at a time",
-            )
-        found[key] = row
-    return found

@@ -16,6 +16,9 @@ MOST = 1_000_000_000
 LARGEST_RANK = 65_536
 LARGEST_SEED = (1 << 63) - 1
 MOST_RETRIES = 20
+MOST_SEEDS = 20
+SEEDS_APART = 1000
+"""From a seed of the comparison to the next one; the tries at a training lie between."""
 Normalization = Literal["none", "length", "pmi"]
 
 
@@ -23,7 +26,7 @@ MEMORY_ONLY = frozenset({"batch_tokens"})
 """Settings that bound memory and change nothing else, so that they are no part of an identity."""
 
 
-NOT_OF_A_TRAINING = frozenset({"update", "trunk", "branch", "retries", *MEMORY_ONLY})
+NOT_OF_A_TRAINING = frozenset({"update", "trunk", "branch", "retries", "seeds", *MEMORY_ONLY})
 """Settings that say nothing of a training from the base."""
 
 BRANCH_RATE = 0.5
@@ -54,13 +57,13 @@ class LoraSpec(Frozen):
         default=0, ge=0, le=LARGEST_SEED, description="of A's first values, per module name"
     )
 
-    def of_try(self, number: int) -> LoraSpec:
-        """The same with the seed of a try; the first is 1."""
-        return self.model_copy(update={"seed": _later_seed(self.seed, number)})
+    def of_try(self, number: int, further: int = 0) -> LoraSpec:
+        """The same with the seed of a try, the first of which is 1, with a further seed."""
+        return self.model_copy(update={"seed": _later_seed(self.seed, number, further)})
 
 
-def _later_seed(seed: int, number: int) -> int:
-    return (seed + number - 1) % (LARGEST_SEED + 1)
+def _later_seed(seed: int, number: int, further: int) -> int:
+    return (seed + SEEDS_APART * further + number - 1) % (LARGEST_SEED + 1)
 
 
 class UpdateSpec(Frozen):
@@ -236,6 +239,13 @@ class TrainingSpec(Frozen):
         le=MOST_RETRIES,
         description="how often a training that ended badly on dev is repeated, with other seeds",
     )
+    seeds: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_SEEDS,
+        description="how often every training of the comparison is made, with a seed each; the "
+        "first is what is released",
+    )
     adapter_dtype: Literal["float32", "bfloat16"] = "float32"
     load_in_4bit: bool = Field(
         default=False,
@@ -270,6 +280,22 @@ class TrainingSpec(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _seeds_reach_every_training(self) -> TrainingSpec:
+        if self.seeds == 1:
+            return self
+        if self.update.mode == "continue":
+            raise ValueError(
+                "seeds: an adapter that is trained on has one history, and further seeds begin at "
+                "the base; remove seeds, or set update.mode to retrain"
+            )
+        if isinstance(self.trunk, TrunkFrom):
+            raise ValueError(
+                "seeds: a trunk from elsewhere was trained with one seed; remove seeds, or have it "
+                "trained here"
+            )
+        return self
+
     @property
     def identity(self) -> str:
         """Digest of what a training from the base reads: what may follow later is no part, nor is
@@ -287,9 +313,9 @@ class TrainingSpec(Frozen):
         """Whether a program of the user's own trains."""
         return isinstance(self.trainer, TrainerCommand)
 
-    def of_try(self, number: int) -> TrainingSpec:
-        """The same with the seed of a try; the first is 1."""
-        return self.model_copy(update={"seed": _later_seed(self.seed, number)})
+    def of_try(self, number: int, further: int = 0) -> TrainingSpec:
+        """The same with the seed of a try, the first of which is 1, with a further seed."""
+        return self.model_copy(update={"seed": _later_seed(self.seed, number, further)})
 
     @property
     def branched(self) -> TrainingSpec:

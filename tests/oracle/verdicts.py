@@ -278,6 +278,7 @@ def judged(measure: Measure, ours: Sides, theirs: Sides, margin: float) -> dict[
         "rows_needed": needed(observed, error, margin, n) if said == "inconclusive" else None,
         "level": TAIL,
         "error": error,
+        "by_seed": [],  # it knows projects of one seed
     }
 
 

@@ -77,6 +77,7 @@ class Tried:
         step, store = job.step, Store(job.home)
         with store.building(step.id, step.name, step.identity) as draft:
             draft.facts.update(rows=dict(step.rows), units=step.units, tokens=0)
+            draft.facts["settings"] = dict(step.settings)
             if step.kind == "train":
                 draft.facts.update(self.train(step, job))
                 draft.facts.update(updates=0)

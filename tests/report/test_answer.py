@@ -11,6 +11,7 @@ ROW = {
     "n": 210,
     "margin": 2.0,
     "rows_needed": None,
+    "by_seed": [],
 }
 
 

@@ -41,7 +41,7 @@ def show_plan(todo: Plan, project: Project) -> None:
         )  # a setting may hold `[/INST]`
     console.print(table)
     console.print(f"{len(todo.missing)} of {todo.total} steps are missing{_guessed(todo)}")
-    for line in _open_lines(todo, project):
+    for line in (*_seed_lines(todo, project), *_open_lines(todo, project)):
         console.print(line, markup=False, highlight=False)
     comparisons = (*set_up_lines(todo), *saving_lines(todo))
     memory = [str(todo.memory)] if todo.memory else []
@@ -53,6 +53,19 @@ def show_plan(todo: Plan, project: Project) -> None:
         console.print(message(line), markup=False, highlight=False)
     if todo.lengths is None:
         console.print("how many tokens the rows have is counted once the base model is here")
+
+
+def _seed_lines(todo: Plan, project: Project) -> Iterator[str]:
+    """How much of it repeats a comparison with further seeds."""
+    further = [one for one in todo.missing if one.step.seed]
+    if further:
+        work = duration(sum(one.seconds for one in further))
+        yield (
+            f"{len(further)} of them, {work} of work, repeat the comparison with further seeds "
+            f"(training.seeds: {project.spec.training.seeds})"
+        )
+    if any(one.step.waits for one in further):
+        yield "they repeat the merge that dev will choose, which may be another than that above"
 
 
 def _open_lines(todo: Plan, project: Project) -> Iterator[str]:

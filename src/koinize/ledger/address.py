@@ -44,6 +44,7 @@ class Address:
     `role` tells steps of one kind apart that are about the same: the choice among MEAN's scales,
     COMB's training, a branch beside an adapter from the base, an answer to a `whatif` question.
     `metric` is the one by whose model answers are judged.
+    `seed` is the number of a further seed, with which the same is made for the comparison alone.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Address:
     split: str = ""
     role: str = ""
     metric: str = ""
+    seed: str = ""
 
     def __str__(self) -> str:
         """Such as `evaluate/topic/COMB/ja/test`; unique among the steps of a project."""
@@ -67,6 +69,7 @@ class Address:
         parts = [
             *opening.get(self.role, (kind,)),
             self.task,
+            f"seed {self.seed}" if self.seed else "",
             self.system.title,
             self.language,
             self.split,

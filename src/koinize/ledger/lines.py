@@ -40,7 +40,9 @@ def _fields(fields: dict[str, str]) -> dict[str, str]:
     return fields
 
 
-AddressField = Literal["kind", "task", "system", "title", "language", "split", "metric", "role"]
+AddressField = Literal[
+    "kind", "task", "system", "title", "language", "split", "role", "metric", "seed"
+]
 Fields = Annotated[dict[AddressField, str], AfterValidator(_fields)]
 """Those of an address (see `address.Address.record`); none where a line is of no step."""
 

@@ -17,8 +17,9 @@ from koinize.metrics._bootstrap import (
     score,
 )
 from koinize.metrics._judged import JudgedMetric
+from koinize.metrics._matching import matched
 from koinize.metrics._metric import MeanMetric, Metric, ResultRow
-from koinize.metrics._paired import Compared, Paired, equal, paired, paired_differences
+from koinize.metrics._paired import Compared, Pair, Paired, equal, paired, paired_differences
 from koinize.metrics._pooled import Pooled, pooled
 
 metrics = Catalog[Metric]("koinize.metrics", "metric")
@@ -31,12 +32,14 @@ __all__ = [
     "JudgedMetric",
     "MeanMetric",
     "Metric",
+    "Pair",
     "Paired",
     "Pooled",
     "ResultRow",
     "Score",
     "equal",
     "interval",
+    "matched",
     "metrics",
     "paired",
     "paired_differences",

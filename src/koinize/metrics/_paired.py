@@ -12,19 +12,25 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from statistics import NormalDist
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from statistics import NormalDist, fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from koinize.metrics._bootstrap import SEED, resample
 from koinize.metrics._metric import Floats, Metric, ResultRow
+from koinize.metrics._seeds import seed_error, student
 
 STEP = 1e-4  # of an empirical influence: small for a metric, large for float64
 STEEPEST = 1e3  # tilt per largest influence, beyond which a population is one value
 HALVINGS = 100
 WHOLE = 100.0  # points: the most that one row can be lost or won by
+ONE_SEED = np.zeros(1)
+
+Pair = tuple[Sequence[ResultRow], Sequence[ResultRow]]
+"""The rows of the candidate, and those of the reference."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,29 @@ class Compared(ABC):
     n: int
     observed: float
     resampled: Floats
+    by_seed: Floats = field(default_factory=partial(np.zeros, 1), kw_only=True)
+    """The difference of each seed of the trainings, of which `observed` is the mean."""
+
+    @cached_property
+    def seed_error(self) -> float:
+        """What the seeds add to the standard error; 0 of one seed, which says nothing of others."""
+        return seed_error(self.by_seed)
+
+    @cached_property
+    def _by_chance(self) -> Floats:
+        """What the seeds add to each resample."""
+        size = len(self.resampled)
+        return self.seed_error * student(len(self.by_seed) - 1, size, SEED)
+
+    @cached_property
+    def drawn(self) -> Floats:
+        """The resamples with both levels: rows, and the seeds of the trainings."""
+        return self.resampled + self._by_chance if self.seed_error else self.resampled
 
     @abstractmethod
     def error_at(self, difference: float) -> float:
         """Standard error of the difference, were `difference` the true one; infinite where no
-        population that is near the sample has it.
+        population that is near the sample has it. Of rows alone, with these seeds.
         """
 
     def p_value(self, bound: float) -> float:
@@ -50,18 +74,25 @@ class Compared(ABC):
         (`error_at`). The second holds where few rows differ and where no resample reaches, the
         first where the distribution is skewed.
         """
-        below = int((self.resampled <= bound).sum())
-        share = (below + 1) / (len(self.resampled) + 1) if below else 0.0
-        distance = (self.observed - bound) / self.error_at(bound)
-        return max(share, NormalDist().cdf(-distance))
+        below = int((self.drawn <= bound).sum())
+        share = (below + 1) / (len(self.drawn) + 1) if below else 0.0
+        return max(share, self._by_score(bound))
+
+    def _by_score(self, bound: float) -> float:
+        """The score test's; over several seeds its mean over what they may add by chance."""
+        error = self.error_at(bound)
+        if not self.seed_error:
+            return NormalDist().cdf(-(self.observed - bound) / error)
+        distances = (self.observed - bound + self._by_chance) / error
+        return fmean(NormalDist().cdf(-one) for one in distances.tolist())
 
     @property
     def p_worse(self) -> float:
         """That of H0: difference >= 0, by the bootstrap alone: the interval lies below 0 where this
         is at most 2.5 %.
         """
-        above = int((self.resampled >= 0).sum())
-        return (above + 1) / (len(self.resampled) + 1) if above else 1 / len(self.resampled)
+        above = int((self.drawn >= 0).sum())
+        return (above + 1) / (len(self.drawn) + 1) if above else 1 / len(self.drawn)
 
 
 @dataclass(frozen=True)
@@ -125,37 +156,57 @@ def paired(
     candidate: Sequence[ResultRow],
     reference: Sequence[ResultRow],
     *,
+    further: Sequence[Pair] = (),
     resamples: int,
     seed: int = SEED,
 ) -> Paired:
-    """Compare two systems. Row i of both must be the same example: a resample draws both."""
-    ours, theirs = metric.statistics(candidate), metric.statistics(reference)
-    n, width = ours.shape
+    """Compare two systems. Row i of both must be the same example: a resample draws both.
+
+    `further` has the rows of both with each further seed of the trainings, the same examples in the
+    same order: a resample draws a row with all of its answers, and the difference is the mean over
+    seeds.
+    """
+    sides = [(candidate, reference), *further]
+    ours, theirs = (np.hstack([metric.statistics(side[i]) for side in sides]) for i in (0, 1))
+    n = len(ours)
+
+    def each(sums: Floats) -> list[Floats]:
+        both = (np.split(some, len(sides), axis=-1) for some in np.split(sums, 2, axis=-1))
+        return [
+            metric.aggregate(one) - metric.aggregate(other)
+            for one, other in zip(*both, strict=True)
+        ]
 
     def difference(sums: Floats) -> Floats:
-        return metric.aggregate(sums[..., :width]) - metric.aggregate(sums[..., width:])
+        mean: Floats = np.mean(each(sums), axis=0)
+        return mean
 
     pairs = np.hstack([ours, theirs])
+    by_seed = np.array(each(pairs[np.lexsort(pairs.T)].sum(axis=0)))
     guard = _guard(pairs, difference(pairs))
     if guard is None:
-        return equal(n, resamples=resamples, seed=seed)
+        return equal(n, resamples=resamples, seed=seed, by_seed=by_seed if further else ONE_SEED)
     population, place, counts = np.unique(
         np.vstack([pairs, guard]), axis=0, return_inverse=True, return_counts=True
     )
-    observed = float(difference(pairs[np.lexsort(pairs.T)].sum(axis=0)))
+    observed = float(by_seed.mean())
     shares = counts / counts.sum()
     mean = shares @ population
     centre = difference(mean)
     influences = centre + (difference((1 - STEP) * mean + STEP * population) - centre) / STEP
     drawn = difference(resample(population, counts, n, resamples, seed))
-    return Paired(n, observed, drawn, influences, shares, influences[place.ravel()[:n]])
+    by_row = influences[place.ravel()[:n]]
+    return Paired(n, observed, drawn, influences, shares, by_row, by_seed=by_seed)
 
 
-def equal(n: int, *, resamples: int, seed: int = SEED) -> Paired:
-    """What n rows say of two systems that answer all of them alike."""
+def equal(n: int, *, resamples: int, seed: int = SEED, by_seed: Floats = ONE_SEED) -> Paired:
+    """What n rows say of two systems that answer all of them alike, in the mean over seeds."""
     points, counts = _rule_of_three(n)
     drawn = resample(points[:, None], counts, n, resamples, seed)[:, 0]
-    return Paired(n, 0.0, drawn / n, points, counts / counts.sum(), np.zeros(n))
+    observed = float(by_seed.mean())
+    shares, by_row = counts / counts.sum(), np.zeros(n)
+    resampled = observed + drawn / n
+    return Paired(n, observed, resampled, points, shares, by_row, by_seed=by_seed)
 
 
 def paired_differences(

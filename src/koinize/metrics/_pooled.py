@@ -18,7 +18,7 @@ import numpy as np
 
 from koinize.metrics._bootstrap import SEED
 from koinize.metrics._metric import Floats, Metric, ResultRow
-from koinize.metrics._paired import WHOLE, Compared, Paired, bisect, paired, tilted
+from koinize.metrics._paired import WHOLE, Compared, Pair, Paired, bisect, paired, tilted
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,26 @@ def pooled(
     reference: Mapping[str, Sequence[ResultRow]],
     keys: Mapping[str, Sequence[Hashable]],
     *,
+    further: Mapping[str, Sequence[Pair]] | None = None,
     resamples: int,
     seed: int = SEED,
 ) -> Pooled:
     """Compare two systems over languages. Row i of both is one example, in every language, whose
     key is `keys[language][i]`; rows of several languages with one key count as one example.
+    `further` has the same with further seeds, by language: what a seed changes in one language it
+    may change in all, so the spread over seeds is that of the mean over languages.
     """
     languages = sorted(candidate)
+    others = further or {}
     parts = tuple(
-        paired(metric, candidate[one], reference[one], resamples=resamples, seed=seed + place)
+        paired(
+            metric,
+            candidate[one],
+            reference[one],
+            further=others.get(one, ()),
+            resamples=resamples,
+            seed=seed + place,
+        )
         for place, one in enumerate(languages)
     )
     observed = float(np.mean([part.observed for part in parts]))
@@ -90,6 +101,7 @@ def pooled(
         n=sum(part.n for part in parts),
         observed=observed,
         resampled=observed + widening * (resampled - observed),
+        by_seed=np.mean([part.by_seed for part in parts], axis=0),
         parts=parts,
         widening=widening,
     )

@@ -6,19 +6,20 @@ on, with `graph`, which spells out every step of a project, and `systems`, who i
 merged; `lineage`, which decides what changed rows mean for an adapter that is there; `generation`,
 the trunk that adapters start from; `searching`, where what comes next depends on scores; and
 `keeping`, where a choice stands while only training rows changed.
-`trainings` spells out what a task trains, `tries` which training is repeated with another seed, and
-`across` says what tasks are that share an adapter. `overrides` refuses merges that contradict
-themselves, and `dry_run` what the base model could not do, which the program `chain` tries without
-weights, and `judging` spells out which models judge whose answers. `plan` compares the steps with
-the store and, with `experience` and `estimate`, says what the missing ones will cost, which
-`limits` may refuse; `alternative` what retraining everything would, `outlook` when a new trunk
-would pay, `memory` what its trainings need, and `power` what the test rows can show at all by the
-`margins`. `run` does them, some at once as `joining` says, one interval each in the run's
-`account`, where an `attempt` at a training counts by what it saved, on the machines of `nodes`,
-through `work`, which finds in `kinds` (a table, one file for each kind) what to do; a `trainer` of
-the user's own is a `process` apart. `results` is the one room where a finished task is read: by
-`report_input` (with `interference` and `endings`), by `whatif`, and by releases. `exhibit` shows
-one example as the model gets it, and `editing` changes koinize.yaml itself.
+`trainings` spells out what a task trains, `tries` which training is repeated with another seed,
+`seeds` how a whole comparison is, and `across` says what tasks are that share an adapter.
+`overrides` refuses merges that contradict themselves, and `dry_run` what the base model could not
+do, which the program `chain` tries without weights, and `judging` spells out which models judge
+whose answers. `plan` compares the steps with the store and, with `experience` and `estimate`, says
+what the missing ones will cost, which `limits` may refuse; `alternative` what retraining everything
+would, `outlook` when a new trunk would pay, `memory` what its trainings need, and `power` what the
+test rows can show at all by the `margins`. `run` does them, some at once as `joining` says, one
+interval each in the run's `account`, where an `attempt` at a training counts by what it saved, on
+the machines of `nodes`, through `work`, which finds in `kinds` (a table, one file for each kind)
+what to do; a `trainer` of the user's own is a `process` apart. `results` is the one room where a
+finished task is read: by `report_input` (with `interference` and `endings`), by `whatif`, and by
+releases. `exhibit` shows one example as the model gets it, and `editing` changes koinize.yaml
+itself.
 
 Two worked paths.
 

@@ -84,7 +84,7 @@ def compare(
     """
     tasks = [task for task in dict.fromkeys(one.step.task for one in missing) if task]
     alternatives = {
-        task: _retraining([s for s in steps if s.task == task and s.stands], present)
+        task: _retraining([s for s in steps if s.task == task and s.stands and not s.seed], present)
         for task in tasks
     }
     found = {task: some for task, some in alternatives.items() if some}
@@ -140,7 +140,7 @@ def set_up(
     tasks: list[str] = []
     combined: list[Work] = []
     for task in dict.fromkeys(one.step.task for one in missing if one.step.task):
-        own = [one for one in steps if one.task == task and one.stands]
+        own = [one for one in steps if one.task == task and one.stands and not one.seed]
         adapters = [one for one in own if one.kind in TRAIN and not _of_comb(one)]
         comb = _training(own, adapters)
         if comb and all(not one.address.role and one.id in lacking for one in adapters):
@@ -151,7 +151,10 @@ def set_up(
     merged = [
         one
         for one in missing
-        if one.step.task in tasks and one.step.kind in ("train", "merge") and not _of_comb(one.step)
+        if one.step.task in tasks
+        and one.step.kind in ("train", "merge")
+        and not _of_comb(one.step)
+        and not one.step.seed
     ]
     return SetUp(
         tasks=tuple(tasks),

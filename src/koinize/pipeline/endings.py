@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
+from koinize.adapter.header import WEIGHTS_FILE
 from koinize.pipeline.project import Project
 from koinize.pipeline.step import Step
 from koinize.pipeline.tries import ended_badly, number_of, others_of
+from koinize.store import Manifest
 
 
 def bad_ends(project: Project, names: Collection[str] | None = None) -> Iterator[str]:
@@ -34,6 +37,23 @@ def repeated(project: Project, names: Collection[str] | None = None) -> Iterator
             f"{step.name}: of {len(tries)} tries, number {number_of(step)} has the lowest dev loss "
             f"and stands; {'; '.join(said)}"
         )
+
+
+def equal_seeds(project: Project) -> Iterator[str]:
+    """Trainings with a further seed whose adapter is the first seed's: its trainer read no seed."""
+    trained = [one for one in project.steps if one.kind == "train" and one.stands]
+    found = {one.address: project.store.manifest(one.id) for one in trained}
+    for address, made in found.items():
+        first = found.get(replace(address, seed=""))
+        if address.seed and made and first and _weights(made) == _weights(first):
+            yield (
+                f"{address}: the same adapter as with the first seed, so it says nothing of what "
+                "seeds change; a trainer of your own has to use the seeds in its settings"
+            )
+
+
+def _weights(made: Manifest) -> object:
+    return made.files.get(WEIGHTS_FILE)
 
 
 def _trained(project: Project, names: Collection[str] | None) -> Iterator[tuple[Step, list[Step]]]:

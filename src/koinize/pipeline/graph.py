@@ -8,6 +8,7 @@ the same merges and the same choice, each under its own name.
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from koinize.digest import digest
@@ -20,6 +21,7 @@ from koinize.pipeline.judging import Judging
 from koinize.pipeline.keeping import Keeping, made_by
 from koinize.pipeline.lineage import History
 from koinize.pipeline.searching import Search
+from koinize.pipeline.seeds import Repetition, chosen_among
 from koinize.pipeline.step import Step, Uses
 from koinize.pipeline.systems import (
     BASE,
@@ -72,6 +74,8 @@ def graph(
         scores = {place: score for one in some for place, score in one.scores.items()}
         for one in some:
             steps.extend(one.chosen_and_tested(scores))
+        for number in range(1, spec.training.seeds):
+            steps.extend(_with_seed(number, some, steps))
     steps = [one for step in steps for one in _with_judges(step, judging)]
     refuse_two_of_one_name(steps)
     undecided = (one for task in tasks.values() for one in task.trainings.tries.open)
@@ -82,6 +86,15 @@ def _with_judges(step: Step, judging: Judging) -> Iterator[Step]:
     yield step
     if step.kind == "evaluate":
         yield from judging.steps(step)
+
+
+def _with_seed(number: int, tasks: Iterable[_TaskGraph], steps: Iterable[Step]) -> Iterator[Step]:
+    """What these tasks are compared by, with a further seed; `steps` are those before."""
+    tasks = list(tasks)
+    known = {step.id: step for step in reversed([*steps])}
+    trainings = {one.name: one.trainings for one in tasks}
+    repetition = Repetition(number, known, trainings, tasks[0].history)
+    yield from repetition.of(step for one in tasks for step in one.compared())
 
 
 def refuse_two_of_one_name(steps: Iterable[Step]) -> None:
@@ -152,9 +165,9 @@ class _TaskGraph:
 
     def chosen_and_tested(self, scores: Mapping[tuple[System, str], Step]) -> Iterator[Step]:
         """The choices on dev, that among the candidates by these scores, and all scores on test."""
-        choice = self._choice("", self.chosen_among, scores)
-        yield choice
-        after = [choice.id]
+        self.choice = self._choice("", self.chosen_among, scores)
+        yield self.choice
+        after = [self.choice.id]
         for role, system, settings in self._chosen_baselines(self.generation):
             yield from self.search.take()
             merges = {one.system: one for one in self._merges(settings, self.adapters)}
@@ -173,7 +186,24 @@ class _TaskGraph:
         if self.generation:
             self.systems[TRUNK] = Uses(adapter=self.generation.trunk.id)
         self.systems |= {one: Uses(adapter=made.id) for one, made in self.released.items()}
-        yield from self._tests(self.systems, self.adapters, tuple(after))
+        self.tests = list(self._tests(self.systems, self.adapters, tuple(after)))
+        yield from self.tests
+
+    def compared(self) -> Iterator[Step]:
+        """The scores on test that further seeds repeat: of what is released, and of whatever that
+        is compared with. They wait while nothing was chosen. And anchors, which are drawn while the
+        rows are there.
+        """
+        if self.generation and self.generation.anchors:
+            yield self.generation.anchors
+        chosen = chosen_among(self.choice, self.history)
+        released = chosen or next(iter(self.released))
+        others = (COMB, INDV, SINGLE, MEAN, PAPER)
+        for test in self.tests:
+            if test.system == released:
+                yield replace(test, waits=chosen is None)
+            elif test.system in others:
+                yield test
 
     def _as_chosen(self, role: str, among: dict[System, Step]) -> dict[System, Step]:
         """As they were when a baseline was chosen among them, where the recipe is kept."""

@@ -7,14 +7,14 @@ decides it: the metric's version, its model's digest, and the settings (decision
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from typing_extensions import TypedDict
 
 from koinize.errors import BrokenError, InputError
-from koinize.ledger.address import Address, System
+from koinize.ledger.address import System
 from koinize.metrics import JudgedMetric, metrics
 from koinize.model import base
 from koinize.model.judge import config_of
@@ -111,9 +111,7 @@ class Judging:
     def _step(self, evaluation: Step, name: str) -> Step:
         about = evaluation.address
         return Step(
-            Address(
-                "judge", about.task, about.system, about.language, about.split, about.role, name
-            ),
+            replace(about, kind="judge", metric=name),
             inputs={"judge": self.judges[name]},
             uses=Uses(answers=evaluation.id),
             units=evaluation.units,

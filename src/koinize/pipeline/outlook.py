@@ -30,7 +30,7 @@ class Outlook:
 
 def outlooks(steps: Sequence[Step], present: Collection[str], rates: Rates) -> Iterator[Outlook]:
     """The tasks for which a new generation is suggested."""
-    steps = [one for one in steps if one.stands]
+    steps = [one for one in steps if one.stands and not one.seed]
     for trunk in (one for one in steps if one.address.role == TRUNK):
         if trunk.kind != "train" or trunk.id not in present:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from koinize import __version__, report
@@ -11,7 +12,7 @@ from koinize.errors import InputError
 from koinize.ledger import Ledger, first_stated
 from koinize.ledger.address import COMB_ROLES, SEARCH, System
 from koinize.model import quantized
-from koinize.pipeline.endings import bad_ends, repeated
+from koinize.pipeline.endings import bad_ends, equal_seeds, repeated
 from koinize.pipeline.interference import interference
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.lineage import ancestors
@@ -65,6 +66,7 @@ def gather(project: Project) -> ReportInput:
             *bad_ends(project),
             *repeated(project),
             *_odd_adapters(project),
+            *equal_seeds(project),
         ],
         tries={
             one: [other.id for other in others] for one, others in others_of(project.steps).items()
@@ -80,7 +82,7 @@ def gather(project: Project) -> ReportInput:
 
 def _lineage(project: Project) -> Iterator[str]:
     """What a reader must know of how the adapters came about."""
-    for step in (one for one in project.steps if one.stands):
+    for step in (one for one in project.steps if one.stands and not one.seed):
         if step.stale and step.address.role == COMB_ROLES[0]:
             yield (
                 f"{step.task}: COMB is the one trained before {', '.join(step.stale)} changed; "
@@ -118,7 +120,11 @@ def _odd_adapters(project: Project) -> Iterator[str]:
         facts = project.store.open(step.id).facts
         if step.kind == "import":
             yield from (f"{step.name} {warning}" for warning in facts.get("warnings", ()))
-        elif step.kind == "merge" and step.system == Results(project, step.task).chosen():
+        elif (
+            step.kind == "merge"
+            and not step.seed
+            and step.system == Results(project, step.task).chosen()
+        ):
             yield from (f"{step.task}: {warning}" for warning in facts.get("odd adapters", ()))
 
 
@@ -150,6 +156,10 @@ class _Gatherer:
             branches=self._branches(),
             judges=self._judges(),
             joint=self.spec.training.trunk == "joint",
+            repeated=[
+                replace(self._evaluation(step, step.system), seed=int(step.seed))
+                for step in self.results.repeated
+            ],
             stated=first_stated(Ledger(self.project.files.ledger).records(), self.name),
         )
 

@@ -51,8 +51,17 @@ class Results:
 
     @cached_property
     def steps(self) -> list[Step]:
-        """Every step of the task."""
-        return [step for step in self.project.steps if step.task == self.task]
+        """Every step of the task, with the seed of what is released."""
+        return [step for step in self.project.steps if step.task == self.task and not step.seed]
+
+    @property
+    def repeated(self) -> list[Step]:
+        """The scores on test with further seeds."""
+        return [
+            step
+            for step in self.project.steps
+            if step.task == self.task and step.seed and step.kind == "evaluate"
+        ]
 
     @cached_property
     def candidates(self) -> list[MergeSettings]:

@@ -279,7 +279,8 @@ class _Run:
         self._close(hand, job, "done", facts, "")
         self.outcome.done.append(job.step.name)
         tried = job.step.kind == "train" and self.spec.training.retries > 0
-        self.decided |= tried or job.step.kind == SEARCH
+        chosen = job.step.kind == "select" and self.spec.training.seeds > 1
+        self.decided |= tried or chosen or job.step.kind == SEARCH
 
     def _again(self, hand: Hand, job: Job, error: WorkerLost) -> None:
         """Let another worker try; what this one did is lost, and recorded as that."""

@@ -21,6 +21,9 @@ PART = "part"
 TRY = "try"
 """Which try a training is, in its identity, where it is not the first."""
 
+SEED = "seed"
+"""Which further seed a training has, in its identity, where it is not that of the release."""
+
 NO_NUMBER = "no_number"
 """The fact of a try that ended without an adapter: the loss was no number."""
 
@@ -142,6 +145,11 @@ class Step:
     def split(self) -> str:
         """The split that it scores."""
         return self.address.split
+
+    @property
+    def seed(self) -> str:
+        """The number of its seed where that is a further one (decision 024)."""
+        return self.address.seed
 
     @property
     def name(self) -> str:

@@ -26,7 +26,9 @@ from koinize.store import Home, temporary_folder
 from koinize.tasks import Example
 
 SHOWN_LINES = 5
-NOT_FOR_A_TRAINER = frozenset({"trainer", "update", "trunk", "branch", "retries", "load_in_4bit"})
+NOT_FOR_A_TRAINER = frozenset(
+    {"trainer", "update", "trunk", "branch", "retries", "seeds", "load_in_4bit"}
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from koinize.report.figures import FormerMargin, Margins, PooledRow, Power, Task
 from koinize.report.formats import count, listing
-from koinize.report.lookup import pooled
+from koinize.report.lookup import pooled, seeds_of
 
 
 def the_answer(task: Task) -> str:
@@ -63,6 +63,8 @@ def _by_first(one: FormerMargin) -> str:
 def _said(row: PooledRow) -> str:
     """The verdict in words, in points of the metric."""
     metric, rows, margin = row["metric"], count(row["n"], "row"), f"{row['margin']:g}"
+    if (several := seeds_of(row)) > 1:
+        rows += f" and over {several} seeds"
     who = row["reference"]
     nearer, farther = sorted((abs(row["low"]), abs(row["high"])))
     size = f"about {abs(row['difference']):.1f} points of {metric}"

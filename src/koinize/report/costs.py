@@ -163,12 +163,17 @@ class Accounts:
         return [self.standing.get(step) for step in steps]
 
     def of(self, task: str, *kinds: str) -> dict[Address, Interval]:
-        """All standing work on a task's steps of these kinds."""
+        """All standing work on a task's steps of these kinds, with the seed that is released."""
         return {
             step: one
             for step, one in self.standing.items()
-            if step.task == task and step.kind in kinds
+            if step.task == task and step.kind in kinds and not step.seed
         }
+
+    def repeated(self, task: str) -> list[Interval]:
+        """The standing work on a task with further seeds."""
+        work = (one for step, one in self.standing.items() if step.task == task and step.seed)
+        return list({one.id: one for one in work}.values())
 
 
 def number(value: Decimal | None) -> float | None:

@@ -51,7 +51,7 @@ class ScoreRow(Estimate):
 
 class PooledRow(Difference):
     """The gate's verdict on one system against another in the mean over languages; see
-    `gate.Verdict`.
+    `gate.Verdict`. `by_seed` is empty where one seed was trained.
     """
 
     system: str
@@ -66,6 +66,7 @@ class PooledRow(Difference):
     signature: str
     level: float
     error: float
+    by_seed: Sequence[float]
 
 
 class VerdictRow(PooledRow):

@@ -35,7 +35,7 @@ class Evaluation:
     """The result rows of one system on one language's split.
 
     `signature` names prompt, decoding and data by their digests: scores under different
-    signatures do not compare. `split` is dev or test.
+    signatures do not compare. `split` is dev or test. `seed` is 0 for the seed that is released.
     """
 
     task: str
@@ -44,6 +44,7 @@ class Evaluation:
     split: str
     rows: Sequence[Mapping[str, Any]]
     signature: str
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class TaskInput:
     `label_texts` has what stands for the labels in each language, where that is not one for all.
     `changed_since` says which rows changed since the reference was trained; `stated` what the
     margins were when they were first recorded, None where nobody did; `judges` the identity of the
-    judge of each metric that needs a model.
+    judge of each metric that needs a model. `repeated` are the evaluations on test
+    with further seeds, of those systems that are compared over seeds.
     """
 
     name: str
@@ -79,6 +81,7 @@ class TaskInput:
     stated: Stated | None = None
     label_texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     judges: Mapping[str, str] = field(default_factory=dict)
+    repeated: Sequence[Evaluation] = ()
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,17 @@ def pooled(task: Task, metric: str, system: str | None, reference: str) -> Poole
     return None
 
 
+def seeds_of(row: PooledRow | None) -> int:
+    """With how many seeds of the trainings a comparison was made."""
+    return max(1, len(row["by_seed"])) if row else 1
+
+
+def seeds(task: Task) -> int:
+    """The same of the chosen merge against the reference."""
+    found = chosen_verdicts(task, task["reference"])
+    return max(map(seeds_of, found), default=1)
+
+
 def mean_update(task: Task, scope: Scope) -> ScopeRow | None:
     """An update in one scope, in the mean over languages; None unless every language's is known.
 

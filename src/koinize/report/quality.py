@@ -10,8 +10,6 @@ from typing import Any
 from koinize.gate import (
     Verdict,
     better_somewhere,
-    compare,
-    compare_mean,
     fewest_rows,
     in_every_language,
     smallest_margin,
@@ -35,7 +33,8 @@ from koinize.report.figures import (
     TaskQuality,
     VerdictRow,
 )
-from koinize.report.input import Evaluation, System, TaskInput
+from koinize.report.input import System, TaskInput
+from koinize.report.sides import Sides
 from koinize.search.luck import chances
 
 Rows = Sequence[Mapping[str, Any]]
@@ -43,7 +42,7 @@ INDIVIDUAL, SINGLE, MEAN = "individual", "single", "MEAN"
 
 
 class Judged:
-    """One task's evaluations, looked up by system, language and split."""
+    """What is said of one task's evaluations."""
 
     def __init__(self, task: TaskInput) -> None:
         self.task = task
@@ -52,16 +51,7 @@ class Judged:
             name: one.over(task.labels).among(task.label_texts).by(task.judges.get(name, ""))
             for name, one in known.items()
         }
-        self._found = {(one.system, one.language, one.split): one for one in task.evaluations}
-        self._twin = {one.name: one.same_as for one in task.systems if one.same_as}
-
-    def evaluation(self, system: str, language: str, split: str) -> Evaluation | None:
-        """That system's evaluation; a system with the same weights as another shares its rows."""
-        found = self._found.get((system, language, split))
-        twin = self._twin.get(system)
-        if found or twin is None:
-            return found
-        return self._found.get((twin, language, split))
+        self.sides = Sides(task, self.metrics)
 
     @property
     def chosen(self) -> System | None:
@@ -108,7 +98,8 @@ class Judged:
 
     def _per_language(self, metric: Metric, system: str, split: str) -> dict[str | None, Score]:
         evaluations = {
-            language: self.evaluation(system, language, split) for language in self.task.languages
+            language: self.sides.evaluation(system, language, split)
+            for language in self.task.languages
         }
         return {language: score(metric, one.rows) for language, one in evaluations.items() if one}
 
@@ -116,30 +107,27 @@ class Judged:
         """Each comparison on test, for every language in which both sides were evaluated."""
         for system, reference, name in self._comparisons():
             margin = self.task.margins.get(name, 0.0)
-            for language in self.task.languages:
-                ours = self.evaluation(system, language, "test")
-                theirs = self.evaluation(reference, language, "test")
-                if ours and theirs and margin > 0:
-                    verdict = compare(ours.rows, theirs.rows, self.metrics[name], margin)
-                    row = _verdict_row(system, reference, name, verdict)
-                    yield {**row, "language": language}, verdict
+            found = self.sides.compare(system, reference, name, margin) if margin > 0 else {}
+            for language, verdict in found.items():
+                row = _verdict_row(system, reference, name, verdict)
+                yield {**row, "language": language}, verdict
 
     def _pooled(self) -> Iterator[PooledRow]:
         """Each comparison in the mean over several languages, all of which both answered."""
         several = len(self.task.languages) > 1
         for system, reference, name in self._comparisons():
             margin = self.task.margins.get(name, 0.0)
-            ours, theirs = self._test_rows(system), self._test_rows(reference)
-            if several and margin > 0 and ours and theirs:
-                verdict = compare_mean(ours, theirs, self.metrics[name], margin)
-                yield _verdict_row(system, reference, name, verdict)
+            if several and margin > 0:
+                verdict = self.sides.compare_mean(system, reference, name, margin)
+                if verdict:
+                    yield _verdict_row(system, reference, name, verdict)
 
     def _chances(self) -> dict[str, float]:
         """How often each distinct candidate is the best on dev; empty while one is not scored."""
         candidates = [
             one.name for one in self.task.systems if one.kind == "candidate" and not one.same_as
         ]
-        rows = {name: self._rows(name, "dev") for name in candidates}
+        rows = {name: self.sides.rows(name, "dev") for name in candidates}
         scored = len(rows) > 1 and all(rows.values())
         return chances(next(iter(self.metrics.values())), rows) if scored else {}
 
@@ -150,20 +138,8 @@ class Judged:
         margin = self.task.margins.get(name, 0.0)
         if chosen is None or mean is None or not margin > 0:
             return None
-        ours, theirs = self._test_rows(chosen.name), self._test_rows(mean)
-        if not ours or not theirs:
-            return None
-        verdict = compare_mean(ours, theirs, self.metrics[name], margin)
-        return _verdict_row(chosen.name, mean, name, verdict)
-
-    def _test_rows(self, system: str) -> dict[str, Rows]:
-        return self._rows(system, "test")
-
-    def _rows(self, system: str, split: str) -> dict[str, Rows]:
-        """By language; empty where one is missing."""
-        found = {one: self.evaluation(system, one, split) for one in self.task.languages}
-        rows = {language: one.rows for language, one in found.items() if one}
-        return rows if len(rows) == len(found) else {}
+        verdict = self.sides.compare_mean(chosen.name, mean, name, margin)
+        return _verdict_row(chosen.name, mean, name, verdict) if verdict else None
 
     def _stated(self) -> Margins | None:
         """When the margins were said, and what the verdicts would be by those that changed."""
@@ -183,16 +159,14 @@ class Judged:
         }
 
     def _by_former(self, name: str, margin: float) -> FormerMargin:
-        metric, ours = self.metrics[name], self._test_rows(self.chosen.name if self.chosen else "")
-        theirs = self._test_rows(self.task.reference)
-        compared = bool(ours and theirs and margin > 0)
-        each = {one: compare(ours[one], theirs[one], metric, margin) for one in ours if compared}
-        several = compared and len(ours) > 1
+        both = self.chosen.name if self.chosen else "", self.task.reference
+        mean = self.sides.compare_mean(*both, name, margin) if margin > 0 else None
+        each = self.sides.compare(*both, name, margin) if mean else {}
         return {
             "metric": name,
             "margin": margin,
             "now": self.task.margins.get(name, 0.0),
-            "mean": compare_mean(ours, theirs, metric, margin).verdict if several else None,
+            "mean": mean.verdict if mean and len(each) > 1 else None,
             "joint": in_every_language(each).verdict if each else None,
         }
 
@@ -200,7 +174,7 @@ class Judged:
         """What the chosen merge's test rows can show; None without a margin or without rows."""
         name = self.task.metrics[0]
         margin = self.task.margins.get(name, 0.0)
-        rows = self._test_rows(self.chosen.name) if self.chosen else {}
+        rows = self.sides.rows(self.chosen.name) if self.chosen else {}
         if not rows or not margin > 0:
             return None
         return {
@@ -220,7 +194,7 @@ class Judged:
     def _answers(self) -> Iterator[Answers]:
         """Of the chosen merge and of the reference, where labels are fixed."""
         for name, language in product(self._compared(), self.task.languages):
-            found = self.evaluation(name, language, "test")
+            found = self.sides.evaluation(name, language, "test")
             if found and self.task.labels:
                 counts = confusion(self.task.labels, found.rows)
                 yield {"system": name, "language": language, "counts": counts}
@@ -229,7 +203,7 @@ class Judged:
         """Of the same, over all languages if there are several, then in each."""
         labels, several = self.task.labels, len(self.task.languages) > 1
         for name in self._compared() if labels else ():
-            rows = self._test_rows(name)
+            rows = self.sides.rows(name)
             whole = [(None, [*chain(*rows.values())])] if several and rows else []
             for language, some in (*whole, *rows.items()):
                 if found := calibration(labels, some):
@@ -291,6 +265,7 @@ def _verdict_row(system: str, reference: str, metric: str, one: Verdict) -> Pool
         "signature": one.signature,
         "level": one.level,
         "error": one.error,
+        "by_seed": one.by_seed,
     }
 
 

@@ -153,6 +153,7 @@ def _task_rows(task: TaskInput, accounts: Accounts) -> list[Phase]:
         _row(name, "choose on dev", "choose", chosen),
         _row(name, f"{' and '.join(means) or 'MEAN'}: merge and choose", "merge", rest),
         _row(name, "evaluate on test", "test", tests),
+        _row(name, "all of it with further seeds", "train", accounts.repeated(name)),
     ]
 
 

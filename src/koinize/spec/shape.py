@@ -343,6 +343,15 @@ class Spec(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _seeds_are_of_trainings(self) -> Spec:
+        given = {"adapters": self.adapters, "comb-continued": "comb-continued" in self.baselines}
+        if self.training.seeds > 1 and (found := [what for what, there in given.items() if there]):
+            raise ValueError(
+                f"training.seeds: '{found[0]}' is of one seed alone; remove the one or the other"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _costs_are_known(self) -> Spec:
         if self.merge.explore and self.merge.explore.cost is not None and self.price is None:
             raise ValueError("merge.explore.cost: nobody knows it without a price; add one")

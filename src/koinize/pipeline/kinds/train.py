@@ -15,6 +15,7 @@ from koinize.model import base
 from koinize.pipeline import work
 from koinize.pipeline.generation import draw, read_anchors
 from koinize.pipeline.lineage import read_learnt, select, together, write_learnt
+from koinize.pipeline.seeds import further_of
 from koinize.pipeline.step import NO_NUMBER
 from koinize.pipeline.trainer import Order, trained
 from koinize.pipeline.tries import may_fail, number_of
@@ -24,7 +25,7 @@ from koinize.tasks import Example
 
 if TYPE_CHECKING:
     from koinize.model.loaded import Loaded
-    from koinize.settings import TrainingSpec
+    from koinize.settings import LoraSpec, TrainingSpec
     from koinize.train import NoNumberError, Saving, Training, TrainingReport
 
 
@@ -46,17 +47,20 @@ class _Asked:
         """The same for the trainer."""
         from koinize.train import Training
 
-        lora = job.spec.lora.of("" if job.step.uses.trunk else job.step.language)
-        tried = number_of(job.step)
-        how = lora.of_try(tried), self.settings.of_try(tried)
+        how = self._seeded(job)
         rows, saving = (self.rows, self.dev), _saving(job, store)
         return Training(job.step.name, *rows, *how, out, self.start, saving)
+
+    def _seeded(self, job: Job) -> tuple[LoraSpec, TrainingSpec]:
+        """The settings with the seeds of the step."""
+        lora = job.spec.lora.of("" if job.step.uses.trunk else job.step.language)
+        which = number_of(job.step), further_of(job.step)
+        return lora.of_try(*which), self.settings.of_try(*which)
 
     def by_command(self, job: Job, draft: Draft) -> Mapping[str, Any]:
         """The same by a program of the user's own; the facts."""
         folder = base.prepare(job.spec.base, job.root, base.user_cache())
-        lora = job.spec.lora.of("" if job.step.uses.trunk else job.step.language)
-        given = (self.rows, self.dev, lora, self.settings, self.start)
+        given = (self.rows, self.dev, *self._seeded(job), self.start)
         order = Order(job.step.name, folder.absolute(), *given, threads=job.threads)
         found = trained(order, job.spec, job.root, job.home, draft.folder)
         write_learnt(draft.folder, self.learnt)

@@ -21,6 +21,8 @@ from koinize.report.lookup import (
     mean_update,
     named,
     score,
+    seeds,
+    seeds_of,
     sharing,
     single,
     verdict,
@@ -128,7 +130,9 @@ def _comparison(task: Task, reference: str, rows: Sequence[VerdictRow]) -> str:
         who = f"{reference}, the adapter of {best['settings']['adapter']} for every language,"
     elif task["changed_since"]:
         who = f"{reference}, which was trained before {listing(task['changed_since'])} changed,"
-    return f"On test against {who} with a margin of {margin:g} points: {said}."
+    several = max(map(seeds_of, rows))
+    over = f" and over {several} seeds" if several > 1 else ""
+    return f"On test against {who} with a margin of {margin:g} points{over}: {said}."
 
 
 def _facts(task: Task) -> tuple[tuple[str, str, str], ...]:
@@ -208,9 +212,17 @@ def _table(task: Task) -> Table:
         columns=columns,
         rows=tuple(_language(task, one, references) for one in task["languages"]),
         caption=f"{task['metrics'][0]} on test, in points: the merge's difference, and the scores, "
-        "each with its 95 % interval",
+        f"each with its 95 % interval{_which_seeds(task)}",
         numbers=frozenset(range(len(references) + 1, len(columns))),
     )
+
+
+def _which_seeds(task: Task) -> str:
+    """Which seeds the figures are of, where there are several."""
+    several = seeds(task)
+    if several == 1:
+        return ""
+    return f"; differences over {several} seeds, scores with the first, which is released"
 
 
 def _language(task: Task, language: str, references: Sequence[str]) -> tuple[Cell, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import stdev
 
 from koinize.report.answer import when_stated
 from koinize.report.blocks import (
@@ -16,13 +17,15 @@ from koinize.report.blocks import (
     verdict_cell,
 )
 from koinize.report.figures import JointRow, PooledRow, Task, VerdictRow
-from koinize.report.formats import DASH, count, difference, interval, listing
+from koinize.report.formats import DASH, count, difference, interval, listing, points
 from koinize.report.lookup import (
     chosen_verdicts,
     difference_with_interval,
     individual,
     joint,
     pooled,
+    seeds,
+    seeds_of,
     single,
     verdict,
 )
@@ -61,8 +64,20 @@ class Verdicts(TaskSection):
         """Nothing where nothing was compared."""
         if not task["verdicts"]:
             return []
-        stated = Paragraph(when_stated(task), "muted")
+        stated = Paragraph(f"{when_stated(task)} {_how_often(task)}", "muted")
         return [stated, *_figure(task), *_tables(task), *_others(task)]
+
+
+def _how_often(task: Task) -> str:
+    """What the intervals know of seeds."""
+    if (several := seeds(task)) == 1:
+        return "Every training was made with one seed: the intervals know nothing of other seeds."
+    return (
+        f"Every training of these comparisons was made with {several} seeds. Differences are means "
+        "over them, and their intervals have seeds as the outer level (Student's t with "
+        f"{count(several - 1, 'degree')} of freedom: few seeds make them wide). The first seed is "
+        "what is released."
+    )
 
 
 def _references(task: Task) -> list[str]:
@@ -94,10 +109,14 @@ def _figure(task: Task) -> list[Block]:
     )
     caption = (
         f"Difference in {metric} on test, in points, with its 95 % interval (paired bootstrap over "
-        f"rows). Not worse takes an interval that lies in the shaded range, above −{margin:g}; the "
-        "verdict says whether it suffices."
+        f"rows{_outer(task)}). Not worse takes an interval that lies in the shaded range, above "
+        f"−{margin:g}; the verdict says whether it suffices."
     )
     return [Figure(caption, drawn, LEGEND)]
+
+
+def _outer(task: Task) -> str:
+    return f", and {several} seeds" if (several := seeds(task)) > 1 else ""
 
 
 def _named_rows(task: Task, reference: str) -> list[tuple[str, PooledRow]]:
@@ -126,6 +145,7 @@ def _tables(task: Task) -> list[Block]:
     blocks: list[Block] = []
     for reference in _references(task):
         blocks.append(_selecting(task, reference))
+        blocks += _by_seed(task, reference)
         rows = [
             (plain(metric), *_in_brief(task, metric, task["chosen"], reference))
             for metric in task["metrics"][1:]
@@ -159,6 +179,29 @@ def _selecting(task: Task, reference: str) -> Table:
         caption=f"{metric}: {task['chosen']} minus {reference}, on test, in points",
         numbers=frozenset({1, 2, 3, 4, 6}),
     )
+
+
+def _by_seed(task: Task, reference: str) -> list[Block]:
+    """The difference of each seed, where there are several."""
+    found = _named_rows(task, reference)
+    several = max((seeds_of(row) for _, row in found), default=1)
+    if several == 1:
+        return []
+    rows = tuple(
+        (
+            plain(name),
+            *(plain(difference(one)) for one in row["by_seed"]),
+            plain(points(stdev(row["by_seed"]))),
+        )
+        for name, row in found
+    )
+    further = [f"seed {number}" for number in range(1, several)]
+    caption = (
+        f"{task['metrics'][0]}: {task['chosen']} minus {reference} with each seed, on test, in "
+        "points"
+    )
+    columns = ("language", "released", *further, "standard deviation")
+    return [Table(columns, rows, caption, numbers=frozenset(range(1, several + 2)))]
 
 
 def _together(together: JointRow, found: Sequence[VerdictRow]) -> tuple[Cell, ...]:
