@@ -6,6 +6,7 @@ one file of `koinize.report.sections` whose attribute `section` is a `Section`. 
 
 from __future__ import annotations
 
+import koinize.report.sections  # noqa: F401 - before the catalog, whose name it would take later
 from koinize.report.figures import Inspection, Results, SystemKind
 from koinize.report.input import (
     Evaluation,

@@ -33,6 +33,28 @@ class Savings(TypedDict):
     cost: float | None
 
 
+Range = Sequence[float] | None
+"""The two ends of a 95 % interval; None where too little was measured."""
+
+
+class SavingsInterval(TypedDict):
+    """How far off savings may be by how much seconds vary here; see `variation`."""
+
+    elapsed: Range
+    machine: Range
+    cost: Range
+
+
+class VariationRow(TypedDict):
+    """By how many percent the seconds of one kind of work varied, over so many steps that are
+    comparable; None where only one of them was done.
+    """
+
+    kind: str
+    steps: int
+    percent: float | None
+
+
 class SetupSavings(Savings):
     """`parallel`: elapsed with one machine per language."""
 
@@ -67,6 +89,7 @@ class ScopeRow(TypedDict):
     combined: Amount | None
     combined_is: Origin | None
     savings: Savings
+    savings_interval: SavingsInterval
     saved_at_best: float | None
 
 
@@ -126,6 +149,7 @@ class TaskCosts(SetUpCosts):
 
     updates: Sequence[UpdateRow]
     break_even: BreakEvenRows
+    variation: Sequence[VariationRow]
 
 
 class SpentRow(Spent):

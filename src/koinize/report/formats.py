@@ -67,6 +67,16 @@ def saving(percent: float | None) -> str:
     return f"{abs(percent):.1f} % {'less' if percent > 0 else 'more'}"
 
 
+def saving_between(percent: float | None, ends: Sequence[float] | None) -> str:
+    """The same with its interval, `62.0 % less (55 to 68)`, where there is one."""
+    if percent is None or ends is None:
+        return saving(percent)
+    low, high = sorted(map(abs, ends)) if ends[0] * ends[1] > 0 else (0.0, 0.0)
+    if high:
+        return f"{saving(percent)} ({low:.0f} to {high:.0f})"
+    return f"{saving(percent)} ({abs(ends[0]):.0f} % more to {abs(ends[1]):.0f} % less)"
+
+
 def listing(words: Sequence[str]) -> str:
     """`de, fr and zh`."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from koinize.ledger.scopes import Scope
-from koinize.report.cost_figures import ScopeRow
+from koinize.report.cost_figures import Range, ScopeRow
 from koinize.report.figures import (
     Difference,
     Estimate,
@@ -135,6 +135,12 @@ def mean_update(task: Task, scope: Scope) -> ScopeRow | None:
             "machine": _mean([one["machine"] for one in less]),
             "cost": _mean([one["cost"] for one in less]),
         },
+        # COMB, and what strays with it, is in every language's: as if all strayed alike.
+        "savings_interval": {
+            "elapsed": _mean_range([one["savings_interval"]["elapsed"] for one in rows]),
+            "machine": _mean_range([one["savings_interval"]["machine"] for one in rows]),
+            "cost": _mean_range([one["savings_interval"]["cost"] for one in rows]),
+        },
         "saved_at_best": _mean(best),
     }
 
@@ -143,6 +149,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """None unless all are known."""
     known = [one for one in values if one is not None]
     return fmean(known) if known and len(known) == len(values) else None
+
+
+def _mean_range(ranges: Sequence[Range]) -> Range:
+    known = [one for one in ranges if one]
+    return [fmean(ends) for ends in zip(*known, strict=True)] if len(known) == len(ranges) else None
 
 
 def sharing(results: Results, task: Task) -> list[str]:

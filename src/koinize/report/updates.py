@@ -8,11 +8,11 @@ that a side needs, as long as it took on average.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 
-from koinize.ledger import LOAD, Interval, covered
+from koinize.ledger import LOAD, Interval, covered, total
 from koinize.ledger.address import System
 from koinize.ledger.scopes import SCOPES, Scope
 from koinize.report.break_even import break_even
@@ -20,6 +20,7 @@ from koinize.report.cost_figures import (
     BreakEvenRows,
     BreakEvens,
     Origin,
+    SavingsInterval,
     ScopeRow,
     TaskCosts,
     UpdateRow,
@@ -43,23 +44,34 @@ from koinize.report.costs import (
     workers_of,
 )
 from koinize.report.input import TaskInput
+from koinize.report.variation import Parts, Variation
 
 COMB = System.named("COMB")
 
 
 def task_costs(task: TaskInput, accounts: Accounts) -> TaskCosts:
     """Set-up and update of one task, merged against combined."""
-    found = Updates(task, accounts)
-    setup = set_up_costs(task, accounts)
-    return {**setup, "updates": found.rows(), "break_even": found.paid_back()}
+    variation = Variation(accounts)
+    found = Updates(task, accounts, variation)
+    return {
+        **set_up_costs(task, accounts),
+        "updates": found.rows(),
+        "break_even": found.paid_back(),
+        "variation": variation.rows(task.name),
+    }
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one side takes in a scope, and whether that was measured as such."""
+    """What one side takes in a scope, and whether that was measured as such.
+
+    `elapsed` and `machine`: the same seconds, by the intervals that they are from.
+    """
 
     taken: Taken | None
     origin: Origin
+    elapsed: Parts = field(default_factory=dict)
+    machine: Parts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ class Updates:
 
     task: TaskInput
     accounts: Accounts
+    variation: Variation
 
     def rows(self) -> list[UpdateRow]:
         """One for each language that has an adapter of its own."""
@@ -144,6 +157,7 @@ class Updates:
             "combined": figures(theirs),
             "combined_is": retrained.origin if theirs else None,
             "savings": savings(ours, theirs),
+            "savings_interval": self._interval(update, retrained),
             "saved_at_best": saved(ours.elapsed, self._at_best(theirs))
             if ours and theirs
             else None,
@@ -177,7 +191,7 @@ class Updates:
         side = self._in_stages(stages, scope, comb)
         is_older = bool(self.task.changed_since)  # it would see other rows, were it trained again
         guessed = comb is None or is_older or (scope != "training" and not tested)
-        return Side(side.taken, "estimated" if guessed else side.origin)
+        return replace(side, origin="estimated") if guessed else side
 
     def _in_stages(
         self, stages: Sequence[Sequence[Interval | None]], scope: Scope, trained: Interval | None
@@ -189,9 +203,29 @@ class Updates:
         if taken is None or len(known) < len(work):
             return Side(None, "derived")
         elapsed = sum((self._seconds(stage) for stage in stages), Decimal(0))
-        loads = self._loads(1 if scope == "training" else self._workers)
-        together = Taken(elapsed, taken.machine, taken.cost, taken.steps).plus(loads)
-        return Side(together, "measured" if self._was_done(known, trained) else "derived")
+        workers = 1 if scope == "training" else self._workers
+        together = Taken(elapsed, taken.machine, taken.cost, taken.steps).plus(self._loads(workers))
+        origin: Origin = "measured" if self._was_done(known, trained) else "derived"
+        parts = [self._parts(stage) for stage in stages]
+        machine = {one.id: float(self._machine(one)) for one in known}
+        each = 1 / max(1, len(self._loaded))
+        return Side(
+            together,
+            origin,
+            {one.id: float(one.seconds) * each for one in self._loaded}
+            | {one: seconds for stage in parts for one, seconds in stage.items()},
+            {one.id: float(one.machine_seconds) * each * workers for one in self._loaded} | machine,
+        )
+
+    def _parts(self, stage: Sequence[Interval | None]) -> Parts:
+        """Of the seconds of a stage what each of its steps takes up."""
+        each = {one.id: float(self._machine(one)) for one in stage if one}
+        whole = sum(each.values())
+        scale = float(self._seconds(stage)) / whole if whole else 0.0
+        return {one: seconds * scale for one, seconds in each.items()}
+
+    def _machine(self, one: Interval) -> Decimal:
+        return total(self.accounts.whole(one))[0]
 
     def _seconds(self, stage: Sequence[Interval | None]) -> Decimal:
         return covered(attempt for one in stage if one for attempt in self.accounts.whole(one))
@@ -207,13 +241,14 @@ class Updates:
         tries = self.accounts.source.tries.get(trained.artifact, ()) if trained else ()
         return len(runs) == 1 and trained is not None and made - {*tries} == {trained.artifact}
 
+    @cached_property
+    def _loaded(self) -> list[Interval]:
+        intervals = self.accounts.source.intervals
+        return [one for one in intervals if (one.kind, one.status) == (LOAD, "done")]
+
     def _loads(self, workers: int) -> Taken:
         """So many workers load the model at once."""
-        loads = [
-            one
-            for one in self.accounts.source.intervals
-            if (one.kind, one.status) == (LOAD, "done")
-        ]
+        loads = self._loaded
         taken = self.accounts.taken(loads)
         if taken is None:
             return Taken(Decimal(0), Decimal(0), Decimal(0), 0)
@@ -221,6 +256,18 @@ class Updates:
         seconds = sum((one.seconds for one in loads), Decimal(0)) / len(loads)
         cost = None if taken.cost is None else taken.cost * each
         return Taken(seconds, taken.machine * each, cost, 0)
+
+    def _interval(self, update: Side, retrained: Side) -> SavingsInterval:
+        """How far off the savings may be by how much seconds vary here."""
+        if update.taken is None or retrained.taken is None:
+            return {"elapsed": None, "machine": None, "cost": None}
+        machine = self.variation.less(update.machine, retrained.machine)
+        known = update.taken.cost is not None and retrained.taken.cost is not None
+        return {
+            "elapsed": self.variation.less(update.elapsed, retrained.elapsed),
+            "machine": machine,
+            "cost": machine if known else None,
+        }
 
     def _at_best(self, combined: Taken | None) -> Decimal | None:
         """COMB trained by all workers at once, as if they were that many times as fast."""

@@ -10,7 +10,7 @@ from koinize.report.blocks import Block, Cell, Facts, Heading, Paragraph, Table,
 from koinize.report.collapsed import said
 from koinize.report.cost_figures import Amount
 from koinize.report.figures import Results, Task, VerdictRow
-from koinize.report.formats import DASH, count, duration, listing, points, saving
+from koinize.report.formats import DASH, count, duration, listing, points, saving, saving_between
 from koinize.report.lookup import (
     by_verdict,
     chosen_verdicts,
@@ -197,7 +197,8 @@ def _update_fact(task: Task) -> tuple[str, str, str]:
         if one
     ]
     mean = f"mean of {count(len(task['costs']['updates']), 'language')}"
-    return label, saving(tested["savings"]["machine"]), said + "; ".join([*others, mean])
+    less, ends = tested["savings"]["machine"], tested["savings_interval"]["machine"]
+    return label, saving_between(less, ends), said + "; ".join([*others, mean])
 
 
 def _machine(amount: Amount) -> str:

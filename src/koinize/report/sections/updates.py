@@ -7,9 +7,19 @@ from typing import Literal
 
 from koinize.ledger.scopes import SCOPES, WORDS, Scope
 from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
-from koinize.report.cost_figures import BreakEven, ScopeRow, TaskCosts
+from koinize.report.cost_figures import BreakEven, Range, ScopeRow, TaskCosts
 from koinize.report.figures import Results, Task
-from koinize.report.formats import DASH, count, duration, money, saving, signed
+from koinize.report.formats import (
+    DASH,
+    count,
+    duration,
+    listing,
+    money,
+    saving,
+    saving_between,
+    share,
+    signed,
+)
 from koinize.report.lookup import mean_update, named
 from koinize.report.section import Section
 
@@ -26,6 +36,13 @@ MARKS = (
 )
 
 
+BETWEEN = (
+    "In parentheses stands where a saving lies in at least 95 of 100 cases, as far as it depends "
+    "on that; where too much of the work was done only once there is no such interval."
+)
+VARIED = {"train": "training", "merge": "merge", "evaluate": "scoring", "load": "loading"}
+
+
 class Updates(Section):
     """Per task: the mean over languages in every scope, each language, and the break-even."""
 
@@ -39,7 +56,8 @@ class Updates(Section):
             if heading := named(results["tasks"], task):
                 blocks.append(Heading(heading))
             currency = results["currency"]
-            blocks += [_mean(task, currency), _languages(task), _break_even(task, currency)]
+            blocks += [_mean(task, currency), Paragraph(_varied(task["costs"])), _languages(task)]
+            blocks.append(_break_even(task, currency))
         return [Paragraph(SAME), Paragraph(MARKS, "muted"), *blocks] if blocks else []
 
 
@@ -70,9 +88,16 @@ def _scope(scope: Scope, one: ScopeRow, currency: str | None, workers: int) -> t
         _against(duration(ours["machine_seconds"]), duration(theirs["machine_seconds"])),
         _against(money(ours["cost"], currency), money(theirs["cost"], currency)),
     ]
-    savings = (less["elapsed"], less["machine"], less["cost"])
-    pairs = zip(cells, savings, strict=True)
-    found = [Cell(text, "" if one is None else saving(one)) for text, one in pairs]
+    between = one["savings_interval"]
+    savings = [
+        "" if value is None else saving_between(value, ends)
+        for value, ends in (
+            (less["elapsed"], between["elapsed"]),
+            (less["machine"], between["machine"]),
+            (less["cost"], between["cost"]),
+        )
+    ]
+    found = [Cell(text, said) for text, said in zip(cells, savings, strict=True)]
     best = [plain(saving(one["saved_at_best"]))] if workers else []
     return head, *found, *best
 
@@ -85,8 +110,13 @@ def _languages(task: Task) -> Table:
     """Machine time by language and scope; elapsed beneath."""
     rows = []
     for update in task["costs"]["updates"]:
-        less = [one["savings"] for one in update["scopes"]]
-        cells = [Cell(saving(one["machine"]), _elapsed(one["elapsed"])) for one in less]
+        cells = [
+            Cell(
+                saving_between(one["savings"]["machine"], one["savings_interval"]["machine"]),
+                _elapsed(one["savings"]["elapsed"], one["savings_interval"]["elapsed"]),
+            )
+            for one in update["scopes"]
+        ]
         rows.append((plain(update["language"]), *cells))
     return Table(
         columns=("changed language", *(WORDS[one] for one in SCOPES)),
@@ -97,8 +127,24 @@ def _languages(task: Task) -> Table:
     )
 
 
-def _elapsed(less: float | None) -> str:
-    return "" if less is None else f"elapsed: {saving(less)}"
+def _elapsed(less: float | None, ends: Range) -> str:
+    return "" if less is None else f"elapsed: {saving_between(less, ends)}"
+
+
+def _varied(costs: TaskCosts) -> str:
+    """How far seconds varied, of what both sides have most of; and what of it is not known."""
+    rows = {one["kind"]: one for one in costs["variation"]}
+    kinds = [(rows[kind], noun) for kind, noun in VARIED.items() if kind in rows]
+    known = [
+        f"{noun}s by {share(one['percent'] / 100)} ({one['steps']} of them)"
+        for one, noun in kinds
+        if one["percent"] is not None
+    ]
+    once = [noun for one, noun in kinds if one["percent"] is None]
+    said = f"Seconds for the same amount of work varied here: {listing(known)}. " if known else ""
+    if once:
+        said += f"Of one {' or '.join(once)} alone nobody can tell how much it varies. "
+    return said + BETWEEN
 
 
 def _several(costs: TaskCosts) -> int:
