@@ -1,4 +1,4 @@
-"""With `merge: {update: keep}` an update trains, merges what was chosen, and tests that."""
+"""An update trains, merges what was chosen, and tests that."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ def set_up(arena: Arena, root: Path, candidates: str) -> Path:
     write_project(root)
     file = root / "koinize.yaml"
     text = file.read_text().replace("[ties, knots-ties]", candidates)
-    file.write_text(text.replace("merge: {", "merge: {update: keep, "))
-    assert "update: keep" in file.read_text()
+    file.write_text(text)
     assert candidates in file.read_text()
     assert arena.koinize("run", cwd=root).code == 0
     add(root, "de.train")
@@ -105,7 +104,7 @@ def test_a_mean_that_is_lost_is_made_anew_and_is_no_candidate(
 
 
 def test_what_came_of_it_is_released_and_not_asked_about(arena: Arena, root: Path) -> None:
-    assert "was kept from the choice of" in arena.koinize("plan", cwd=root).output
+    assert "is kept from the choice of" in arena.koinize("plan", cwd=root).output
     assert arena.koinize("run", cwd=root).code == 0
     ended = arena.koinize("whatif", "--without", "de", cwd=root)
     assert (ended.code, "--choose-again" in ended.output) == (2, True)
@@ -119,7 +118,7 @@ def test_it_is_chosen_again_when_asked(arena: Arena, root: Path) -> None:
     assert "select/mood" in missing(arena, root, "--choose-again")
     assert arena.koinize("run", "--choose-again", cwd=root).code == 0
     assert missing(arena, root) == []
-    assert not any("was kept" in one for one in told(arena, root, "report")["notes"])
+    assert not any("is kept" in one for one in told(arena, root, "report")["notes"])
 
 
 def test_other_dev_rows_choose_again(arena: Arena, root: Path) -> None:
@@ -145,6 +144,32 @@ def test_a_second_update_keeps_the_first_choice(arena: Arena, root: Path) -> Non
     assert missing(arena, root) == []
 
 
+def test_one_candidate_alone_leaves_nothing_out_and_no_note(arena: Arena, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    write_project(root)
+    file = root / "koinize.yaml"
+    file.write_text(
+        file.read_text().replace("[ties, knots-ties]", "[ties]") + "baselines: [base, indv, comb]\n"
+    )
+    assert arena.koinize("run", cwd=root).code == 0
+    add(root, "de.train")
+    assert missing(arena, root) == [
+        "evaluate/mood/INDV/de/test",
+        "evaluate/mood/ties density 1/de/test",
+        "evaluate/mood/ties density 1/en/test",
+        "merge/mood/ties density 1",
+        "train/mood/de",
+    ]
+    assert arena.koinize("run", cwd=root).code == 0
+    assert notes(arena, root) == [COMB]
+
+
+def test_who_wants_it_chooses_after_every_update(arena: Arena, root: Path) -> None:
+    file = root / "koinize.yaml"
+    file.write_text(file.read_text().replace("merge: {", "merge: {update: choose, "))
+    assert "select/mood" in missing(arena, root)
+
+
 COMB = (
     "mood: COMB is the one trained before train rows de changed; `koinize run --retrain-comb` "
     "trains it again"
@@ -154,7 +179,7 @@ COMB = (
 def kept(chosen: str, others: str) -> str:
     """The note, without the day."""
     return (
-        f"mood: the recipe {chosen} was kept from the choice of DAY and merged from the adapters "
+        f"mood: the recipe {chosen} is kept from the choice of DAY and merged from the adapters "
         f"of today; not scored again: {others}; `koinize run --choose-again` chooses again"
     )
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from pydantic import ValidationError
 
+from koinize.errors import InputError
 from koinize.ledger.prices import price_book
 from koinize.settings import EvaluationSection, LoraSpec, TrainingSpec
 from koinize.spec.grid import PAPERS_EIGHT
@@ -101,6 +102,25 @@ def test_candidates(loaded, good, candidates, described):
 def test_the_papers_eight():
     assert len(PAPERS_EIGHT) == 8
     assert {entry["density"] for entry in PAPERS_EIGHT} == {0.5, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("merge", "update"),
+    [
+        ("{}", "keep"),
+        ("{update: choose}", "choose"),
+        ("{candidates: [ties], scale: search}", "choose"),
+        ("{choose: halving}", "choose"),
+    ],
+)
+def test_an_update_keeps_the_recipe_where_it_can(loaded, good, merge, update):
+    assert loaded(f"{good}merge: {merge}\n").merge.update == update
+
+
+@pytest.mark.parametrize("searched", ["scale: search", "choose: halving"])
+def test_keeping_what_a_search_finds_is_refused_only_where_it_is_stated(loaded, good, searched):
+    with pytest.raises(InputError, match="can be kept; leave it out"):
+        loaded(f"{good}merge: {{{searched}, update: keep}}\n")
 
 
 def test_a_price_may_come_from_the_book_and_the_users_own_wins(loaded, good):

@@ -1,4 +1,4 @@
-"""What stays as it was chosen while only training rows changed (`merge.update: keep`).
+"""What stays as it was chosen while only training rows changed (`merge.update`).
 
 The recipe that was chosen is merged again from the adapters of today and tested. The choice, its
 scores on dev, the other candidates and the baselines that are merges stand as they were: their

@@ -214,11 +214,13 @@ def kept_recipes(project: Project) -> Iterator[str]:
         choice = results.choice()
         if choice.id not in present or not results.is_kept:
             continue
+        if not (others := results.not_scored_again):
+            continue  # one candidate alone: nothing was left out
         chosen, when = results.chosen(), begun.get(choice.id)
         since = f" of {when.date().isoformat()}" if when else ""
         yield (
-            f"{name}: the recipe {chosen.title} was kept from the choice{since} and merged from "
-            f"the adapters of today; not scored again: {', '.join(results.not_scored_again)}; "
+            f"{name}: the recipe {chosen.title} is kept from the choice{since} and merged from "
+            f"the adapters of today; not scored again: {', '.join(others)}; "
             "`koinize run --choose-again` chooses again"
         )
 

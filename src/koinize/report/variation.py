@@ -78,8 +78,8 @@ class Variation:
         if not all(work):
             work = [max(1, sum(one.units for one in each)) for each in whole]
         runs: dict[str, list[tuple[float, int]]] = {}
-        for one, *pair in zip(some, seconds, work, strict=True):
-            runs.setdefault(one.run, []).append((pair[0], pair[1]))
+        for one, took, much in zip(some, seconds, work, strict=True):
+            runs.setdefault(one.run, []).append((took, much))
         rates = [s / w for s, w in zip(seconds, work, strict=True)]
         of_runs = [sum(s for s, _ in run) / sum(w for _, w in run) for run in runs.values()]
         logs = [[math.log(one) for one in some] for some in (rates, of_runs)]

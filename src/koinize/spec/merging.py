@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -63,8 +64,9 @@ class MergeSection(Frozen):
         description="a space in which Optuna proposes more candidates, with `choose: halving`",
     )
     update: Literal["choose", "keep"] = Field(
-        default="choose",
-        description="when only training rows changed: `choose` anew, or `keep` the recipe",
+        default="keep",
+        description="when only training rows changed: `keep` the recipe, or `choose` anew; always "
+        "`choose` beside `across`, `scale: search` and `choose: halving`",
     )
 
     @field_serializer("candidates", mode="wrap")
@@ -78,6 +80,15 @@ class MergeSection(Frozen):
         """Whether scores decide which merges there are to choose among."""
         return (self.scale, self.choose) != ("stated", "all")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _kept_where_it_can_be(cls, stated: Any) -> Any:  # noqa: ANN401
+        """What is not stated is `choose` where nothing could be kept."""
+        if not isinstance(stated, Mapping) or "update" in stated:
+            return stated
+        searched = stated.get("scale") == "search" or stated.get("choose") == "halving"
+        return {**stated, "update": "choose"} if stated.get("across") or searched else stated
+
     @model_validator(mode="after")
     def _one_choice(self) -> MergeSection:
         if self.explore and self.choose != "halving":
@@ -88,7 +99,7 @@ class MergeSection(Frozen):
         if self.update == "keep" and (self.across or self.is_searched):
             raise ValueError(
                 "update: only a recipe that is chosen for one task, from candidates as they are "
-                "stated, can be kept; set it to choose, or write down what the search found"
+                "stated, can be kept; leave it out, or write down what the search found"
             )
         if self.across and self.is_searched:
             halved = self.choose == "halving"
