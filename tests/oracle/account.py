@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.oracle.project import AROUND, Piece, Step, read_pieces, read_steps
+from tests.oracle.project import AROUND, Piece, Step, read_json, read_pieces, read_steps
 
 Work = Sequence[Piece | None]
 Figures = dict[str, Any]
@@ -57,6 +57,29 @@ class Account:
 
     @cached_property
     def steps(self) -> list[Step]:
+        """Those of the seed that is released."""
+        return [one for one in self._steps if not one.seed]
+
+    @cached_property
+    def further(self) -> list[Step]:
+        """Those of further seeds, without merges of adapters that no longer stand: what is kept
+        from a choice is not repeated.
+        """
+        ids = {one.id for one in self._steps}
+        return [one for one in self._steps if one.seed and self._merged(one) <= ids]
+
+    def _merged(self, one: Step) -> set[str]:
+        """The adapters that it merges, or that the adapter which it scores is a merge of."""
+        inputs = one.manifest["inputs"]
+        if one.kind == "evaluate" and "adapter" in inputs:
+            path = self.home / "artifacts" / inputs["adapter"] / "manifest.json"
+            inputs = read_json(path)["inputs"]
+        return {
+            inputs[name] for name in ("trunk", *self.said["spec"]["languages"]) if name in inputs
+        }
+
+    @cached_property
+    def _steps(self) -> list[Step]:
         """Those of the tasks, languages and systems of today: names are never taken away."""
         every = [one for one in read_steps(self.home) if self._is_asked(one)]
         return [one for one in every if one.kind not in SCORED or self._is_system(one, every)]
@@ -100,9 +123,9 @@ class Account:
     def _tries(self) -> dict[str, list[str]]:
         """The artifact of a training that stands -> those of the other tries at it."""
         tried, stands = dict[tuple[str, ...], set[str]](), dict[tuple[str, ...], str]()
-        for one in self.steps:
+        for one in self._steps:
             if one.kind in ("train", "trunk", "branch"):
-                key = (one.kind, one.task, one.language, one.role)
+                key = (one.kind, one.task, one.language, one.role, str(one.seed))
                 tried.setdefault(key, set()).add(one.id)
                 if not one.tried:
                     stands[key] = one.id

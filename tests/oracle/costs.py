@@ -57,6 +57,10 @@ def _bars(task: TaskCosts) -> list[Bar]:
         ("choose on dev", task.choice),
         (f"{' and '.join(means) or 'MEAN'}: merge and choose", rest),
         ("evaluate on test", task.tests()),
+        (
+            "all of it with further seeds",
+            account.work([one for one in account.further if one.task == name]),
+        ),
     ]
     return [(name, label, [one for one in work if one]) for label, work in bars]
 
@@ -70,7 +74,7 @@ def _beside(account: Account, bars: Sequence[Bar]) -> list[Bar]:
     rest = [one for one in account.pieces if id(one) not in counted and one.kind != "idle"]
     steps = [one for one in rest if one.kind not in AROUND]
     done = [one for one in steps if one.status == "done"]
-    here = {one.id for one in account.steps}
+    here = {one.id for one in (*account.steps, *account.further)}
     current = [one for one in done if one.artifact in here and one is account.last[one.artifact]]
     gone = [one for one in done if one not in current]
     parents = _gone_on_from(account)
@@ -89,7 +93,7 @@ def _of(pieces: Sequence[Piece], kind: str) -> list[Piece]:
 
 def _gone_on_from(account: Account) -> set[str]:
     """The adapters on which continued ones stand."""
-    found, left = set[str](), [one.manifest for one in account.steps]
+    found, left = set[str](), [one.manifest for one in (*account.steps, *account.further)]
     while left:
         parent = left.pop()["inputs"].get("parent")
         path = account.home / "artifacts" / str(parent) / "manifest.json"

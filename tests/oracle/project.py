@@ -33,7 +33,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 @dataclass(frozen=True)
 class Step:
     """What one artifact is: the parts of its name, its manifest, and its rows. `role` is that of a
-    choice, of a merge or a score that a search looked at, or `comb`; `tried` the number of a try.
+    choice, of a merge or a score that a search looked at, or `comb`; `tried` the number of a try,
+    `seed` that of a further seed.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Step:
     split: str
     role: str
     tried: int
+    seed: int
     id: str
     manifest: Mapping[str, Any]
     folder: Path
@@ -68,23 +70,25 @@ def read_steps(home: Path) -> list[Step]:
     return found
 
 
-def _parts(name: str) -> tuple[str, str, str, str, str, str, int]:
-    """Kind, task, system, language, split, role, number of the try."""
+def _parts(name: str) -> tuple[str, str, str, str, str, str, int, int]:
+    """Kind, task, system, language, split, role, number of the try and of the seed."""
     kind, task, *rest = [*name.split("/"), ""]
     rest = [one for one in rest if one]
-    tried = 0
+    seed = tried = 0
+    if rest and rest[0].startswith("seed "):
+        seed = int(rest.pop(0).removeprefix("seed "))
     if kind in ("train", "trunk", "branch") and rest and rest[0].startswith("try "):
         tried = int(rest.pop(0).removeprefix("try "))
     match kind:
         case "train" | "branch" if rest and rest[0] in COMBS:
-            return kind, task, "", "", "", rest[0], tried
+            return kind, task, "", "", "", rest[0], tried, seed
         case "train" | "branch":
-            return kind, task, "", "".join(rest), "", "", tried
+            return kind, task, "", "".join(rest), "", "", tried, seed
         case "evaluate":
-            return kind, task, rest[0], rest[1], rest[2], "".join(rest[3:]), 0
+            return kind, task, rest[0], rest[1], rest[2], "".join(rest[3:]), 0, seed
         case "merge":
-            return kind, task, rest[0], "", "", "".join(rest[1:]), 0
-    return kind, task, "", "", "", "/".join(rest), tried
+            return kind, task, rest[0], "", "", "".join(rest[1:]), 0, seed
+    return kind, task, "", "", "", "/".join(rest), tried, seed
 
 
 @dataclass(frozen=True)

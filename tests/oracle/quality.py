@@ -19,6 +19,7 @@ from tests.oracle.verdicts import (
     FREE,
     TAIL,
     Measure,
+    Pair,
     all_languages,
     best_in,
     fewest_rows,
@@ -236,6 +237,36 @@ class Quality:
 
     # verdicts
 
+    @cached_property
+    def _further(self) -> dict[tuple[str, str], list[list[Row]]]:
+        """System, language -> its rows on test with each further seed."""
+        found: dict[tuple[str, str], list[list[Row]]] = {}
+        for one in sorted(self.costs.account.further, key=lambda one: one.seed):
+            if (one.kind, one.task, one.split) == ("evaluate", self.said["name"], "test"):
+                found.setdefault((one.system, one.language), []).append(one.rows)
+        return found
+
+    def _pairs(
+        self, system: str, reference: str, languages: Sequence[str]
+    ) -> dict[str, list[Pair]]:
+        """The rows of both, with one seed after the other; what nobody trained has one seed."""
+        found = {}
+        for language in languages:
+            ours, theirs = (self._by_seed(one, language) for one in (system, reference))
+            most = max(len(ours), len(theirs))
+            ours, theirs = (
+                some * most if name == "BASE" else some
+                for name, some in ((system, ours), (reference, theirs))
+            )
+            seeds = most if len(ours) == len(theirs) else 1
+            found[language] = [*zip(ours, theirs, strict=False)][:seeds]
+        return found
+
+    def _by_seed(self, system: str, language: str) -> list[Sequence[Row]]:
+        weights = self.names.get(system, system)
+        again = self._further.get((system, language)) or self._further.get((weights, language), [])
+        return [self.side(system, "test")[language], *again]
+
     def _comparisons(self) -> Iterator[tuple[str, str, Measure]]:
         """Who is compared with whom, on which metric."""
         alone = [s["name"] for s in self.said["systems"] if s["kind"] in ("individual", "single")]
@@ -255,9 +286,9 @@ class Quality:
             where = {"system": system, "reference": reference, "metric": measure.name}
             for some in languages:
                 if margin > 0 and all(one in ours and one in theirs for one in some):
-                    pair = ({one: side[one] for one in some} for side in (ours, theirs))
+                    pairs = self._pairs(system, reference, some)
                     named = {"language": some[0]} if len(languages) > 1 or len(some) == 1 else {}
-                    yield {**where, **named, **judged(measure, *pair, margin)}
+                    yield {**where, **named, **judged(measure, pairs, margin)}
 
     def _joint(self, verdicts: Sequence[Mapping[str, Any]]) -> Iterator[Figures]:
         groups: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
@@ -276,7 +307,8 @@ class Quality:
             return None
         metric = self.measures[0]
         named = {"system": self.chosen, "reference": "MEAN", "metric": metric.name}
-        return {**named, **judged(metric, ours, theirs, margin)}
+        pairs = self._pairs(self.chosen, "MEAN", self.languages)
+        return {**named, **judged(metric, pairs, margin)}
 
     def _power(self) -> Figures | None:
         rows, metric = self.whole(self.chosen), self.said["metrics"][0]
@@ -326,12 +358,11 @@ class Quality:
         ours, theirs = self.whole(self.chosen), self.whole(self.said["reference"])
         mean = joint = None
         if ours and theirs and margin > 0:
-            each = {
-                one: judged(measure, {one: ours[one]}, {one: theirs[one]}, margin) for one in ours
-            }
+            pairs = self._pairs(self.chosen, self.said["reference"], self.languages)
+            each = {one: judged(measure, {one: pairs[one]}, margin) for one in ours}
             joint = all_languages(each)["verdict"]
             if len(ours) > 1:
-                mean = judged(measure, ours, theirs, margin)["verdict"]
+                mean = judged(measure, pairs, margin)["verdict"]
         now = self.margins.get(metric, 0)
         return {"metric": metric, "margin": margin, "now": now, "mean": mean, "joint": joint}
 

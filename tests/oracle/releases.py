@@ -50,6 +50,6 @@ def _since(
     ours = [one for one in now if first.get(one["key"], {}).get(truth) == one[truth]]
     if not ours:
         return None
-    found = sample(measure, ours, [first[one["key"]] for one in ours], SEED, 2_000)
+    found = sample(measure, [(ours, [first[one["key"]] for one in ours])], SEED, 2_000)
     low, high = ends(found.resampled)
     return {"difference": found.observed, "low": low, "high": high, "n": found.n}

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil, inf, isfinite, sqrt
 from statistics import NormalDist, fmean
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr
+from scipy.stats import t as student
 
 from tests.oracle.texts import MEANS, shared_characters
 
@@ -141,6 +143,7 @@ class Sample:
     adds: np.ndarray
     shares: np.ndarray
     rows_add: np.ndarray
+    by_seed: tuple[float, ...] = (0.0,)
 
     def alike(self) -> Sample:
         return sample_of_equals(self.n)
@@ -154,22 +157,33 @@ def sample_of_equals(n: int, seed: int = SEED, times: int = 10_000) -> Sample:
     return Sample(n, 0.0, sums / n, points, counts / (n + 2), np.zeros(n))
 
 
-def sample(
-    measure: Measure, ours: Sequence[Row], theirs: Sequence[Row], seed: int, times: int = 10_000
-) -> Sample:
-    """Rows paired by key, and two more: a loss and a win of the largest size that was seen."""
-    other = {one["key"]: one for one in theirs}
-    ours = sorted(ours, key=lambda one: one["key"])
-    a, b = measure.vectors(ours), measure.vectors([other[one["key"]] for one in ours])
-    width = a.shape[1]
+Pair = tuple[Sequence[Row], Sequence[Row]]
+"""The rows of both sides, with one seed of the trainings."""
+
+
+def sample(measure: Measure, sides: Sequence[Pair], seed: int, times: int = 10_000) -> Sample:
+    """Rows paired by key, and two more: a loss and a win of the largest size that was seen. A row
+    is drawn with its answers of every seed, and the difference is the mean over seeds.
+    """
+    keys = sorted(one["key"] for one in sides[0][0])
+    a, b = (
+        np.hstack([measure.vectors(in_order(side[which], keys)) for side in sides])
+        for which in (0, 1)
+    )
+    width, k = a.shape[1], len(sides)
+
+    def each(sums: np.ndarray) -> np.ndarray:
+        points = measure.points(sums.reshape(*sums.shape[:-1], 2, k, width // k))
+        return points[..., 0, :] - points[..., 1, :]
 
     def gap(sums: np.ndarray) -> np.ndarray:
-        return measure.points(sums[..., :width]) - measure.points(sums[..., width:])
+        return each(sums).mean(axis=-1)
 
     pairs = np.hstack([a, b])
-    gaps = gap(pairs)
+    gaps, by_seed = gap(pairs), each(pairs.sum(axis=0))
     if not gaps.any():
-        return sample_of_equals(len(pairs), seed, times)
+        same, off = sample_of_equals(len(pairs), seed, times), float(by_seed.mean())
+        return replace(same, observed=off, resampled=same.resampled + off, by_seed=tuple(by_seed))
     largest = np.abs(gaps) == np.abs(gaps).max()
     wins = [
         pair if one > 0 else np.concatenate([pair[width:], pair[:width]])
@@ -183,7 +197,12 @@ def sample(
     adds = gap(centre) + (gap((1 - step) * centre + step * vectors) - gap(centre)) / step
     sums = gap(drawn(vectors, counts, len(pairs), times, seed))
     rows_add = adds[place.ravel()[: len(pairs)]]
-    return Sample(len(pairs), float(gap(pairs.sum(axis=0))), sums, adds, shares, rows_add)
+    return Sample(len(pairs), float(by_seed.mean()), sums, adds, shares, rows_add, tuple(by_seed))
+
+
+def in_order(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
+    by_key = {one["key"]: one for one in rows}
+    return [by_key[key] for key in keys]
 
 
 def weighted(one: Sample, tilt: float, scale: float) -> np.ndarray:
@@ -241,28 +260,43 @@ Sides = Mapping[str, Sequence[Row]]
 """Language -> rows."""
 
 
-def judged(measure: Measure, ours: Sides, theirs: Sides, margin: float) -> dict[str, Any]:
-    """The verdict on the mean over these languages; of one, on that one."""
-    languages = sorted(ours)
-    samples = [
-        sample(measure, ours[one], theirs[one], SEED + place) for place, one in enumerate(languages)
-    ]
-    keys = [sorted(row["key"] for row in ours[one]) for one in languages]
+def of_seeds(by_seed: np.ndarray, times: int = 10_000) -> np.ndarray:
+    """What seeds add to each resample: Student's t, its quantiles in a random order, in standard
+    errors of the mean over seeds.
+    """
+    k = len(by_seed)
+    if k == 1 or not by_seed.std():
+        return np.zeros(times)
+    quantiles = student.ppf((np.arange(times) + 0.5) / times, k - 1)
+    order = np.random.default_rng([SEED, k - 1])
+    return by_seed.std(ddof=1) / sqrt(k) * order.permutation(quantiles)
+
+
+def judged(measure: Measure, sides: Mapping[str, Sequence[Pair]], margin: float) -> dict[str, Any]:
+    """The verdict on the mean over these languages, of which each has a pair of sides for every
+    seed; of one language, on that one.
+    """
+    samples = [sample(measure, sides[one], SEED + place) for place, one in enumerate(sorted(sides))]
+    keys = [sorted(row["key"] for row in sides[one][0][0]) for one in sorted(sides)]
     wide = widened(samples, keys)
     observed = fmean(one.observed for one in samples)
-    resampled = observed + wide * (np.mean([one.resampled for one in samples], axis=0) - observed)
+    of_rows = observed + wide * (np.mean([one.resampled for one in samples], axis=0) - observed)
+    by_seed = np.mean([one.by_seed for one in samples], axis=0)
+    chance = of_seeds(by_seed)
+    resampled = np.clip(of_rows + chance, -100, 100)
     n = sum(one.n for one in samples)
 
     def p_value(bound: float) -> float:
         below = int((resampled <= bound).sum())
         counted = (below + 1) / 10_001 if below else 0.0
-        errors = (observed - bound) / spread_at(samples, wide, bound)
-        return max(counted, NormalDist().cdf(-errors))
+        errors = (observed - bound + np.unique(chance)) / spread_at(samples, wide, bound)
+        return max(counted, float(ndtr(-errors).mean()))
 
     low, high = ends(resampled)
     p, p_better, above = p_value(-margin), p_value(0.0), int((resampled >= 0).sum())
-    at_margin, seen = spread_at(samples, wide, -margin), float(resampled.std())
+    at_margin, seen = spread_at(samples, wide, -margin), float(of_rows.std())
     error = max(seen, at_margin) if isfinite(at_margin) else seen
+    error = sqrt(error**2 + np.var(by_seed, ddof=1) / len(by_seed)) if chance.any() else error
     said = "worse" if high < 0 else "inconclusive"
     said = "better" if p_better <= TAIL else "not worse" if p <= TAIL else said
     return {
@@ -275,10 +309,12 @@ def judged(measure: Measure, ours: Sides, theirs: Sides, margin: float) -> dict[
         "p_value": p,
         "p_better": p_better,
         "p_worse": (above + 1) / 10_001 if above else 1 / 10_000,
-        "rows_needed": needed(observed, error, margin, n) if said == "inconclusive" else None,
+        "rows_needed": needed(observed, error, margin, n)
+        if said == "inconclusive" and len(by_seed) == 1
+        else None,
         "level": TAIL,
         "error": error,
-        "by_seed": [],  # it knows projects of one seed
+        "by_seed": by_seed.tolist() if len(by_seed) > 1 else [],
     }
 
 

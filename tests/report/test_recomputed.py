@@ -86,7 +86,7 @@ def real() -> Iterator[Arena]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["choices", "trunk", "texts", "part"])
+@pytest.mark.parametrize("kind", ["choices", "trunk", "texts", "part", "seeds"])
 def test_a_project_that_is_really_trained(kind: str, real: Arena, tmp_path: Path) -> None:
     change, runs = KINDS[kind]
     assert real.koinize("init", "--example", "tiny", "project", cwd=tmp_path).code == 0
@@ -101,7 +101,12 @@ def test_a_project_that_is_really_trained(kind: str, real: Arena, tmp_path: Path
             assert real.koinize("promote", "--no-score", cwd=root).code == 0
         said = said_by(real, root)
         assert disagreements(root / ".koinize", said) == []
-        if kind == "choices":
+        if kind == "seeds":
+            assert any(len(one["by_seed"]) == 2 for one in said["tasks"][0]["pooled"])
+            report = real.koinize("report", cwd=root).output
+            assert "ties density 1 (one seed)" in report
+            assert "INDV (one seed)" not in report
+        if kind in ("choices", "seeds"):
             assert any("is kept from the choice" in one for one in said["notes"]) == bool(again)
         if kind == "trunk":
             assert len(said["releases"][0]["releases"]) == again + 1
@@ -123,6 +128,11 @@ def with_a_part(spec: str) -> str:
     return spec.replace("max_length: 128", "max_length: 128, trunk: 0.4")
 
 
+def with_seeds(spec: str) -> str:
+    """The comparison is made twice; one candidate is kept from the choice among two."""
+    return spec.replace("training: {", "training: {seeds: 2, ") + INLINE
+
+
 def writing(spec: str) -> str:
     """As a Debian summary has it."""
     spec = spec.replace(
@@ -142,5 +152,6 @@ KINDS = {
     "trunk": (with_a_trunk, 2),
     "texts": (writing, 1),
     "part": (with_a_part, 1),
+    "seeds": (with_seeds, 2),
 }
 """What of the example is another, and how often it is run: again after an edit."""

@@ -72,8 +72,8 @@ def _open_lines(todo: Plan, project: Project) -> Iterator[str]:
     """What may follow that the plan does not know yet."""
     if todo.search_goes_on:
         yield "a search goes on: its scores decide whether more steps follow"
-    if todo.may_repeat:
-        retries = project.spec.training.retries
+    retries = project.spec.training.retries
+    if todo.may_repeat and retries:
         times = "once" if retries == 1 else f"at most {retries} times"
         yield f"a training that ends badly on dev is repeated with another seed, {times}"
 

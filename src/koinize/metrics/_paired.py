@@ -56,8 +56,12 @@ class Compared(ABC):
 
     @cached_property
     def drawn(self) -> Floats:
-        """The resamples with both levels: rows, and the seeds of the trainings."""
-        return self.resampled + self._by_chance if self.seed_error else self.resampled
+        """The resamples with both levels: rows, and the seeds of the trainings. The tails of few
+        seeds are long; nothing differs by more than all of it.
+        """
+        if not self.seed_error:
+            return self.resampled
+        return np.clip(self.resampled + self._by_chance, -WHOLE, WHOLE)
 
     @abstractmethod
     def error_at(self, difference: float) -> float:

@@ -73,7 +73,8 @@ def _how_often(task: Task) -> str:
     if (several := seeds(task)) == 1:
         return "Every training was made with one seed: the intervals know nothing of other seeds."
     return (
-        f"Every training of these comparisons was made with {several} seeds. Differences are means "
+        f"Every training of these comparisons was made with {several} seeds, but for systems "
+        "that are marked with one seed. Differences are means "
         "over them, and their intervals have seeds as the outer level (Student's t with "
         f"{count(several - 1, 'degree')} of freedom: few seeds make them wide). The first seed is "
         "what is released."
@@ -218,12 +219,19 @@ def _others(task: Task) -> list[Block]:
     metric, reference = task["metrics"][0], task["reference"]
     judged = {row["system"] for row in task["verdicts"] if row["reference"] == reference}
     rows = tuple(
-        (plain(system["name"]), *_in_brief(task, metric, system["name"], reference))
+        (plain(_marked(task, system["name"])), *_in_brief(task, metric, system["name"], reference))
         for system in task["systems"]
         if system["name"] in judged and not system["chosen"]
     )
     caption = f"{metric}: every other system minus {reference}, on test, in points"
     return [Table(("system", *task["languages"]), rows, caption)] if rows else []
+
+
+def _marked(task: Task, system: str) -> str:
+    """The name of a system, and whether the first seed alone was compared where there are more."""
+    rows = [one for one in task["verdicts"] if one["system"] == system]
+    alone = seeds(task) > max(map(seeds_of, rows), default=1)
+    return f"{system} (one seed)" if alone else system
 
 
 def _in_brief(task: Task, metric: str, system: str | None, reference: str) -> tuple[Cell, ...]:
