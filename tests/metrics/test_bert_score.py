@@ -26,7 +26,10 @@ ROUNDING = 1e-5  # of float32 sums over 16 products, in cosines near 1
 
 
 def rows(pairs=PAIRS):
-    return [{"key": str(n), "prediction": a, "reference": b} for n, (a, b) in enumerate(pairs)]
+    return [
+        {"key": str(n), "language": "de", "prediction": a, "reference": b}
+        for n, (a, b) in enumerate(pairs)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +142,7 @@ def test_what_does_not_fit_is_cut_and_counted(encoder):
 
 
 def test_a_score_is_its_rows_mean_and_names_its_judge():
-    metric = metrics.get("bert-score").by("abcdef123456789")
+    metric = metrics.get("bert-score").by({"de": "abcdef123456789", "en": "abcdef123456789"})
     judged = [
         {**row, "bert-score": {"judge": "abcdef123456789", "score": one}}
         for row, one in zip(rows()[:2], (0.5, 1.0), strict=True)

@@ -67,6 +67,8 @@ UNCHECKED_METRICS: Mapping[str, str] = {
     "output-language": "py3langid says it: tests/metrics",
     "label-language": "asks for the verbalizers of every language: tests/metrics",
     "bert-score": "a model says it, in steps whose costs the oracle does not know: tests/metrics",
+    "not-hallucinated": "likewise",
+    "entity-precision": "likewise",
 }
 """Metrics of which no figure is recomputed; as the first one they choose, so much else is not."""
 

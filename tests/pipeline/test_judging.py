@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from koinize.data import read_rows
 from koinize.errors import InputError
 from koinize.examples.tiny.make_base import write_tiny_base
 from koinize.ledger import LOAD
@@ -19,9 +21,11 @@ from koinize.pipeline.whatif import Question, inquire
 from koinize.release import Releases, promote
 from koinize.report.results import results
 from koinize.tracking.rows import answers
+from tests.judges import write_overlap_judge
 from tests.pipeline.conftest import Small
 from tests.pipeline.test_run import Recorder
 
+NLI = ("entailment", "not_entailment")
 SPEC = """\
 koinize: 1
 name: judged
@@ -39,10 +43,14 @@ training: {epochs: 1, learning_rate: 2.0e-2, batch_size: 4, max_length: 128}
 merge: {candidates: [ties, mean]}
 baselines: [base]
 margins: {bert-score: 50}
-judges: {bert-score: {model: other, layer: 2}}
+judges:
+  bert-score: {model: other, layer: 2}
+  not-hallucinated: {model: nli, false_alarm: 0.4}
 machine: {executor: inline}
 """
 JUDGED = SPEC.replace("METRICS", "bert-score, rouge-l")
+SET = SPEC.replace("METRICS", "bert-score, rouge-l, not-hallucinated")
+"""With a metric whose judge is set on the references of dev: two in each language."""
 
 
 def written(root: Path, spec: str = JUDGED) -> Small:
@@ -62,9 +70,10 @@ def run(small: Small) -> Recorder:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("judged") / "project"
     root.mkdir()
-    small = written(root)
+    small = written(root, SET)
     write_tiny_base(root / "base")
     write_tiny_base(root / "other", 5)
+    write_overlap_judge(root / "nli", ["good", "bad", "de", "en"], NLI)
     run(small)
     return root
 
@@ -126,7 +135,11 @@ def test_its_loading_is_in_the_ledger_and_its_costs_are_counted(small):
     project = small.real()
     lines = project.intervals()
     judging = [one for one in lines if one.kind == "judge"]
-    assert len(judging) == 2 * 2 + 2 * 3  # languages x (candidates on dev, systems on test)
+    once = 2 * 2 + 2 * 3  # languages x (candidates on dev, systems on test)
+    assert Counter(one.address.metric for one in judging) == {
+        "bert-score": once,
+        "not-hallucinated": once + 2,  # and references
+    }
     loads = {one.artifact for one in lines if one.kind == LOAD}
     assert loads & {one.artifact for one in judging}
     taken = results(gather(project))["tasks"][0]["costs"]
@@ -148,20 +161,73 @@ def test_a_question_and_a_release_are_judged_too(small):
     assert kept["bert-score"]["judge"] == project.judging.judges["bert-score"]
     # Another adapter and another judge: the answers of the release in use are judged anew.
     small.rows("de", "train", ["other rows", "than before"])
-    small.spec(JUDGED.replace("layer: 2", "layer: 1"))
+    small.spec(SET.replace("layer: 2", "layer: 1"))
     run(small)
     watcher = Recorder()
     second = promote(small.real(), "sum", "production", watcher)
     named = [name for name, _ in watcher.ends]
     assert named == ["judge/sum/v1/de/test/bert-score", "judge/sum/v1/en/test/bert-score"]
-    assert {one.metric for one in second.judgement.comparisons} == {"bert-score", "rouge-l"}
+    compared = {one.metric for one in second.judgement.comparisons}
+    assert compared == {"bert-score", "rouge-l", "not-hallucinated"}
+
+
+@pytest.mark.slow
+def test_a_judge_that_is_set_on_references_says_where_and_on_what(small, monkeypatch):
+    project, metric = small.real(), metrics.get("not-hallucinated")
+    spec = project.spec.judges["not-hallucinated"]
+    reader = load_reader(small.root / "nli", spec, metric.architecture)
+    monkeypatch.setattr("koinize.model.judge.load_reader", None)
+    task, whole = Results(project, "sum"), results(gather(project))
+    for language in ("de", "en"):
+        examples = project.spec.tasks["sum"].examples(
+            read_rows(f"data/{language}.dev.jsonl", small.root), language
+        )
+        gold = [
+            {"key": one.key, "prompt": one.prompt.removesuffix(" =")}
+            | {"reference": one.target, "prediction": one.target.strip()}
+            for one in examples
+        ]
+        limit = min(metric.judged(reader, spec, gold))  # floor(3 x .4) = 1, the smallest of two
+        (note,) = (one for one in whole["notes"] if f"not-hallucinated: in {language} " in one)
+        assert note == (
+            f"sum: not-hallucinated: in {language} a text is called hallucinated where nli gives "
+            f"it a probability below {100 * limit:.3g} % of following from its prompt. The 2 "
+            "references of dev set this limit: of texts as right as these, at most about 40 in "
+            "100 are called hallucinated by mistake"
+        )
+        rows = task.rows(task.of_split(task.chosen(), "test")[language])
+        bare = [{**row, "prompt": row["prompt"].removesuffix(" =")} for row in rows]
+        found = [float(one >= limit) for one in metric.judged(reader, spec, bare)]
+        assert [row["not-hallucinated"]["score"] for row in rows] == found
+
+
+def test_a_judge_that_is_set_on_references_is_another_one_where_they_change(tmp_path):
+    small = written(tmp_path, SET)
+    for name in ("base", "other"):
+        write_tiny_base(tmp_path / name)
+    write_overlap_judge(tmp_path / "nli", ["good"], NLI)
+    before = small.real().judging.of_task("sum")
+    small.rows("de", "dev", ["other rows", "than before", "and more"])
+    after = small.real().judging.of_task("sum")
+    assert before["bert-score"] == after["bert-score"]
+    ours, theirs = before["not-hallucinated"], after["not-hallucinated"]
+    assert ours["en"] == theirs["en"] != ours["de"] != theirs["de"]
+    metric = metrics.get("not-hallucinated")
+    row = {"key": "1", "language": "de", metric.name: {"judge": ours["de"], "score": 1.0}}
+    assert metric.has(row)
+    assert metric.by(ours).has(row)
+    assert not metric.by(theirs).has(row)
+    assert not metric.by(ours).has({**row, "language": "en"})
+    steps = [one for one in small.real().steps if one.kind == "judge"]
+    assert {one.uses.references for one in steps if one.language == "de"} >= {theirs["de"]}
 
 
 def test_who_asks_for_no_such_metric_has_the_steps_of_before(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     plain = SPEC.replace("METRICS", "rouge-l").replace("margins: {bert-score: 50}\n", "")
-    without = "".join(line for line in plain.splitlines(True) if "judges" not in line)
+    before, _, rest = plain.partition("judges:")
+    without = before + rest[rest.index("machine:") :]
     ours = written(tmp_path / "a", plain).steps()
     before = written(tmp_path / "b", without).steps()
     assert {one: step.id for one, step in ours.items()} == {
@@ -183,6 +249,26 @@ def test_a_model_that_cannot_judge_is_refused_by_a_plan(tmp_path, change, said):
     write_tiny_base(tmp_path / "other")
     with pytest.raises(InputError, match=said):
         small.real().plan()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("false_alarm: 0.4", "false_alarm: 0.3"), "sum: the 2 dev rows of de are too few for "
+            "not-hallucinated: a false-alarm rate of 0.3 takes 3; give more, raise "
+            "judges.not-hallucinated.false_alarm, or take the metric out"),
+        (("model: nli", "model: other"), "judges.not-hallucinated: other classifies no texts; take "
+            "a model of entailment (NLI)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_set_on_references_is_refused_by_a_plan(tmp_path, change, said):
+    small = written(tmp_path, SET.replace(*change))
+    for name in ("base", "other"):
+        write_tiny_base(tmp_path / name)
+    write_overlap_judge(tmp_path / "nli", ["good"], NLI)
+    with pytest.raises(InputError) as refused:
+        small.real().plan()
+    assert str(refused.value) == said
 
 
 def test_an_encoder_with_a_decoder_is_refused(tmp_path):

@@ -50,7 +50,16 @@ def test_a_metric_with_its_model_is_read(tmp_path):
         ("{model: judge, layer", "{layer", "7:10 missing key 'model' in judges.bert-score; add "
             "'model: ...'"),
         ("judges: {bert-score", "judges: {rouge-l: {model: a}, bert-score", "7:10 judges: "
-            "'rouge-l' needs no model; expected one of: bert-score"),
+            "'rouge-l' needs no model; expected one of: bert-score, not-hallucinated"),
+        ("layer: 1}", "layer: 1}, not-hallucinated: {model: nli, layer: 2}", "7:79 "
+            "judges.not-hallucinated: 'layer' is none of its settings; remove it"),
+        ("layer: 1}", "layer: 1}, not-hallucinated: {model: nli, false_alarm: 0}", "7:79 "
+            "judges.not-hallucinated.false_alarm: expected a number above 0, not 0"),
+        ("layer: 1", "layer: 1, false_alarm: 0.1", "7:47 judges.bert-score: 'false_alarm' is none "
+            "of its settings; remove it"),
+        ("metrics: [bert-score]", "metrics: [bert-score, not-hallucinated]", "6:80 "
+            "tasks.sum.metrics[1]: 'not-hallucinated' needs a model; name one under judges, such "
+            "as `judges: {not-hallucinated: {model: FOLDER}}`"),
         ("judges: {bert-score", "judges: {bert-scor: {model: a}, bert-score", "7:10 "
             "judges.bert-scor: unknown metric 'bert-scor'; did you mean 'bert-score'?"),
         ("generate, prompt: \"{text}\", target: label", "classify, labels: [a, b], prompt: "

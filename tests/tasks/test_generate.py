@@ -49,3 +49,18 @@ def test_other_stops_allow_other_references():
 def test_a_stop_of_no_characters_would_stop_everywhere():
     with pytest.raises(ValidationError, match="at least 1 character"):
         Generate(stop=("",))
+
+
+@pytest.mark.parametrize(
+    ("template", "asked"),
+    [
+        ("Sum up in {{one}} line.\n{text}\nSummary:", "a b c"),
+        ("{title}: {text} =", "T: a b c"),
+        (None, "a b c"),
+    ],
+)
+def test_a_bare_prompt_is_what_was_asked_and_no_instruction(template, asked):
+    columns = {"text": "a b c", "title": "T", "target": "a", "completion": " a", "prompt": "a b c"}
+    task = Generate(prompt=template)
+    (one,) = examples(task, columns)
+    assert task.bare(one.prompt, "en") == asked

@@ -16,6 +16,8 @@ WHATIF, TRUNK, BRANCH, RELEASE = "whatif", "trunk", "branch", "release"
 COMB_ROLES = ("comb", "comb-continued")
 SEARCH = "search"
 """The role of a merge, and of its scores, that a search looks at."""
+REFERENCES = "references"
+"""The role of the step in which a judge reads the references of dev, and no answers."""
 
 
 @dataclass(frozen=True, order=True)

@@ -16,6 +16,7 @@ from koinize.metrics._bootstrap import (
     resample,
     score,
 )
+from koinize.metrics._calibrated import CalibratedMetric
 from koinize.metrics._judged import JudgedMetric
 from koinize.metrics._matching import matched
 from koinize.metrics._metric import MeanMetric, Metric, ResultRow
@@ -28,6 +29,7 @@ __all__ = [
     "LEVEL",
     "RESAMPLES",
     "SEED",
+    "CalibratedMetric",
     "Compared",
     "JudgedMetric",
     "MeanMetric",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from koinize.digest import digest, short
@@ -21,16 +22,18 @@ from koinize.model.judge import JudgeSpec, Reader
 class JudgedMetric(MeanMetric):
     """The mean of a model's score of each text, from 0 to 1.
 
-    `judge` is the identity of the model that the scores have to be by; empty: of whichever.
+    `judges` are the identities of the judges that the scores have to be by, with the language of
+    each; none: by whichever.
     """
 
-    judge: str = ""
+    judges: tuple[tuple[str, str], ...] = ()
 
     reads: ClassVar[Literal["options", "text"]] = "text"
     architecture: ClassVar[str]
     """The class of transformers that its model is loaded as."""
-    asks: ClassVar[tuple[str, ...]] = ()
-    """What its entry under `judges` has to say besides the model."""
+    asks: ClassVar[Mapping[str, object]] = MappingProxyType({})
+    """What its entry under `judges` says besides the model, and what holds where it does not; with
+    None it has to."""
 
     @abstractmethod
     def unfit(self, spec: JudgeSpec, config: Mapping[str, Any]) -> str:
@@ -42,12 +45,23 @@ class JudgedMetric(MeanMetric):
 
     def identity(self, spec: JudgeSpec, model: str) -> str:
         """What decides its scores: its version, the model's digest, and the settings."""
-        asked = {name: getattr(spec, name) for name in self.asks}
+        asked = {name: self.asked(spec, name) for name in self.asks}
         return digest([self.name, self.version, self.fixed(), model, asked])
 
-    def by(self, judge: str) -> JudgedMetric:
-        """This metric, of the scores by one judge alone."""
-        return replace(self, judge=judge)
+    def asked(self, spec: JudgeSpec, name: str) -> Any:  # noqa: ANN401 - a number of some kind
+        """A setting of its own, as it is given or by default."""
+        given = getattr(spec, name)
+        return self.asks[name] if given is None else given
+
+    def by(self, judges: Mapping[str, str]) -> JudgedMetric:
+        """This metric, of the scores by the judge of each language alone."""
+        return replace(self, judges=tuple(sorted(judges.items())))
+
+    @property
+    def judge(self) -> str:
+        """The judge; where languages have their own the digest of all; empty where it is open."""
+        found = {one for _, one in self.judges}
+        return digest(self.judges) if len(found) > 1 else "".join(found)
 
     def fixed(self) -> Mapping[str, object]:
         """What its numbers depend on besides the model."""
@@ -60,9 +74,10 @@ class JudgedMetric(MeanMetric):
 
     def has(self, row: ResultRow) -> bool:
         """Whether the row was judged, and by the right judge."""
-        return isinstance(row.get(self.name), Mapping) and (
-            not self.judge or row[self.name].get("judge") == self.judge
-        )
+        if not isinstance(row.get(self.name), Mapping):
+            return False
+        whose = row.get("language"), row[self.name].get("judge")
+        return not self.judges or whose in self.judges
 
     def row_score(self, row: ResultRow) -> float:
         """As the judge gave it."""

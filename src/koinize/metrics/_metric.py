@@ -76,8 +76,8 @@ class Metric(ABC):
         """
         return self
 
-    def by(self, judge: str) -> Metric:  # noqa: ARG002
-        """This metric, of the scores by one model alone; itself where it needs no model."""
+    def by(self, judges: Mapping[str, str]) -> Metric:  # noqa: ARG002
+        """This metric, of the scores by each language's judge alone; itself where it needs none."""
         return self
 
     def refusal(self, languages: Sequence[str]) -> str:  # noqa: ARG002

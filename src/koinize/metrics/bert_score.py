@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +30,7 @@ class BertScore(JudgedMetric):
 
     name = "bert-score"
     architecture = "AutoModel"
-    asks: ClassVar[tuple[str, ...]] = ("layer",)
+    asks: ClassVar[Mapping[str, object]] = MappingProxyType({"layer": None})
 
     def fixed(self) -> dict[str, object]:
         """Neither idf nor a baseline."""

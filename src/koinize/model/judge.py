@@ -35,6 +35,13 @@ class JudgeSpec(ModelSpec):
     layer: int | None = Field(
         default=None, ge=0, description="of bert-score: whose hidden states, 0 the embeddings"
     )
+    false_alarm: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="of not-hallucinated: the share of right texts that it may call wrong, 0.05 "
+        "when left out",
+    )
 
 
 def config_of(folder: Path) -> Mapping[str, Any]:
@@ -48,6 +55,15 @@ def config_of(folder: Path) -> Mapping[str, Any]:
         raise InputError("is no configuration of a model", where=str(path))
     inner = found.get("text_config")
     return {**found, **inner} if isinstance(inner, dict) else found
+
+
+def is_built_for(head: str, config: Mapping[str, Any]) -> bool:
+    """Whether it was saved with a head of this kind, such as ForSequenceClassification.
+
+    transformers would give any other model a random one.
+    """
+    built = config.get("architectures")
+    return isinstance(built, list) and any(str(one).endswith(head) for one in built)
 
 
 def layers_of(config: Mapping[str, Any]) -> int:
@@ -79,14 +95,14 @@ class Reader:
     cut: int = 0
 
     def encode(self, texts: Sequence[str], seconds: Sequence[str] | None = None) -> list[Encoded]:
-        """Texts, or pairs with `seconds`, cut to the room: of a pair the first loses its end."""
+        """Texts, or pairs with `seconds`, cut to the room: of a pair the longer loses its end."""
         found = []
         for place, text in enumerate(texts):
             pair = [] if seconds is None else [seconds[place]]
             encoded = self.tokenizer(
                 text,
                 *pair,
-                truncation="only_first",
+                truncation="longest_first",
                 max_length=self.room,
                 return_special_tokens_mask=True,
                 return_offsets_mapping=self.tokenizer.is_fast,
@@ -154,6 +170,8 @@ def load_reader(folder: Path, spec: JudgeSpec, kind: str) -> Reader:
             where=str(folder),
             expected="a folder with config.json, *.safetensors and a tokenizer",
         ) from error
+    if getattr(model.config, "pad_token_id", None) is None:  # a decoder finds a text's end by it
+        model.config.pad_token_id = tokenizer.pad_token_id
     device = default_device()
     model = model.to(device).eval().requires_grad_(False)
     return Reader(model, tokenizer, device, _room(model, tokenizer))

@@ -57,7 +57,7 @@ def graph(
     digest of an adapter that was trained elsewhere, `trunks` a task to a trunk from elsewhere,
     and `judges` a metric to the identity of its judge; `history` knows what was trained before.
     """
-    judging = Judging(spec, judges or {})
+    judging = Judging(spec, inputs, judges or {})
     steps = [Step(Address("base"), inputs={"base": base}, units=1)]
     tasks = {}
     for name in spec.tasks:
@@ -76,7 +76,8 @@ def graph(
             steps.extend(one.chosen_and_tested(scores))
         for number in range(1, spec.training.seeds):
             steps.extend(_with_seed(number, some, steps))
-    steps = [one for step in steps for one in _with_judges(step, judging)]
+    judged = (one for step in steps for one in _with_judges(step, judging))
+    steps = list({(one.name, one.id): one for one in judged}.values())
     refuse_two_of_one_name(steps)
     undecided = (one for task in tasks.values() for one in task.trainings.tries.open)
     return list(waiting(steps, undecided))

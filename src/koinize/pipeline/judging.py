@@ -1,7 +1,8 @@
 """Metrics that need a model: which steps judge answers, and the rows with what was found.
 
 A `judge` step reads the answers of one evaluation and keeps one score for each row, under what
-decides it: the metric's version, its model's digest, and the settings (decision 023).
+decides it: the metric's version, its model's digest, and the settings (decision 023). A metric
+that is set on references has one such step more in each language, which reads those of dev.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any, cast
 
 from typing_extensions import TypedDict
 
+from koinize.digest import digest
 from koinize.errors import BrokenError, InputError
-from koinize.ledger.address import System
-from koinize.metrics import JudgedMetric, metrics
+from koinize.ledger.address import REFERENCES, Address, System
+from koinize.metrics import CalibratedMetric, JudgedMetric, metrics
 from koinize.model import base
 from koinize.model.judge import config_of
+from koinize.model.manner import ENCODING
+from koinize.pipeline.inputs import Inputs
 from koinize.pipeline.step import Step, Uses
 from koinize.pipeline.work import ROWS, read_result_rows
 from koinize.settings import differing
@@ -85,16 +89,35 @@ class Judging:
     """The judge steps of a project. `judges`: the identity of each metric's judge, by its name."""
 
     spec: Spec
+    inputs: Inputs
     judges: Mapping[str, str] = field(default_factory=dict)
+
+    def of_task(self, task: str) -> dict[str, dict[str, str]]:
+        """Whose scores count, by metric and language: a judge that is set on the references of a
+        language is one of its own.
+        """
+        return {
+            name: {
+                language: self._whose(self._references(task, language, name), name)
+                for language in self.spec.languages
+            }
+            for name in asked(self.spec, task)
+        }
+
+    def _whose(self, references: Step | None, name: str) -> str:
+        return references.id if references else self.judges[name]
 
     def steps(self, evaluation: Step) -> Iterator[Step]:
         """Those that judge these answers: by all of the task's metrics that need a model where the
-        answers are reported, else by the one that decides a choice.
+        answers are reported, else by the one that decides a choice. Before each, the one that reads
+        the references, where the metric is set on them.
         """
         task = evaluation.task
         decides = self.spec.tasks[task].metrics[0]
         for name in asked(self.spec, task):
             if name == decides or not evaluation.address.role:
+                if references := self._references(task, evaluation.language, name):
+                    yield references
                 yield self._step(evaluation, name)
 
     def read_by_choices(self, scores: Mapping[Place, Step]) -> dict[Place, str]:
@@ -108,18 +131,67 @@ class Judging:
         decides = self.spec.tasks[task].metrics[0]
         return self._step(evaluation, decides) if decides in asked(self.spec, task) else evaluation
 
+    def _references(self, task: str, language: str, name: str) -> Step | None:
+        """The step that reads the references of dev; None where the metric is not set on them.
+
+        Raises InputError for fewer of them than it needs.
+        """
+        metric, spec = metrics.get(name), self.spec.judges[name]
+        if not isinstance(metric, CalibratedMetric):
+            return None
+        facts, label = self.inputs.splits[task, language, "dev"], f"dev rows {language}"
+        if why := metric.too_few(spec, facts.rows):
+            raise InputError(f"{task}: the {facts.rows} dev rows of {language} are {why}")
+        encoding = self.inputs.manner.settings(self.spec.base.template)
+        return Step(
+            Address("judge", task, language=language, split="dev", role=REFERENCES, metric=name),
+            inputs={**self._decides(task, language, name), label: facts.digest},
+            rows={label: facts.rows},
+            units=facts.bytes,
+            sort=f"{task} {name}",
+            languages=(language,),
+            settings={"judge": differing(spec), **({ENCODING: encoding} if encoding else {})},
+        )
+
+    def _decides(self, task: str, language: str, name: str) -> dict[str, str]:
+        """The judge, and where it reads what was asked the template that this is taken out of."""
+        judge = {"judge": self.judges[name]}
+        if "prompt" not in metrics.get(name).also:
+            return judge
+        return {**judge, "template": digest(self.spec.tasks[task].template(language))}
+
     def _step(self, evaluation: Step, name: str) -> Step:
         about = evaluation.address
+        references = self._references(about.task, about.language, name)
         return Step(
             replace(about, kind="judge", metric=name),
-            inputs={"judge": self.judges[name]},
-            uses=Uses(answers=evaluation.id),
+            inputs=self._decides(about.task, about.language, name),
+            uses=Uses(answers=evaluation.id, references=references.id if references else ""),
             units=evaluation.units,
             sort=f"{about.task} {name}",
             languages=evaluation.languages,
             settings={"judge": differing(self.spec.judges[name])},
             waits=evaluation.waits,
         )
+
+
+def thresholds(spec: Spec, store: Store, steps: Iterable[Step]) -> Iterator[str]:
+    """For people: where each judge that is set on references calls a text wrong, what that rests
+    on, and how often it does so by mistake. Raises KoinizeError for what is broken.
+    """
+    for step in (one for one in steps if one.address.role == REFERENCES):
+        name, facts = step.address.metric, store.open(step.id).facts
+        judge, (rows,) = spec.judges[name], step.rows.values()
+        metric = cast("CalibratedMetric", metrics.get(name))
+        said = (
+            f"{step.task}: {name}: in {step.language} a text is called {metric.fault} where "
+            f"{judge.model} gives it a probability below {100 * facts['threshold']:.3g} % "
+            f"{metric.chance}. The {rows} references of dev set this limit: of texts as right as "
+            f"these, at most about {100 * metric.false_alarm(judge):.3g} in 100 are called "
+            f"{metric.fault} by mistake"
+        )
+        cut = f"; {facts['cut']} of the {rows} did not fit and were read without their ends"
+        yield said + (cut if facts["cut"] else "")
 
 
 class JudgedLine(TypedDict):

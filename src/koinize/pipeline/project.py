@@ -136,11 +136,12 @@ class Project:
     @cached_property
     def judging(self) -> Judging:
         """The judges of the metrics that need a model. Raises InputError for one that cannot."""
-        return Judging(self.spec, identities(self.spec, self.root, self.files.digests))
+        judges = identities(self.spec, self.root, self.files.digests)
+        return Judging(self.spec, self.inputs, judges)
 
     def rows(self, evaluation: Step) -> list[dict[str, Any]]:
         """The result rows of an evaluation, as it was judged."""
-        judged = [one.id for one in self.judging.steps(evaluation)]
+        judged = [one.id for one in self.judging.steps(evaluation) if one.uses.answers]
         return rows_of(self.store, evaluation.id, judged)
 
     @cached_property
@@ -244,7 +245,7 @@ class Project:
             if brought.failed:
                 brought.skipped = [one.step.name for one in missing if one not in first]
                 return brought
-            for found in ("_base_here", "manner", "inputs", "steps"):
+            for found in ("_base_here", "manner", "inputs", "judging", "steps"):
                 self.__dict__.pop(found, None)
             missing = self._sound_plan(asked).missing
         if any(one.step.kind == "judge" for one in missing):

@@ -14,6 +14,7 @@ from koinize.ledger.address import COMB_ROLES, SEARCH, System
 from koinize.model import quantized
 from koinize.pipeline.endings import bad_ends, equal_seeds, repeated
 from koinize.pipeline.interference import interference
+from koinize.pipeline.judging import thresholds
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.lineage import ancestors
 from koinize.pipeline.project import Project
@@ -63,6 +64,7 @@ def gather(project: Project) -> ReportInput:
             *_lineage(project),
             *kept_recipes(project),
             *_searches(project),
+            *thresholds(project.spec, project.store, project.steps),
             *bad_ends(project),
             *repeated(project),
             *_odd_adapters(project),
@@ -154,7 +156,7 @@ class _Gatherer:
             interference=self._interference(),
             halved=self._halved(),
             branches=self._branches(),
-            judges=self._judges(),
+            judges=self.project.judging.of_task(self.name),
             joint=self.spec.training.trunk == "joint",
             repeated=[
                 replace(self._evaluation(step, step.system), seed=int(step.seed))
@@ -162,10 +164,6 @@ class _Gatherer:
             ],
             stated=first_stated(Ledger(self.project.files.ledger).records(), self.name),
         )
-
-    def _judges(self) -> dict[str, str]:
-        judges = self.project.judging.judges
-        return {one: judges[one] for one in self.results.definition.metrics if one in judges}
 
     def _interference(self) -> report.Inspection | None:
         """Of what the candidates are made of."""

@@ -182,9 +182,9 @@ class Results:
         """The task's metrics over its labels; the first one chooses."""
         labels, texts = self.definition.label_set, self.definition.label_texts
         known = {name: metrics.get(name) for name in self.definition.metrics}
-        judges = self.project.judging.judges
+        judges = self.project.judging.of_task(self.task)
         return {
-            name: one.over(labels).among(texts).by(judges.get(name, ""))
+            name: one.over(labels).among(texts).by(judges.get(name, {}))
             for name, one in known.items()
         }
 

@@ -27,7 +27,9 @@ SEED = "seed"
 NO_NUMBER = "no_number"
 """The fact of a try that ended without an adapter: the loss was no number."""
 
-WORDS = frozenset({"adapter", "anchors", "answers", "base", "choice", "parent", "recipe", "trunk"})
+WORDS = frozenset(
+    {"adapter", "anchors", "answers", "base", "choice", "parent", "recipe", "references", "trunk"}
+)
 """What labels of an identity say besides a language's code."""
 
 
@@ -39,7 +41,8 @@ class Uses:
     merge is a multiple of; `choice`: the choice whose adapter an evaluation scores instead.
     `parent`: the adapter that a training goes on from. `trunk`: what branches started from, of a
     branch and of a merge; `anchors`: the frozen rows that a branch sees besides its own; `answers`:
-    the evaluation that is judged. Of a choice, `candidates` has the adapters by system and
+    the evaluation that is judged; `references`: the step in which its judge read the references of
+    dev. Of a choice, `candidates` has the adapters by system and
     `scores`, as of a step of a search, the evaluations (or what judged them) by system and
     language.
     """
@@ -51,6 +54,7 @@ class Uses:
     trunk: str = ""
     anchors: str = ""
     answers: str = ""
+    references: str = ""
     scores: Mapping[tuple[System, str], str] = field(default_factory=dict)
     candidates: Mapping[System, str] = field(default_factory=dict)
 
@@ -61,7 +65,7 @@ class Uses:
             found[f"{system.title}|{_label(language)}"] = one
         for system, one in self.candidates.items():
             found[f"{system.title}|adapter"] = one
-        for name in ("adapter", "choice", "parent", "trunk", "anchors", "answers"):
+        for name in ("adapter", "choice", "parent", "trunk", "anchors", "answers", "references"):
             if one := getattr(self, name):
                 found[name] = one
         return found

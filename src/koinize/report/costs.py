@@ -14,7 +14,7 @@ from decimal import Decimal
 from functools import cached_property
 
 from koinize.ledger import GATE, IDLE, LOAD, PROVISION, Address, Interval, covered, total
-from koinize.ledger.address import BRANCH, SEARCH, TRUNK
+from koinize.ledger.address import BRANCH, REFERENCES, SEARCH, TRUNK
 from koinize.report.cost_figures import Amount, AtBest, Savings, SetUpCosts
 from koinize.report.input import ReportInput, TaskInput
 
@@ -394,7 +394,7 @@ def _searching(task: TaskInput, accounts: Accounts) -> list[Interval]:
 
 
 def testing(task: TaskInput, accounts: Accounts) -> list[Interval]:
-    """The scores of every system on test."""
-    work = accounts.of(task.name, "evaluate", "judge")
-    once = {one.id: one for step, one in work.items() if step.split == "test"}
+    """The scores of every system on test, and what judges are set on for that."""
+    work, of_test = accounts.of(task.name, "evaluate", "judge"), {"test", REFERENCES}
+    once = {one.id: one for step, one in work.items() if {step.split, step.role} & of_test}
     return list(once.values())

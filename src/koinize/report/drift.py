@@ -29,7 +29,7 @@ def drift(task: TaskInput, releases: Sequence[ReleaseInput]) -> Drift | None:
     answered and whose truth did not change, paired, with its 95 % bootstrap interval.
     """
     name = task.metrics[0]
-    metric = metrics.get(name).over(task.labels).by(task.judges.get(name, ""))
+    metric = metrics.get(name).over(task.labels).by(task.judges.get(name, {}))
     ours = [one for one in releases if one.task == task.name and _is_scored(metric, one)]
     if not ours:
         return None

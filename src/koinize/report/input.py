@@ -60,7 +60,7 @@ class TaskInput:
     `label_texts` has what stands for the labels in each language, where that is not one for all.
     `changed_since` says which rows changed since the reference was trained; `stated` what the
     margins were when they were first recorded, None where nobody did; `judges` the identity of the
-    judge of each metric that needs a model. `repeated` are the evaluations on test
+    judge in each language of each metric that needs a model. `repeated` are the evaluations on test
     with further seeds, of those systems that are compared over seeds.
     """
 
@@ -80,7 +80,7 @@ class TaskInput:
     halved: int = 0
     stated: Stated | None = None
     label_texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    judges: Mapping[str, str] = field(default_factory=dict)
+    judges: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     repeated: Sequence[Evaluation] = ()
 
 

@@ -48,7 +48,7 @@ class Judged:
         self.task = task
         known = {name: metrics.get(name) for name in task.metrics}
         self.metrics = {
-            name: one.over(task.labels).among(task.label_texts).by(task.judges.get(name, ""))
+            name: one.over(task.labels).among(task.label_texts).by(task.judges.get(name, {}))
             for name, one in known.items()
         }
         self.sides = Sides(task, self.metrics)

@@ -130,7 +130,8 @@ def _metrics(
             given = _mapping(document.values.get("judges"))
             if isinstance(own, JudgedMetric) and name not in given:
                 what = f"{dotted(place)}: '{name}' needs a model"
-                keys = ", ".join(["model: FOLDER", *(f"{one}: ..." for one in own.asks)])
+                needed = (f"{one}: ..." for one, default in own.asks.items() if default is None)
+                keys = ", ".join(["model: FOLDER", *needed])
                 remedy = f"name one under judges, such as `judges: {{{name}: {{{keys}}}}}`"
                 yield place, InputError(what, where=document.where(place), remedy=remedy)
             if own.reads != "free" and (refused := own.refusal(languages)):
@@ -178,8 +179,8 @@ def _judges(document: Document) -> Found:
             yield place, InputError(what, where=document.where(place), expected=expected)
             continue
         given = _mapping(block)
-        for key in metric.asks:
-            if given.get(key) is None:
+        for key, default in metric.asks.items():
+            if default is None and given.get(key) is None:
                 what = f"judges.{name}: '{key}' is missing"
                 yield place, InputError(what, where=document.where(place))
         for key in sorted({*given} & {*JudgeSpec.model_fields} - {*ModelSpec.model_fields}):

@@ -243,6 +243,13 @@ class Task(Frozen, ABC):
             return _reading.plain(_reading.conversation(row)[0])
         return "\n".join(self._cells(row, language).values())
 
+    def bare(self, prompt: str, language: str) -> str:
+        """A prompt without the words before the first column and after the last one of its
+        template: instructions, and examples for every row.
+        """
+        pieces = _template.parse(self.template(language) or "")
+        return prompt.removeprefix(pieces[0][0]).removesuffix(pieces[-1][0])
+
     def _prompt(self, row: Row, language: str, **placeholders: str) -> str:
         template = self.template(language)
         if template is None:

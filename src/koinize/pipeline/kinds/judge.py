@@ -1,12 +1,13 @@
-"""Let a metric's model judge the answers of one evaluation."""
+"""Let a metric's model judge the answers of one evaluation, or the references of dev."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
+from koinize.metrics import CalibratedMetric
 from koinize.pipeline import work
 from koinize.pipeline.judging import asked, rows_of
 from koinize.pipeline.work import ROWS, Job
@@ -16,16 +17,22 @@ logger = logging.getLogger(__name__)
 
 
 def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
-    """One line of JSON for each row: its key, its score, and by which judge."""
-    name, judge = job.step.address.metric, job.step.inputs["judge"]
+    """One line of JSON for each row: its key, its score, and by which judge. Of references, the
+    facts have the threshold that they set.
+    """
+    name, uses = job.step.address.metric, job.step.uses
+    judge = uses.references or job.step.inputs["judge"]
     metric, reader = asked(job.spec, job.step.task)[name], work.judge(job)
-    rows, report = rows_of(store, job.step.uses.answers), work.reporter(job)
-    cut, lines = reader.cut, []
-    for row, score in zip(rows, metric.judged(reader, job.spec.judges[name], rows), strict=True):
-        lines.append({"key": row["key"], "judge": judge, "score": score})
+    spec, report = job.spec.judges[name], work.reporter(job)
+    rows = list(_rows(job, store))
+    least = store.open(uses.references).facts["threshold"] if uses.references else None
+    cut, scores, lines = reader.cut, list[float](), list[str]()
+    for row, found in zip(rows, metric.judged(reader, spec, rows), strict=True):
+        scores.append(found if least is None else float(found >= least))
+        line = {"key": row["key"], "judge": judge, "score": scores[-1]}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
         report(len(lines), len(rows))
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (draft.folder / ROWS).write_text(text, encoding="utf-8")
+    (draft.folder / ROWS).write_text("".join(lines), encoding="utf-8")
     if cut := reader.cut - cut:
         logger.warning(
             "%s: %d texts fill the %d tokens that the model reads at once; what goes beyond was "
@@ -34,4 +41,28 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
             cut,
             reader.room,
         )
-    return {"metric": name, "cut": cut}
+    facts = {"metric": name, "cut": cut}
+    if uses.answers:
+        return facts
+    return {**facts, "threshold": cast("CalibratedMetric", metric).threshold(spec, scores)}
+
+
+def _rows(job: Job, store: Store) -> Iterator[dict[str, Any]]:
+    """The rows that are judged: answers, or references as if they were answers; of the prompt what
+    was asked, without the template around it.
+    """
+    task, language, answers = (
+        job.spec.tasks[job.step.task],
+        job.step.language,
+        job.step.uses.answers,
+    )
+    if answers:
+        rows = rows_of(store, answers)
+    else:
+        rows = [
+            {"key": one.key, "language": language, "prompt": one.prompt}
+            | {"reference": one.target, "prediction": one.target.strip()}
+            for one in work.examples(job, language, "dev")
+        ]
+    for row in rows:
+        yield row | ({"prompt": task.bare(row["prompt"], language)} if "prompt" in row else {})
