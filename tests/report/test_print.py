@@ -17,7 +17,8 @@ PAGES = 8
 def test_what_is_not_printed_is_said(realistic):
     page = render_html(realistic)
     rules = page[page.index("@media print") : page.index("</style>")]
-    assert "nav, details, tr.repeated, #settings, #signatures { display: none; }" in rules
+    hidden = "nav, details:not(.words), details.words summary, tr.repeated, #settings, #signatures"
+    assert f"{hidden} {{ display: none; }}" in rules
     said = (
         "Settings, signatures, equal candidates and the tables that are folded away stand in the "
         "file."
@@ -26,6 +27,11 @@ def test_what_is_not_printed_is_said(realistic):
     for name in ("settings", "signatures"):
         assert f'<section id="{name}">' in page
     assert "<details>" in page
+    # What words mean is a click away on the screen, and printed.
+    assert '<details class="words"><summary>How to read this</summary>' in page
+    assert (
+        "details.words::details-content { content-visibility: visible; block-size: auto; }" in rules
+    )
     # Of the paper's eight candidates two are the same as others: in the choice and among merges.
     assert page.count('<tr class="repeated">') == 2 * 2
 

@@ -56,6 +56,8 @@ class Paragraph:
 
     text: str
     tone: Tone = ""
+    folded: str = ""
+    """Words under which a page folds it away until it is asked for; paper shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,11 @@ class Figure:
     legend: tuple[tuple[Tone, str], ...] = ()
     table: Table | None = None
     wide: bool = False
+
+
+def reading(rule: str) -> Paragraph:
+    """What the words and figures of a section mean."""
+    return Paragraph(rule, "muted", folded="How to read this")
 
 
 Block = Heading | Paragraph | Facts | Table | Figure

@@ -9,7 +9,7 @@ from typing import ClassVar
 from markupsafe import Markup
 from rich.console import RenderableType
 
-from koinize.report.blocks import Block, Heading, Paragraph
+from koinize.report.blocks import Block, Heading, reading
 from koinize.report.figures import Results, Task
 from koinize.report.html import blocks_html
 from koinize.report.lookup import named
@@ -53,4 +53,4 @@ class TaskSection(Section):
             if found and (heading := named(results["tasks"], task)):
                 blocks.append(Heading(heading))
             blocks += found
-        return [Paragraph(self.rule, "muted"), *blocks] if blocks and self.rule else blocks
+        return [reading(self.rule), *blocks] if blocks and self.rule else blocks

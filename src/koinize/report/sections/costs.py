@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
+from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain, reading
 from koinize.report.cost_figures import Amount, AtBest, Savings, TaskCosts
 from koinize.report.figures import Results, Task
 from koinize.report.formats import DASH, duration, listing, money, saving
@@ -38,7 +38,7 @@ class Costs(Section):
 
     def data(self, results: Results) -> Sequence[Block]:
         """Everything that the ledger tells about the present results, and what is around them."""
-        blocks: list[Block] = [Paragraph(CLOCKS, "muted"), Paragraph(SIDE_BY_SIDE)]
+        blocks: list[Block] = [reading(CLOCKS), Paragraph(SIDE_BY_SIDE)]
         blocks += map(Paragraph, _prices(results))
         for task in results["tasks"]:
             if heading := named(results["tasks"], task):

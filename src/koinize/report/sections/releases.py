@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report.blocks import Block, Cell, Figure, Heading, Paragraph, Table
+from koinize.report.blocks import Block, Cell, Figure, Heading, Table, reading
 from koinize.report.figures import Drift, ReleaseScore, Results
 from koinize.report.formats import DASH, difference, interval, points
 from koinize.report.lookup import named
@@ -27,7 +27,7 @@ class Releases(Section):
     def data(self, results: Results) -> Sequence[Block]:
         """Nothing before the first promotion."""
         found = results["releases"]
-        blocks: list[Block] = [Paragraph(RULE, "muted")] if found else []
+        blocks: list[Block] = [reading(RULE)] if found else []
         for one in found:
             task = next(task for task in results["tasks"] if task["name"] == one["task"])
             if heading := named(results["tasks"], task):

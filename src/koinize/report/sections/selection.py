@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
+from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain, reading
 from koinize.report.figures import CandidateRow, Estimate, Results, Task
 from koinize.report.formats import DASH
 from koinize.report.lookup import (
@@ -40,7 +40,7 @@ class Selection(Section):
     def data(self, results: Results) -> Sequence[Block]:
         """Nothing where no candidate was scored on dev."""
         tasks = [task for task in results["tasks"] if _scored(task)]
-        blocks: list[Block] = [Paragraph(RULE, "muted")] if tasks else []
+        blocks: list[Block] = [reading(RULE)] if tasks else []
         if tasks and (across := results["spec"].get("merge", {}).get("across")):
             blocks.append(Paragraph(SHARED.format(tasks=", ".join(across)), "muted"))
         for task in tasks:

@@ -128,7 +128,7 @@ def _comparison(task: Task, reference: str, rows: Sequence[VerdictRow]) -> str:
         who = f"{reference}, each language's own adapter,"
     elif (best := single(task)) and reference == best["name"]:
         who = f"{reference}, the adapter of {best['settings']['adapter']} for every language,"
-    elif task["changed_since"]:
+    elif task["changed_since"] and not the_answer(task):
         who = f"{reference}, which was trained before {listing(task['changed_since'])} changed,"
     several = max(map(seeds_of, rows))
     over = f" and over {several} seeds" if several > 1 else ""

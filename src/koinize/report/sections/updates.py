@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from koinize.ledger.scopes import SCOPES, WORDS, Scope
-from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain
+from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain, reading
 from koinize.report.cost_figures import BreakEven, Range, ScopeRow, TaskCosts
 from koinize.report.figures import Results, Task
 from koinize.report.formats import (
@@ -58,7 +58,7 @@ class Updates(Section):
             currency = results["currency"]
             blocks += [_mean(task, currency), Paragraph(_varied(task["costs"])), _languages(task)]
             blocks.append(_break_even(task, currency))
-        return [Paragraph(SAME), Paragraph(MARKS, "muted"), *blocks] if blocks else []
+        return [reading(f"{SAME} {MARKS}"), *blocks] if blocks else []
 
 
 def _mean(task: Task, currency: str | None) -> Table:
