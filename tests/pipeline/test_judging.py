@@ -21,7 +21,7 @@ from koinize.pipeline.whatif import Question, inquire
 from koinize.release import Releases, promote
 from koinize.report.results import results
 from koinize.tracking.rows import answers
-from tests.judges import write_overlap_judge
+from tests.judges import write_names_judge, write_overlap_judge
 from tests.pipeline.conftest import Small
 from tests.pipeline.test_run import Recorder
 
@@ -46,10 +46,11 @@ margins: {bert-score: 50}
 judges:
   bert-score: {model: other, layer: 2}
   not-hallucinated: {model: nli, false_alarm: 0.4}
+  entity-precision: {model: ner}
 machine: {executor: inline}
 """
 JUDGED = SPEC.replace("METRICS", "bert-score, rouge-l")
-SET = SPEC.replace("METRICS", "bert-score, rouge-l, not-hallucinated")
+SET = SPEC.replace("METRICS", "bert-score, rouge-l, not-hallucinated, entity-precision")
 """With a metric whose judge is set on the references of dev: two in each language."""
 
 
@@ -74,6 +75,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_base(root / "base")
     write_tiny_base(root / "other", 5)
     write_overlap_judge(root / "nli", ["good", "bad", "de", "en"], NLI)
+    write_names_judge(root / "ner", ["good", "bad"], ["good"], ["O", "PER"])
     run(small)
     return root
 
@@ -138,6 +140,7 @@ def test_its_loading_is_in_the_ledger_and_its_costs_are_counted(small):
     once = 2 * 2 + 2 * 3  # languages x (candidates on dev, systems on test)
     assert Counter(one.address.metric for one in judging) == {
         "bert-score": once,
+        "entity-precision": once,
         "not-hallucinated": once + 2,  # and references
     }
     loads = {one.artifact for one in lines if one.kind == LOAD}
@@ -168,7 +171,7 @@ def test_a_question_and_a_release_are_judged_too(small):
     named = [name for name, _ in watcher.ends]
     assert named == ["judge/sum/v1/de/test/bert-score", "judge/sum/v1/en/test/bert-score"]
     compared = {one.metric for one in second.judgement.comparisons}
-    assert compared == {"bert-score", "rouge-l", "not-hallucinated"}
+    assert compared == {"bert-score", "rouge-l", "not-hallucinated", "entity-precision"}
 
 
 @pytest.mark.slow
@@ -202,7 +205,7 @@ def test_a_judge_that_is_set_on_references_says_where_and_on_what(small, monkeyp
 
 
 def test_a_judge_that_is_set_on_references_is_another_one_where_they_change(tmp_path):
-    small = written(tmp_path, SET)
+    small = written(tmp_path, SET.replace(", entity-precision]", "]"))
     for name in ("base", "other"):
         write_tiny_base(tmp_path / name)
     write_overlap_judge(tmp_path / "nli", ["good"], NLI)
@@ -262,7 +265,7 @@ def test_a_model_that_cannot_judge_is_refused_by_a_plan(tmp_path, change, said):
     ],
 )  # fmt: skip
 def test_what_cannot_be_set_on_references_is_refused_by_a_plan(tmp_path, change, said):
-    small = written(tmp_path, SET.replace(*change))
+    small = written(tmp_path, SET.replace(", entity-precision]", "]").replace(*change))
     for name in ("base", "other"):
         write_tiny_base(tmp_path / name)
     write_overlap_judge(tmp_path / "nli", ["good"], NLI)

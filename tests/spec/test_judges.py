@@ -50,7 +50,8 @@ def test_a_metric_with_its_model_is_read(tmp_path):
         ("{model: judge, layer", "{layer", "7:10 missing key 'model' in judges.bert-score; add "
             "'model: ...'"),
         ("judges: {bert-score", "judges: {rouge-l: {model: a}, bert-score", "7:10 judges: "
-            "'rouge-l' needs no model; expected one of: bert-score, not-hallucinated"),
+            "'rouge-l' needs no model; expected one of: bert-score, entity-precision, "
+            "not-hallucinated"),
         ("layer: 1}", "layer: 1}, not-hallucinated: {model: nli, layer: 2}", "7:79 "
             "judges.not-hallucinated: 'layer' is none of its settings; remove it"),
         ("layer: 1}", "layer: 1}, not-hallucinated: {model: nli, false_alarm: 0}", "7:79 "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 
 # First words of Unicode character names: the scripts and signs written without word spaces.
@@ -29,6 +30,16 @@ def tokens(text: str) -> list[str]:
     kinds = "".join(map(_kind, visible))
     found = [visible[match.start() : match.end()] for match in TOKEN.finditer(kinds)]
     return found or list("".join(visible.split()))
+
+
+def stands_in(part: Sequence[str], whole: Sequence[str]) -> bool:
+    """Whether tokens stand in others in one run."""
+    return f" {' '.join(part)} " in f" {' '.join(whole)} "  # no token has a space in it
+
+
+def goes_on(text: str, place: int) -> bool:
+    """Whether the character at a place is part of the word that the one before it is part of."""
+    return place > 0 and _kind(text[place]) in "wm" and _kind(text[place - 1]) in "wm"
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from koinize.metrics._metric import MeanMetric, ResultRow
-from koinize.metrics._tokens import tokens
+from koinize.metrics._tokens import stands_in, tokens
 
 LEAST = 8  # tokens
 
@@ -33,8 +33,7 @@ class NotCopied(MeanMetric):
 
 
 def _copied(prompt: Sequence[str], text: Sequence[str]) -> bool:
-    # No token has a space in it.
-    return len(text) >= LEAST and f" {' '.join(text)} " in f" {' '.join(prompt)} "
+    return len(text) >= LEAST and stands_in(text, prompt)
 
 
 metric = NotCopied()
