@@ -177,5 +177,5 @@ class Account:
             "elapsed_seconds": busy(whole) if elapsed is None else elapsed,
             "machine_seconds": machine(whole),
             "cost": self.cost(whole),
-            "steps": len(known),
+            "steps": sum(one.status == "done" for one in whole),
         }

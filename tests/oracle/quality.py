@@ -142,7 +142,9 @@ class Quality:
             if step := self._made(one):
                 facts = step.facts
             elif one["name"] == "TRUNK":
-                facts = {"rank": self.costs.account.said["spec"]["lora"]["r"]}
+                facts = {"rank": self._learnt()["r"]}
+            elif one["name"] != "BASE":
+                facts = {"rank": self._own_rank(one)}
             yield {
                 "name": one["name"],
                 "chosen": one["name"] == self.chosen,
@@ -150,6 +152,17 @@ class Quality:
                 "rank": facts.get("rank"),
                 "truncation_error": facts.get("truncation_error"),
             }
+
+    def _learnt(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.costs.account.said["spec"]["lora"]
+        return found
+
+    def _own_rank(self, system: Mapping[str, Any]) -> int:
+        """Of adapters that koinize trained: as lora has it for the languages that they serve."""
+        owner = system["settings"].get("adapter", system["name"].removesuffix(" only"))
+        owners = self.languages if owner == "INDV" else [owner]
+        lora = self._learnt()
+        return max(lora["overrides"].get(one, {}).get("r", lora["r"]) for one in owners)
 
     def _made(self, system: Mapping[str, Any]) -> Step | None:
         """The merge that a system is."""

@@ -88,7 +88,7 @@ class Small:
                 continue
             if step.id not in store.ids():
                 with store.building(step.id, step.name, step.identity) as draft:
-                    draft.facts["rows"] = dict(step.rows)
+                    draft.facts |= {"rows": dict(step.rows), "settings": dict(step.settings)}
                     learnt = self._learnt(spec, step, store)
                     write_learnt(draft.folder, learnt)
             store.point({step.name: step.id})

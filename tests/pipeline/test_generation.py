@@ -46,7 +46,7 @@ def make(small: Small, store: Store) -> Store:
     for step in small.steps(store).values():
         if step.id not in store.ids():
             with store.building(step.id, step.name, step.identity) as draft:
-                draft.facts["rows"] = dict(step.rows)
+                draft.facts |= {"rows": dict(step.rows), "settings": dict(step.settings)}
         store.point({step.name: step.id})
     return store
 
@@ -99,6 +99,24 @@ def test_the_next_language_leaves_the_first_branch_as_it_is(small: Small, store:
     assert trained == {ENGLISH}
     assert RELEASED not in after
     assert after[OF_TWO].uses.adapters == {"de": before[GERMAN].id, "en": after[ENGLISH].id}
+
+
+def test_other_words_are_a_branch_in_one_language_and_a_new_generation_in_all(
+    small: Small, store: Store
+) -> None:
+    before, prompt = small.steps(store), 'prompt: "{text} ="'
+    small.spec(JOINT.replace(prompt, 'prompt: {en: "{text} =", de: "Text: {text} ="}'))
+    one = small.steps(store)
+    assert (one[TRUNK].id, one[COMB].id) == (before[TRUNK].id, before[COMB].id)
+    assert one[GERMAN].why == "the wording of de (prompt) changed since the trunk, +0 rows"
+    small.spec(JOINT.replace(prompt, 'prompt: "Text: {text} ="'))
+    both = small.steps(store)
+    assert both[TRUNK].id == both[COMB].id != before[TRUNK].id
+    assert both[TRUNK].why == (
+        "a new generation: the wording of de (prompt) and the wording of en (prompt) changed"
+    )
+    assert GERMAN not in both
+    assert both[ANCHORS].id != before[ANCHORS].id
 
 
 def test_rows_that_come_back_need_no_branch(small: Small, store: Store) -> None:

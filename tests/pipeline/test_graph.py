@@ -9,8 +9,11 @@ import pytest
 
 from koinize.digest import digest
 from koinize.merge.recipe import MergeSettings
+from koinize.pipeline.experience import Experience
 from koinize.pipeline.graph import refuse_two_of_one_name
+from koinize.pipeline.plan import plan
 from koinize.pipeline.systems import distinct, system_of
+from koinize.pipeline.wording import unfair_combs
 from koinize.spec.grid import PAPERS_EIGHT
 from koinize.store import Store
 from tests.pipeline.conftest import SPEC, Small
@@ -241,3 +244,75 @@ def test_what_was_made_under_a_former_identity_stands(small: Small) -> None:
         pass
     assert small.steps(store)["train/mood/de"].id == made.id
     assert small.steps(store)["train/mood/en"].id == small.steps()["train/mood/en"].id
+
+
+PROMPTS = 'prompt: {{en: "{}", de: "{}"}}'
+BOTH = SPEC.replace('prompt: "{text} ="', PROMPTS.format("{text} =", "{text} ="))
+GERMAN_ONLY = SPEC.replace('prompt: "{text} ="', PROMPTS.format("{text} =", "Text: {text} ="))
+
+
+@pytest.mark.parametrize(
+    ("reworded", "why"),
+    [
+        (SPEC.replace("{text} =", "Review: {text} ="), "(prompt)"),
+        (SPEC.replace("bad]\n", "bad]\n    verbalizers: {good: G, bad: B}\n"), "(verbalizers)"),
+    ],
+)
+def test_comb_is_trained_again_when_every_language_is_worded_otherwise(
+    small: Small, reworded: str, why: str
+) -> None:
+    store = small.made()
+    small.rows("de", "train", [f"de train {n}" for n in range(6)])
+    kept = small.steps(store)["train/mood/comb"]
+    small.spec(reworded)
+    steps = small.steps(store)
+    assert kept.stale == ("train rows de",)
+    assert (steps["train/mood/comb"].stale, kept.id in store.ids()) == ((), True)
+    todo = plan(list(steps.values()), store, Experience(), 1, {})
+    said = {one.step.name: one.why for one in todo.missing}
+    assert said["train/mood/comb"] == (
+        f"the wording of de {why} changed, +2 rows; the wording of en {why} changed"
+    )
+    assert said["train/mood/en"] == f"the wording of en {why} changed"
+
+
+def test_other_words_are_said_once_where_several_splits_are_read(small: Small) -> None:
+    patience = SPEC.replace("{epochs: 2}", "{epochs: 2, patience: 1}")
+    small.spec(patience)
+    store = small.made()
+    small.spec(patience.replace("{text} =", "Review: {text} ="))
+    todo = plan(list(small.steps(store).values()), store, Experience(), 1, {})
+    said = {one.step.name: one.why for one in todo.missing}
+    assert said["train/mood/de"] == "the wording of de (prompt) changed"
+
+
+def test_comb_of_other_words_in_one_language_is_kept_and_the_plan_says_so(small: Small) -> None:
+    small.spec(BOTH)
+    store = small.made()
+    small.spec(GERMAN_ONLY)
+    steps = small.steps(store)
+    assert steps["train/mood/comb"].stale == ("the wording of de (prompt)",)
+    assert list(unfair_combs(steps.values())) == [
+        "mood: COMB was trained before the wording of de (prompt) changed, so there it is no fair "
+        "comparison; `koinize run --retrain-comb` trains it again"
+    ]
+    small.spec(GERMAN_ONLY.replace('en: "{text} ="', 'en: "Review: {text} ="'))
+    assert small.steps(store)["train/mood/comb"].stale == ()
+
+
+def test_what_asks_the_same_is_no_other_wording(small: Small) -> None:
+    store = small.made()
+    small.spec(BOTH.replace("kind: classify\n", "kind: classify\n    free: true\n    key: text\n"))
+    assert small.steps(store)["train/mood/comb"].id in store.ids()
+    small.rows("de", "train", [f"de train {n}" for n in range(6)])
+    assert small.steps(store)["train/mood/comb"].stale == ("train rows de",)
+
+
+def test_a_comb_that_kept_no_wording_is_judged_by_its_rows_alone(small: Small) -> None:
+    spec, store = SPEC.replace("{text} =", "Review: {text} ="), Store(small.root / "former")
+    for step in small.steps().values():
+        with store.building(step.id, step.name, step.identity) as draft:
+            draft.facts["rows"] = dict(step.rows)
+        store.point({step.name: step.id})
+    small.spec(spec)
+    assert small.steps(store)["train/mood/comb"].stale == ("train rows de", "train rows en")

@@ -279,7 +279,7 @@ def test_all_tries_are_paid_for(tried: Tried) -> None:
         own = [one for one in intervals if one.artifact in ids and one.kind == "train"]
         taken = accounts.taken(accounts.find(steps[name].address))
         assert taken.machine == sum(one.machine_seconds for one in own)
-        assert taken.steps == 1
+        assert taken.steps == 2
 
 
 @pytest.mark.parametrize("together", [False, True])

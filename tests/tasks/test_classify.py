@@ -101,6 +101,12 @@ def test_a_completion_outside_the_set_is_named_by_its_own_column():
         ({"labels": ("good", "bad", "good")}, "'good' stands twice"),
         ({"labels": ("caf\u00e9", "cafe\u0301")}, "'caf\u00e9' stands twice"),
         ({"labels": ("good", "bad", "")}, "String should have at least 1 character"),
+        ({"labels": ("good", " good")}, "labels gives two labels the same text 'good'"),
+        ({"labels": ("good", " ")}, "labels has an empty text, which no model can score"),
+        (
+            {"verbalizers": {" en": {"good": "+", "bad": "-"}}},
+            "' en' is no language; write its code, without white space",
+        ),
         ({"verbalizers": {"good": " +"}}, "verbalizers has no text for the label 'bad'"),
         (
             {"verbalizers": {"good": "+", "bad": "-", "mixed": "0"}},

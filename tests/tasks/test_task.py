@@ -127,6 +127,11 @@ def test_all_that_is_missing_for_a_language_is_said_before_data_are_read():
             "the '{' at character 1 of the template stands alone; "
             "write {name} for a value and '{{' for a brace",
         ),
+        ({"prompt": {"": "{text}"}}, "'' is no language; write its code, without white space"),
+        (
+            {"data": {" ": "data/{split}.jsonl"}},
+            "' ' is no language; write its code, without white space",
+        ),
         ({"metrics": ("accuracy", "accuracy")}, "'accuracy' stands twice"),
         (
             {"metrics": ("accuracy",), "margins": {"macro-f1": 2}},

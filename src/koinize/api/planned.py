@@ -12,6 +12,7 @@ from koinize.errors import InputError
 from koinize.pipeline.estimate import Estimate
 from koinize.pipeline.lengths import warnings
 from koinize.pipeline.limits import Limits
+from koinize.pipeline.wording import unfair_combs
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,12 @@ def planned(project: pipeline.Project, todo: pipeline.Plan) -> Plan:
 
 
 def plan_warnings(project: pipeline.Project, todo: pipeline.Plan) -> tuple[str, ...]:
-    """What is worth a word before it runs: of the data, of rows that are cut, of memory."""
+    """What is worth a word before it runs: of the data, of a COMB of other words, of rows that are
+    cut, of memory.
+    """
     memory = [todo.memory.warning] if todo.memory and todo.memory.warning else []
-    return (*project.inputs.findings, *warnings(todo.lengths or {}), *memory)
+    unfair = unfair_combs(project.steps)
+    return (*project.inputs.findings, *unfair, *warnings(todo.lengths or {}), *memory)
 
 
 def _again(project: pipeline.Project) -> pipeline.Project:

@@ -3,9 +3,10 @@
 What is in here: `project`, one koinize.yaml with what lies under `.koinize`; `inputs`, what the
 data files hold now, and `lengths`, which of it is too long; `step`, the value that everything turns
 on, with `graph`, which spells out every step of a project, and `systems`, who is scored and what is
-merged; `lineage`, which decides what changed rows mean for an adapter that is there; `generation`,
-the trunk that adapters start from; `searching`, where what comes next depends on scores; and
-`keeping`, where a choice stands while only training rows changed.
+merged; `lineage`, which decides what changed rows mean for an adapter that is there, and `wording`,
+whether rows changed or the words around them; `generation`, the trunk that adapters start from;
+`searching`, where what comes next depends on scores; and `keeping`, where a choice stands while
+only training rows changed.
 `trainings` spells out what a task trains, `tries` which training is repeated with another seed,
 `seeds` how a whole comparison is, and `across` says what tasks are that share an adapter.
 `overrides` refuses merges that contradict themselves, and `dry_run` what the base model could not

@@ -24,6 +24,7 @@ from koinize.ledger.address import TRUNK
 from koinize.model.manner import ENCODING
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import Step
+from koinize.pipeline.wording import all_reworded, is_reworded
 from koinize.settings import LoraSpec, TrunkFrom
 from koinize.spec import Spec
 from koinize.store import Artifact, Home
@@ -157,6 +158,8 @@ def frozen_trunk(history: History, fresh: Step, *, anew: bool) -> Step:
         return replace(fresh, why=f"a new generation: {' and '.join(changed)} changed")
     if kept.id != last.id:
         return replace(fresh, why="a new generation: koinize trains differently now")
+    if is_reworded(fresh, last):
+        return replace(fresh, why=f"a new generation: {all_reworded(fresh, last)} changed")
     if not history.there(kept) and kept.inputs != fresh.inputs:
         return replace(fresh, why="a new generation: the trunk is lost, and its rows changed since")
     languages = tuple(sorted(rows_of(kept.inputs)))

@@ -359,7 +359,11 @@ class _TaskGraph:
             # A prompt that is also written after passes the model once more, and slower.
             units=2 * facts.bytes if settings.free else facts.bytes,
             sort=f"{self.name} free" if settings.free else self.name,
-            settings={**self.trainings.encoding_settings(), "evaluation": evaluation},
+            settings={
+                **self.trainings.encoding_settings(),
+                **self.trainings.worded(language),
+                "evaluation": evaluation,
+            },
             languages=(language,),
         )
         # What koinize 0.1 counted among what identifies: kept where it is all that is there.

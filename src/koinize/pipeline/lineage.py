@@ -20,6 +20,7 @@ from koinize.ledger.address import Address
 from koinize.model.manner import ENCODING
 from koinize.pipeline.inputs import Inputs, examples_of
 from koinize.pipeline.step import NO_NUMBER, PARENT, TRY, Step, Uses
+from koinize.pipeline.wording import is_reworded, rows_reworded
 from koinize.settings import UpdateSpec
 from koinize.spec import Spec
 from koinize.store import Artifact, Manifest, Store
@@ -112,21 +113,25 @@ def write_learnt(folder: Path, learnt: Rows) -> None:
     (folder / EXAMPLES).write_text(text, encoding="utf-8")
 
 
-def keep(fresh: Step, earlier: Mapping[str, str] | None, *, languages_may_change: bool) -> Step:
+def keep(fresh: Step, earlier: Manifest | None, *, languages_may_change: bool) -> Step:
     """The COMB step: what is there already, when nothing but training rows changed since.
 
     Training on everything again whenever one language changes is the cost that merging saves, so
-    the reference is trained once and again only when asked (decision 005). Of a generation that
-    holds for a language that comes or goes, too.
+    the reference is trained once and again only when asked, or when every language is worded
+    otherwise (decision 005). Of a generation that holds for a language that comes or goes, too.
     """
-    known = (earlier or {}).keys() - {TRY}
-    if earlier is None or not (languages_may_change or known == fresh.inputs.keys()):
+    if earlier is None or is_reworded(fresh, earlier):
+        return fresh
+    before, known = earlier.inputs, earlier.inputs.keys() - {TRY}
+    if not (languages_may_change or known == fresh.inputs.keys()):
         return fresh
     labels = sorted(fresh.inputs.keys() | known)
-    changed = tuple(one for one in labels if earlier.get(one) != fresh.inputs.get(one))
+    changed = tuple(one for one in labels if before.get(one) != fresh.inputs.get(one))
     if not all(label.startswith("train rows ") for label in changed):
         return fresh
-    return replace(fresh, inputs=dict(earlier), stale=changed)
+    words = rows_reworded(fresh, earlier)
+    stale = tuple(words.get(label, label) for label in changed)
+    return replace(fresh, inputs=dict(before), stale=stale)
 
 
 class History:
@@ -200,7 +205,7 @@ class History:
             return fresh
         earlier = None if self.retrain_comb else self._current(fresh.name)
         has_trunk = self.spec.training.has_trunk
-        return keep(fresh, earlier.inputs if earlier else None, languages_may_change=has_trunk)
+        return keep(fresh, earlier, languages_may_change=has_trunk)
 
     def comb_continued(self, fresh: Step, comb: Step) -> Step | None:
         """COMB trained on with the rows that are new to it; None where it is COMB itself."""

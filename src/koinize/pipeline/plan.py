@@ -18,6 +18,7 @@ from koinize.pipeline.lengths import Lengths, Use
 from koinize.pipeline.memory import Need
 from koinize.pipeline.outlook import Outlook, outlooks
 from koinize.pipeline.step import Step
+from koinize.pipeline.wording import in_words, reworded
 from koinize.store import Manifest, Store
 from koinize.store.checkpoint import Reached
 
@@ -187,6 +188,7 @@ class _Reasons:
             if before.inputs.get(label) != step.identity.get(label)
             for change in self._changes(label, step, before)
         ]
+        changes = list(dict.fromkeys(changes))  # rows of several splits by one change of words
         if len(changes) > SHOWN_CHANGES:
             more = len(changes) - SHOWN_CHANGES + 1
             changes[SHOWN_CHANGES - 1 :] = [f"{more} more inputs changed"]
@@ -200,7 +202,8 @@ class _Reasons:
         if label in step.rows:
             old = before.facts.get("rows", {}).get(label)
             differs = old not in (None, step.rows[label])
-            return [f"{label} changed" + (f", {step.rows[label] - old:+d} rows" if differs else "")]
+            what = _worded(label, step, before)
+            return [f"{what} changed" + (f", {step.rows[label] - old:+d} rows" if differs else "")]
         if label in step.uses.labelled():
             made = "changed" if step.identity[label] in self.present else "is made anew"
             return [f"{self._upstream(label, step)} {made}"]
@@ -219,6 +222,13 @@ class _Reasons:
     def _upstream(self, label: str, step: Step) -> str:
         """The name of a step that this one uses; the label of anything else."""
         return self.labels.get(step.identity[label], label)
+
+
+def _worded(label: str, step: Step, before: Manifest) -> str:
+    """What changed of these rows: the wording around them, or some of them."""
+    language = label.rpartition(" ")[2]
+    fields = reworded(step, before).get(language)
+    return in_words(language, fields) if fields else label
 
 
 def _changed_settings(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from koinize import __version__, report
+from koinize.adapter import read_header
 from koinize.digest import short
 from koinize.errors import InputError
 from koinize.ledger import Ledger, first_stated
@@ -34,6 +35,7 @@ from koinize.pipeline.systems import (
     system_of,
 )
 from koinize.pipeline.tries import others_of
+from koinize.pipeline.wording import unfair_combs
 from koinize.report import Evaluation, ReportInput, SystemKind, TaskInput
 
 SYSTEM_KINDS: dict[System, SystemKind] = {BASE: "base", INDV: "individual", COMB: "combined"}
@@ -86,7 +88,7 @@ def _lineage(project: Project) -> Iterator[str]:
     """What a reader must know of how the adapters came about."""
     for step in (one for one in project.steps if one.stands and not one.seed):
         if step.stale and step.address.role == COMB_ROLES[0]:
-            yield (
+            yield next(unfair_combs([step]), "") or (
                 f"{step.task}: COMB is the one trained before {', '.join(step.stale)} changed; "
                 "`koinize run --retrain-comb` trains it again"
             )
@@ -187,24 +189,38 @@ class _Gatherer:
         return tuple(one.language for one in branches)
 
     def _systems(self) -> Iterator[report.System]:
+        ranks = {INDV: self._rank(*self.spec.languages), COMB: self._rank()}
         for baseline, system in (("base", BASE), ("indv", INDV), ("comb", COMB)):
             if baseline in self.spec.baselines:
-                yield report.System(system.title, SYSTEM_KINDS[system])
+                yield report.System(system.title, SYSTEM_KINDS[system], rank=ranks.get(system))
         if "single" in self.spec.baselines:
             best = self.results.chosen("single")
             owner = next(one for one in self.spec.languages if only(one) == best)
-            yield report.System(SINGLE.title, "single", {"adapter": owner})
+            rank = self._rank(owner)
+            yield report.System(SINGLE.title, "single", {"adapter": owner}, rank=rank)
         if "comb-continued" in self.spec.baselines:
             trained = any(step.system == COMB_CONTINUED for step in self.results.steps)
             same_as = None if trained else COMB.title
-            yield report.System(COMB_CONTINUED.title, "combined", same_as=same_as)
+            yield report.System(
+                COMB_CONTINUED.title, "combined", same_as=same_as, rank=self._rank()
+            )
         for role, system in (("mean", MEAN), ("paper", PAPER)):
             if role in self.spec.baselines:
                 yield self._merged(system.title, "mean", self.results.chosen(role), role=role)
         yield from self._candidates()
         if "cross" in self.spec.baselines:
             for language in self.spec.languages:
-                yield report.System(only(language).title, "cross")
+                yield report.System(only(language).title, "cross", rank=self._rank(language))
+
+    def _rank(self, *languages: str) -> int:
+        """The largest of these languages' own adapters; without any, that of all together."""
+        return max(map(self._own_rank, languages), default=self.spec.lora.of("").r)
+
+    def _own_rank(self, language: str) -> int:
+        if path := self.spec.adapters.get(self.name, {}).get(language):  # trained elsewhere
+            header = read_header(self.project.root / path)
+            return max(one.rank for one in header.modules.values())
+        return self.spec.lora.of(language).r
 
     def _candidates(self) -> Iterator[report.System]:
         """The trunk, where there is one, and the merges that the release is chosen among."""

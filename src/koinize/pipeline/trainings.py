@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from koinize.digest import digest
@@ -23,6 +24,7 @@ from koinize.pipeline.inputs import Inputs, SplitFacts
 from koinize.pipeline.lineage import History
 from koinize.pipeline.step import Step, Uses
 from koinize.pipeline.tries import Tries
+from koinize.pipeline.wording import WORDING, rows_reworded, wording
 from koinize.settings import MEMORY_ONLY, NOT_OF_A_TRAINING, LoraSpec, differing
 from koinize.spec import Spec
 
@@ -129,6 +131,7 @@ class Trainings:
             why=self._left(language, trunk),
             settings={
                 **self.encoding_settings(),
+                **self.worded(language),
                 "lora": lora,
                 "branch": branch,
                 "training": differing(training, NOT_OF_A_TRAINING),
@@ -145,7 +148,10 @@ class Trainings:
         if label not in trunk.inputs:
             return f"{language} was not in the trunk"
         more = self.split(language, "train").rows - trunk.rows.get(label, 0)
-        return f"{label} changed since the trunk, {more:+d} rows"
+        made = self.history.store.manifest(trunk.id)
+        step = replace(trunk, inputs={label: self.split(language, "train").digest})
+        what = rows_reworded(step, made).get(label, label) if made else label
+        return f"{what} changed since the trunk, {more:+d} rows"
 
     def adapter(self, language: str) -> Step:
         """A language's own adapter: trained, or taken over from elsewhere."""
@@ -190,6 +196,7 @@ class Trainings:
             languages=languages,
             settings={
                 **self.encoding_settings(),
+                **self.worded(*languages),
                 "lora": differing(lora),
                 "training": differing(training, NOT_OF_A_TRAINING),
             },
@@ -203,6 +210,16 @@ class Trainings:
     def encoding_settings(self) -> dict[str, dict[str, Any]]:
         """What stands behind that digest."""
         return {ENCODING: self.encoding} if self.encoding else {}
+
+    def worded(self, *languages: str) -> dict[str, dict[str, Any]]:
+        """In which words these languages are asked."""
+        return {WORDING: {one: self.words[one] for one in languages}}
+
+    @cached_property
+    def words(self) -> dict[str, dict[str, str]]:
+        """A digest of each field that words a language, by language."""
+        task = self.spec.tasks[self.name]
+        return {one: wording(task, one) for one in self.spec.languages}
 
     def split(self, language: str, split: str) -> SplitFacts:
         """What is known of a language's rows."""

@@ -21,7 +21,9 @@ from koinize.report.input import ReportInput, TaskInput
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What some work took: seconds on both clocks, its cost, and the number of its steps."""
+    """What some work took: seconds on both clocks, its cost, and the number of its finished steps;
+    every try at a training is one.
+    """
 
     elapsed: Decimal
     machine: Decimal
@@ -140,7 +142,8 @@ class Accounts:
         if not chosen or len(present) < len(chosen):
             return None
         whole = [one for interval in present for one in self.whole(interval)]
-        return Taken(covered(whole), total(whole)[0], self._cost(whole), len(present))
+        done = sum(one.status == "done" for one in whole)
+        return Taken(covered(whole), total(whole)[0], self._cost(whole), done)
 
     def amount(self, intervals: Iterable[Interval | None]) -> Amount | None:
         """The same as plain numbers."""

@@ -100,6 +100,8 @@ class Task(Frozen, ABC):
     """Kinds of answers that it may be asked for besides that of its mode."""
     placeholders: ClassVar[frozenset[str]] = frozenset()
     """Names that a prompt template may use beside the row's columns."""
+    unworded: ClassVar[frozenset[str]] = frozenset({"data", "key", "metrics", "margins"})
+    """Fields that say where rows stand or how answers are scored, and not what an example is."""
 
     kind: str
     data: str | dict[str, str | dict[str, str]] = Field(
@@ -177,6 +179,11 @@ class Task(Frozen, ABC):
                 )
             of_split = of_split[split]
         return _template.render(of_split, {"language": language, "split": split})
+
+    def wording(self, language: str) -> dict[str, object]:
+        """What besides a row makes its example, by field: the prompt, the answer's column, ..."""
+        said = self.model_dump(mode="json", exclude=set(self.unworded))
+        return {**said, "prompt": self.template(language)}
 
     def template(self, language: str) -> str | None:
         """The prompt template of a language. Raises InputError where others have one and it not."""
@@ -314,6 +321,13 @@ class Task(Frozen, ABC):
                 _check_place(one, needed=())
         return data
 
+    @field_validator("data", "prompt")
+    @classmethod
+    def _keys_are_languages(cls, value: V) -> V:
+        if isinstance(value, dict):
+            check_codes(value)
+        return value
+
     @field_validator("prompt")
     @classmethod
     def _prompt_templates(cls, prompt: str | dict[str, str] | None) -> str | dict[str, str] | None:
@@ -333,6 +347,13 @@ class Task(Frozen, ABC):
                 + ", ".join(self.metrics)
             )
         return self
+
+
+def check_codes(languages: Iterable[str]) -> None:
+    """Raise ValueError for what is no language's code because of the white space in it."""
+    for one in languages:
+        if one.split() != [one]:
+            raise ValueError(f"{one!r} is no language; write its code, without white space")
 
 
 def of_language(values: Mapping[str, V], language: str, field: str) -> V:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from koinize.data import Row, not_among
 from koinize.settings import EvaluationSection, EvaluationSpec
 from koinize.tasks import _reading
-from koinize.tasks._task import Example, Metrics, Task, distinct, of_language
+from koinize.tasks._task import Example, Metrics, Task, check_codes, distinct, of_language
 
 Label = Annotated[str, Field(min_length=1)]
 CHOSEN: Metrics = ("macro-f1", "accuracy", "precision", "recall")
@@ -23,6 +23,7 @@ class Classify(Task):
 
     mode: ClassVar[Literal["options", "text"]] = "options"
     besides: ClassVar[tuple[str, ...]] = ("free",)
+    unworded: ClassVar[frozenset[str]] = Task.unworded | {"free"}
 
     kind: Literal["classify"] = "classify"
     labels: Annotated[tuple[Label, ...], AfterValidator(distinct)] = Field(
@@ -90,6 +91,10 @@ class Classify(Task):
             **section.model_dump(), free=True, max_new_tokens=WRITTEN_TOKENS, stop=("\n",)
         )
 
+    def wording(self, language: str) -> dict[str, object]:
+        """With the verbalizers of this language alone."""
+        return {**super().wording(language), "verbalizers": self.texts(language)}
+
     def texts(self, language: str) -> tuple[str, ...]:
         """The verbalizers of a language or, without any, the labels. Raises InputError."""
         if not self.verbalizers:
@@ -135,10 +140,13 @@ class Classify(Task):
     @model_validator(mode="after")
     def _verbalizers_of_labels(self) -> Self:
         common, per_language = _split(self.verbalizers or {})
+        if not self.verbalizers:
+            self._check_texts({label: label for label in self.labels}, "labels")
         if common and per_language:
             raise ValueError("verbalizers mixes labels and languages; give one or the other")
         if common:
             self._check_texts(common, "verbalizers")
+        check_codes(per_language)
         for language, of_label in per_language.items():
             self._check_texts(of_label, f"verbalizers.{language}")
         return self

@@ -17,6 +17,7 @@ class Generate(Task):
     """The model writes until a stop text, its end of text, or `max_new_tokens`."""
 
     mode: ClassVar[Literal["options", "text"]] = "text"
+    unworded: ClassVar[frozenset[str]] = Task.unworded | {"max_new_tokens", "stop"}
 
     kind: Literal["generate"] = "generate"
     target: str = Field(default="target", description="the column with the reference text")

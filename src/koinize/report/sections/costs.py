@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from koinize.report.blocks import Block, Cell, Heading, Paragraph, Table, plain, reading
 from koinize.report.cost_figures import Amount, AtBest, Savings, TaskCosts
 from koinize.report.figures import Results, Task
-from koinize.report.formats import DASH, duration, listing, money, saving
+from koinize.report.formats import DASH, count, duration, listing, money, saving
 from koinize.report.lookup import mean_update, named
 from koinize.report.paper import PUBLISHED, SOURCE, Published
 from koinize.report.section import Section
@@ -45,7 +46,7 @@ class Costs(Section):
                 blocks.append(Heading(heading))
             if task["costs"]["combined_is"] == "estimated":
                 blocks.append(Paragraph(ESTIMATED, "strong"))
-            blocks.append(_setup(task, results["currency"]))
+            blocks.append(_setup(task, results))
         blocks += _around(results)
         blocks.append(_beside_the_paper(results))
         for one in PUBLISHED:
@@ -64,21 +65,23 @@ def _prices(results: Results) -> list[str]:
     ]
 
 
-def _setup(task: Task, currency: str | None) -> Table:
-    costs = task["costs"]
+def _setup(task: Task, results: Results) -> Table:
+    costs, currency = task["costs"], results["currency"]
     less, with_choosing = costs["savings"], costs["savings_with_choosing"]
     comb = "COMB: one training on all languages"
     if costs["combined_is"] == "estimated":
         comb = "COMB, estimated: all trainings, one after the other"
     if costs["trunk"]:
-        return _generation(costs, comb, currency)
+        return _generation(task, comb, results)
+    alone = len(task["languages"])
+    combined = alone if costs["combined_is"] == "estimated" else 1
     workers, machines = costs["combined_by_all_workers"], costs["combined_on_as_many_machines"]
     saved = _saving("merged against COMB", less)
     saved_with_choosing = _saving("merged and chosen against COMB", with_choosing)
     body = (
-        _amount(comb, costs["combined"], currency),
+        _trained(comb, combined, costs["combined"], currency),
         *_at_best("COMB, trained by all {} workers at once", workers, costs, currency),
-        _amount("one training per language", costs["trainings"], currency),
+        _trained("one training per language", alone, costs["trainings"], currency),
         _amount("merging every candidate", costs["merges"], currency),
         _amount("merged: both of these", costs["merged"], currency, "strong"),
         saved,
@@ -113,13 +116,15 @@ def _at_best(
     return [(head, elapsed, machine, cost, plain(""))]
 
 
-def _generation(costs: TaskCosts, comb: str, currency: str | None) -> Table:
+def _generation(task: Task, comb: str, results: Results) -> Table:
     """A trunk is what COMB is: its training is the set-up, and nothing is saved by it."""
+    costs, currency = task["costs"], results["currency"]
+    joint = results["spec"].get("training", {}).get("trunk", "joint") == "joint"
+    trained = 1 if joint else 1 + len(task["languages"])  # with a branch of each
+    trunk = "the trunk: one training that every language starts from"
     body = (
-        _amount(comb, costs["combined"], currency),
-        _amount(
-            "the trunk: one training that every language starts from", costs["trainings"], currency
-        ),
+        _trained(comb, 1, costs["combined"], currency),
+        _trained(trunk, trained, costs["trainings"], currency),
         _saving("the trunk against COMB", costs["savings"]),
         _amount("merging every candidate", costs["merges"], currency),
         _amount("choosing on dev", costs["choosing"], currency),
@@ -132,6 +137,18 @@ def _generation(costs: TaskCosts, comb: str, currency: str | None) -> Table:
         numbers=frozenset({1, 2, 3, 4}),
         highlight=frozenset({2}),
     )
+
+
+def _trained(
+    name: str, trainings: int, amount: Amount | None, currency: str | None
+) -> tuple[Cell, ...]:
+    """With what was trained again."""
+    head, *rest = _amount(name, amount, currency)
+    again = amount["steps"] - trainings if amount else 0
+    if again < 1:
+        return head, *rest
+    seeds = "another seed" if again == 1 else "other seeds"
+    return replace(head, below=f"and {count(again, 'more training')} with {seeds}"), *rest
 
 
 def _amount(
