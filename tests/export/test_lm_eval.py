@@ -17,9 +17,18 @@ from koinize.export import export_tasks, koinize_task
 from koinize.metrics import metrics
 from koinize.pipeline import Project
 from koinize.pipeline.results import value
+from koinize.release import Releases
 from tests.pipeline.conftest import SPEC, Small
 from tests.release.releasing import ONE_MERGE, finish, prepared
 from tests.serving.conftest import kit  # noqa: F401 - a fixture
+
+RELEASE = {
+    **dict.fromkeys(("identity", "candidate", "adapter"), "a" * 64),
+    **dict.fromkeys(("task", "channel", "created", "koinize", "system"), "x"),
+    "languages": ["de"],
+    "settings": {"base": {}, "evaluation": {}},
+    "artifacts": {},
+}
 
 
 def of(root: Path, base: Path, spec: str = SPEC, **task: object) -> Project:
@@ -220,6 +229,23 @@ def test_every_system_has_its_commands(kit, tmp_path):  # noqa: F811
         "de": {"accuracy": 90.0},
         "en": {"accuracy": 100.0},
     }
+
+
+def test_a_broken_release_is_left_out_and_the_others_are_not(kit, tmp_path):  # noqa: F811
+    project = of(tmp_path / "p", kit / "base")
+    releases = Releases(project.home, "mood")
+    for version in (1, 2):
+        record = {**RELEASE, "version": version}
+        releases.add(version, record, lambda folder: (folder / "a.txt").write_text("a"))
+    file = releases.folder / "v1" / "a.txt"
+    file.chmod(0o644)
+    file.write_text("b")
+    done = export_tasks(project, "mood", tmp_path / "out")
+    assert list(done.commands) == ["BASE", "release v2"]
+    (said,) = [one for one in done.notes if one.startswith("left out: ")]
+    assert "release v1 is broken: its file a.txt is missing or has changed" in said
+    assert "restore that folder from a copy" in said
+    assert said in json.loads((tmp_path / "out" / "export.json").read_text())["notes"]
 
 
 @pytest.mark.parametrize(

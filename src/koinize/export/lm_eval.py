@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from koinize import __version__
-from koinize.errors import InputError, StepError
+from koinize.errors import InputError, KoinizeError, StepError
 from koinize.export import koinize_task
 from koinize.export.llama_cpp import config_of
 from koinize.ledger.address import System
@@ -266,10 +266,21 @@ class _Writer:
                     if step.id in present
                 },
             )
+        for name, folder in self.releases[0].items():
+            yield f"release {name}", dict.fromkeys(self.project.spec.languages, folder)
+
+    @cached_property
+    def releases(self) -> tuple[dict[str, Path], list[str]]:
+        """The folders of those that are whole, and what is wrong with the others."""
         releases = Releases(self.project.home, self.task)
+        whole, broken = dict[str, Path](), list[str]()
         for version in releases.versions():
-            folder = releases.open(version).folder.absolute()
-            yield f"release v{version}", dict.fromkeys(self.project.spec.languages, folder)
+            try:
+                found = releases.open(version)
+                whole[found.name] = found.folder.absolute()
+            except KoinizeError as error:
+                broken.append(f"left out: {error}")
+        return whole, broken
 
     @cached_property
     def results(self) -> Results:
@@ -320,6 +331,7 @@ class _Writer:
         )
         if otherwise:
             yield f"{otherwise} of {rows} rows are cut into other tokens there: scores may differ"
+        yield from self.releases[1]
         known = {one.replace("_", "-") for one in NAMES[self.process]}
         if left := [one for one in self.definition.metrics if one not in known]:
             yield f"lm-evaluation-harness does not compute: {', '.join(left)}"
