@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, modeling_layers
 
-from koinize.errors import InputError
+from koinize.errors import InputError, ManyErrors
 from koinize.examples.tiny.make_base import write_tiny_base
 from koinize.pipeline import Project, dry_run
 from koinize.pipeline.chain import faults
@@ -237,6 +237,28 @@ def test_what_is_asked(project, asked):
     shapes = [{one: ranks[key] for one, key in merge.adapters.items()} for merge in question.merges]
     assert shapes == [{"en": 4, "de": 2}] * 3  # knots-ties and two means
     assert not question.texts
+
+
+def test_a_pattern_of_a_search_that_matches_nothing(project, asked):
+    """Before any training, although the merges that will have it are not proposed yet."""
+    space = "{recipe: [ties, sum], trials: 8, modules: {'%s': {low: 1, high: 2}}}"
+    for language in ("de", "en"):
+        project.rows(language, "dev", [f"{language} dev {n}" for n in range(60)])
+    for pattern in ("mlp.*", "mlp-*"):
+        search = f"choose: halving, explore: {space % pattern}"
+        project.spec(SPEC.replace("candidates: [paper]", f"candidates: [ties], {search}"))
+        opened = Project.at(project.root / "koinize.yaml")
+        if pattern == "mlp.*":
+            assert opened.plan().missing
+    with pytest.raises(ManyErrors) as refused:
+        opened.plan()
+    assert [str(one) for one in refused.value.errors] == [
+        f"merge '{recipe} of merge.explore': the override 'mlp-*' matches no module; expected a "
+        "glob over names such as 'model.layers.0.mlp.down_proj'"
+        for recipe in ("ties", "sum")
+    ]
+    right, _ = asked
+    assert sum(one.title.endswith("of merge.explore") for one in right.merges) == 2
 
 
 def test_a_trunk_is_trained_and_merged_with(project, asked):

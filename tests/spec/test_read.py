@@ -53,6 +53,8 @@ TEXT_FIRST = "names no column; write {text} where the column 'text' belongs"
         ("price: {machine: aws-g5-xlarge, devices: {T4: {per_hour: 1, currency: EUR, source: x, "
             "date: 2026-01-31}}}", "7:1 price: devices: 'T4' is in EUR, and the others in USD; "
             "give all prices in one currency"),
+        ("price: {machine: aws-g5-xlarge, devices: {' ': {machine: aws-g6-xlarge}}}",
+            "7:1 price: devices: ' ' is no word of a device's name, such as A10G"),
         ("price: {machine: aws-g5-xlarge, devices: {T4: {machine: aws-g6-xlarge, devices: {L4: "
             "{machine: aws-g6-xlarge}}}}}", "7:1 price: devices: the price of 'T4' has devices of "
             "its own"),

@@ -11,7 +11,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -158,6 +158,7 @@ def _question(spec: Spec, steps: Sequence[Step], root: Path, home: Path, base: P
         for step in steps
         if step.merge is not None and not step.stale  # what is kept is there
     ]
+    merges += _explored(spec, steps, keys)
     return Question(
         folder=str(base),
         name=spec.base.model,
@@ -170,3 +171,19 @@ def _question(spec: Spec, steps: Sequence[Step], root: Path, home: Path, base: P
         given=given,
         merges=merges,
     )
+
+
+def _explored(spec: Spec, steps: Sequence[Step], keys: Mapping[str, str]) -> Iterator[Merge]:
+    """One merge by each recipe that a search may propose, of what the candidates are made of."""
+    space = spec.merge.explore
+    if space is None:
+        return
+    stated = {one.task: one for one in steps if one.merge and not (one.address.role or one.stale)}
+    for step in stated.values():
+        for recipe in space.recipe:
+            yield Merge(
+                title=f"{recipe} of merge.explore",
+                settings=space.lowest(recipe, tuple(step.uses.adapters)).given(),
+                adapters={language: keys[one] for language, one in step.uses.adapters.items()},
+                trunk=keys[step.uses.trunk],
+            )

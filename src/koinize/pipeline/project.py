@@ -177,9 +177,10 @@ class Project:
             require_program(self.spec, self.root)
             if self.spec.training.load_in_4bit and self.spec.machine.executor in HERE:
                 quantized.require()
-        if any("explore" in one.step.settings for one in todo.missing):
+        explores = any("explore" in one.step.settings for one in todo.missing)
+        if explores:
             require_optuna()
-        if self._base_here and trains:
+        if self._base_here and (trains or explores):
             cache = base.user_cache()
             refuse_unfit(self.spec, steps, self.root, self.home, self._base_here, cache)
         missing = [one.step for one in todo.missing]

@@ -136,9 +136,13 @@ class Space(Frozen):
             }
         return merge_settings(**given)
 
-    def _edge(self, recipe: str, edge: str) -> dict[str, Any]:
+    def lowest(self, recipe: str, languages: tuple[str, ...]) -> MergeSettings:
+        """The merge by this recipe where every value is the lowest."""
+        return self.settings(self._edge(recipe, "low", languages), languages)
+
+    def _edge(self, recipe: str, edge: str, languages: tuple[str, ...] = ()) -> dict[str, Any]:
         found: dict[str, Any] = {"recipe": recipe}
-        for name, one in self.dimensions(recipe, ()).items():
+        for name, one in self.dimensions(recipe, languages).items():
             place = 0 if edge == "low" else -1
             found[name] = getattr(one, edge) if isinstance(one, Range) else sorted(one)[place]
         return found

@@ -184,6 +184,8 @@ class Price(Frozen):
     def _one_currency_and_one_level(self) -> Price:
         """Sums are in one currency, and a device's price has no devices of its own."""
         for words, one in self.devices.items():
+            if not words.strip():  # it would be in many names
+                raise ValueError(f"devices: {words!r} is no word of a device's name, such as A10G")
             if one.devices:
                 raise ValueError(f"devices: the price of '{words}' has devices of its own")
             if one.currency != self.currency:
