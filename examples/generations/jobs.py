@@ -136,7 +136,8 @@ class JobRun:
         return self.folder / name.replace(">", "-")
 
     def _evaluation(self) -> EvaluationSpec:
-        settings = self.task.evaluation(self.spec.evaluation, "test")
+        # As on dev: what a `free` task also writes on test is kept by nobody here.
+        settings = self.task.evaluation(self.spec.evaluation, "dev")
         if self.loaded.device.type == "cpu":
             return settings
         return settings.model_copy(update={"batch_tokens": SCORED_AT_ONCE})

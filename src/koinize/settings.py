@@ -361,6 +361,10 @@ class EvaluationSection(Frozen):
     )
 
 
+AFTER_A_LABEL = 1
+"""Tokens that may be written after the longest label, so that a text which goes on is seen to."""
+
+
 class EvaluationSpec(EvaluationSection):
     """The same, and what a task in which the model writes says itself."""
 

@@ -8,12 +8,15 @@ import math
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from koinize.examples import write_example
-from koinize.settings import TrainingSpec
+from koinize.settings import EvaluationSection, TrainingSpec
 from koinize.tasks import Example
+from koinize.tasks.classify import Classify
+from koinize.tasks.generate import Generate
 
 STUDY = Path(__file__).parents[2] / "examples" / "generations"
 MODULES = [path.stem for path in STUDY.glob("*.py")]
@@ -204,6 +207,16 @@ def test_seeds_are_outermost_and_rows_are_shared(load) -> None:
 
 
 @pytest.mark.slow
+def test_a_study_writes_no_answers_that_nobody_keeps(load) -> None:
+    run = object.__new__(load("jobs").JobRun)
+    run.loaded = SimpleNamespace(device=SimpleNamespace(type="cpu"))
+    run.spec = SimpleNamespace(evaluation=EvaluationSection())
+    run.task = Classify(labels=("a", "b"), prompt="{text}", free=True)
+    assert not run._evaluation().free
+    run.task = Generate(prompt="{text}", max_new_tokens=7)
+    assert run._evaluation().max_new_tokens == 7
+
+
 def test_a_sum_on_the_bench_is_the_merge_of_the_engine(load, tmp_path: Path) -> None:
     import torch
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from koinize.errors import InputError, ManyErrors
+from koinize.evaluate.free import write_freely
 from koinize.examples.tiny.make_base import write_tiny_base
 from koinize.model import rows
+from koinize.model.loaded import load_model
 from koinize.model.rows import CUT, FITS, Text, fitted
 from koinize.pipeline import Project, project
-from koinize.pipeline.inputs import survey
+from koinize.pipeline.inputs import examples_of, survey
 from koinize.pipeline.lengths import Lengths, Use, measure, uses, warnings
 from koinize.spec import load
 from tests.pipeline.conftest import SPEC, Small
@@ -72,7 +75,8 @@ class Counting:
         return [self._said(one) for one in texts]
 
     def _said(self, text: Text) -> str:
-        room = text.max_length - max([text.reserve, *map(len, text.targets)])
+        longest = max([text.reserve, *(len(one) + text.further for one in text.targets)])
+        room = text.max_length - longest
         if room < 1:
             return "no room"
         return CUT if len(text.prompt) > room else FITS
@@ -169,6 +173,33 @@ def test_texts_that_are_written_keep_room(small: Small) -> None:
     found = counted(small, Counting())
     use = Use("mood", "de", "test", training=False)
     assert (found[use].rows, found[use].cut) == (3, 3)
+
+
+@pytest.mark.parametrize(("letters", "fitting"), [(14, 28), (15, 29), (30, 44)])
+def test_a_label_that_is_written_has_a_token_more(
+    small: Small, tokenizer: Path, monkeypatch: pytest.MonkeyPatch, letters: int, fitting: int
+) -> None:
+    """1 + 11 tokens of a prompt, and of a space and a verbalizer one more, if that is above 16: the
+    plan counts what `write_freely` will cut.
+    """
+    labels = (
+        f"[good, bad]\n    free: true\n    verbalizers: {{good: ' {'g' * letters}', bad: ' b'}}"
+    )
+    use = Use("mood", "de", "test", training=False)
+    base = load_model(tokenizer, "float32", "cpu")
+    for length, cut in ((fitting, 0), (fitting - 1, 3)):
+        small.spec(SPEC.replace("[good, bad]", labels) + f"evaluation: {{max_length: {length}}}\n")
+        found = counted(small, lambda texts: fitted(tokenizer, {}, texts))
+        assert (found[use].rows, found[use].cut) == (3, cut)
+        spec = load(small.root / "koinize.yaml")
+        task = spec.tasks["mood"]
+        examples = examples_of(task, small.root, "de", "test", None)
+        settings = task.evaluation(spec.evaluation, "test")
+        written = Mock(return_value=())
+        monkeypatch.setattr("koinize.evaluate.free.generate", written)
+        list(write_freely(base, examples, settings))
+        _, prompts, _ = written.call_args.args
+        assert {len(one) for one in prompts} == {12 - bool(cut)}
 
 
 @pytest.mark.slow

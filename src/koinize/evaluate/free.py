@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from koinize.evaluate.texts import generate
 from koinize.model.loaded import Loaded
-from koinize.settings import EvaluationSpec
+from koinize.settings import AFTER_A_LABEL, EvaluationSpec
 from koinize.tasks import Example
 
 
@@ -21,16 +21,17 @@ def write_freely(
     """
     prompts, room = [], settings.max_new_tokens
     for one in examples:
-        where, length = f"example {one.key}", settings.max_length
-        encode = loaded.encoder.encode
-        options = encode(one.prompt, one.options, turns=one.turns, max_length=length, where=where)
-        # One more than the longest label, so that a text that goes on after it is seen to.
-        reserve = max([settings.max_new_tokens, *(len(text) + 1 for text in options.targets)])
-        tokens = encode(
-            one.prompt, [], turns=one.turns, max_length=length, reserve=reserve, where=where
+        tokens = loaded.encoder.encode(
+            one.prompt,
+            one.options,
+            turns=one.turns,
+            max_length=settings.max_length,
+            reserve=settings.max_new_tokens,
+            further=AFTER_A_LABEL,
+            where=f"example {one.key}",
         )
         prompts.append(tokens.prompt)
-        room = max(room, reserve)
+        room = max([room, *(len(text) + AFTER_A_LABEL for text in tokens.targets)])
     longest = settings.model_copy(update={"max_new_tokens": room})
     for index, text, count in generate(loaded, prompts, longest):
         yield index, {"written": text, "answer": parse(text, examples[index]), "tokens": count}

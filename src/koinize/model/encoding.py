@@ -82,6 +82,7 @@ class Encoder:
         max_length: int,
         end: bool = False,
         reserve: int = 0,
+        further: int = 0,
         where: str = "",
     ) -> Tokens:
         """Token ids of `prompt` and of each text that may follow it.
@@ -93,8 +94,8 @@ class Encoder:
 
         A prompt too long for `max_length` loses tokens from its middle, so that the instruction
         at its head and the cue at its tail stay; a target is never cut. `reserve` keeps room for
-        that many generated tokens. Raises InputError for an empty target, and for one that leaves
-        no room for a prompt.
+        that many generated tokens, `further` for that many after the longest target. Raises
+        InputError for an empty target, and for one that leaves no room for a prompt.
         """
         if self.chat:
             ids, encoded = self._chatted(turns or (("user", prompt),), targets, end, where)
@@ -102,7 +103,7 @@ class Encoder:
             ids, encoded = self._continued(prompt, targets, end)
         if not all(encoded):
             raise InputError("a target has no text", where=where, expected="at least one token")
-        room = max_length - max([reserve, *map(len, encoded)])
+        room = max_length - max([reserve, *(len(one) + further for one in encoded)])
         if room < 1:
             raise InputError(
                 f"a target of {max_length - room} tokens leaves no room for its prompt",

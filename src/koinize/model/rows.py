@@ -37,6 +37,7 @@ class Text:
     max_length: int
     end: bool = False
     reserve: int = 0
+    further: int = 0
 
 
 def fitted(folder: Path, arguments: Mapping[str, object], texts: Sequence[Text]) -> list[str]:

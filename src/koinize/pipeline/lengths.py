@@ -20,12 +20,13 @@ from koinize.model.rows import CUT, FITS, Text
 from koinize.pipeline.generation import ROWS, draw
 from koinize.pipeline.inputs import Inputs, placed_examples, stamp_of
 from koinize.pipeline.step import Step
+from koinize.settings import AFTER_A_LABEL
 from koinize.spec import Spec
 from koinize.store.record import read_record, write_record
 from koinize.store.typed import Count, fitting
 from koinize.tasks import Example
 
-COUNTING = 1
+COUNTING = 2
 """Raised by whoever changes how texts become tokens: what is remembered was counted by that."""
 SPECIAL_TOKENS = 8  # that a tokenizer puts around a text, at most
 SHOWN = 3
@@ -184,7 +185,8 @@ def _texts(spec: Spec, root: Path, use: Use, *, is_chat: bool) -> list[tuple[str
 def _text(one: Example, use: Use, limit: int, reserve: int) -> Text:
     if use.training:  # a text that is written must learn where to end
         return Text(one.prompt, [one.target], one.turns, limit, end=not one.options)
-    return Text(one.prompt, one.options, one.turns, limit, reserve=reserve)
+    further = AFTER_A_LABEL if reserve and one.options else 0
+    return Text(one.prompt, one.options, one.turns, limit, reserve=reserve, further=further)
 
 
 def _counted(
