@@ -83,7 +83,8 @@ def seaweed(folder: Path) -> Iterator[int]:
         server = subprocess.Popen(
             [
                 *(weed(), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-                *("-filer", "-s3", "-s3.port.iceberg=0", "-master.telemetry=false"),
+                *("-filer", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+                *("-master.telemetry=false",),
                 *("-master.volumeSizeLimitMB=64", "-volume.max=20"),
                 *(f"-{name}={port}" for name, port in ports.items()),
             ],
