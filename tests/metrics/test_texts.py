@@ -175,8 +175,8 @@ def test_rows_of_an_older_koinize_have_no_prompt():
     assert str(refused.value) == (
         "number-precision cannot read column 'prompt' of row 'k'; expected rows of kind 'text' "
         "with text in 'reference' and 'prediction' and 'prompt'; rows of an older koinize lack "
-        "it: take the metric out, or remove the artifact of the evaluation, so that it is made "
-        "again"
+        "it: run `koinize doctor --mend`, then `koinize run`, which makes them again; or take the "
+        "metric out"
     )
 
 

@@ -114,8 +114,8 @@ class Metric(ABC):
                 remedy = "choose a metric that fits the task"
                 if column in self.also:
                     remedy = (
-                        "rows of an older koinize lack it: take the metric out, or remove the "
-                        "artifact of the evaluation, so that it is made again"
+                        "rows of an older koinize lack it: run `koinize doctor --mend`, then "
+                        "`koinize run`, which makes them again; or take the metric out"
                     )
                 raise InputError(
                     f"{self.name} cannot read column '{column}' of row '{row.get('key')}'",

@@ -37,6 +37,21 @@ def refuse_missing(project: Project, needed: Iterable[Step], what: str) -> None:
         raise InputError(f"{what}: '{absent[0]}' is missing", remedy="run `koinize run` first")
 
 
+def lacking(project: Project) -> Iterator[tuple[Step, str]]:
+    """The evaluations by an older koinize whose rows lack what a metric of today reads; which."""
+    present = project.store.ids()
+    for task in project.spec.tasks:
+        results = Results(project, task)
+        reads = {name: one.also for name, one in results.metrics.items() if one.also}
+        found = {one.id: one for one in results.steps if one.kind == "evaluate"} if reads else {}
+        for step in (one for one in found.values() if one.id in present):
+            row = results.rows(step)[0]
+            for name, columns in reads.items():
+                if lacks := [one for one in columns if one not in row]:
+                    yield step, f"{step.name}: its rows lack '{lacks[0]}', which {name} reads"
+                    break
+
+
 @dataclass(frozen=True)
 class Results:
     """The results of one task of a project."""

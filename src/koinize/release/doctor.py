@@ -25,7 +25,9 @@ from koinize.files import read_bytes
 from koinize.ledger import Interval, Ledger
 from koinize.model import base
 from koinize.pipeline import Project, inputs
+from koinize.pipeline.results import lacking
 from koinize.pipeline.run import locked
+from koinize.pipeline.step import Step
 from koinize.release.archive import CHANNELS, Releases
 from koinize.release.attempts import save_attempts
 from koinize.release.audit import contradictions
@@ -69,7 +71,7 @@ def examine(root: Path, spec: str = SPEC_FILE) -> list[Check]:
     if not home.is_dir():
         return [*checks, Check(FOLDER, "note", "nothing was run here yet")]
     kept = (_lock(home), *_ledger(home), *_stored(home, root / spec), *_releases(home))
-    return [*checks, *kept, *_read_again(root / spec)]
+    return [*checks, *kept, *_read_again(root / spec), *_evaluations(root / spec)]
 
 
 def mend(root: Path, spec: str = SPEC_FILE) -> list[str]:
@@ -83,6 +85,7 @@ def mend(root: Path, spec: str = SPEC_FILE) -> list[str]:
         return []
     with locked(home):
         done = [*_mend_artifacts(_store(home, root / spec)), *_mend_ledger(home)]
+        done += _mend_evaluations(root / spec)
         for path in _unreadable(home):
             path.unlink()
             done.append(f"removed {path.relative_to(home)}; it is made again")
@@ -113,6 +116,19 @@ def _mend_artifacts(store: Store) -> Iterator[str]:
     if store.written_names() is None and store.ids():
         store.point(store.names())
         yield f"wrote {store.home.names.name} again, with the newest artifact of each name"
+
+
+def _mend_evaluations(file: Path) -> Iterator[str]:
+    for step, said in _lacking(file):
+        Store(file.parent / FOLDER, load(file).store).lose(step.id)
+        yield f"removed {said}; `koinize run` makes it again"
+
+
+def _lacking(file: Path) -> list[tuple[Step, str]]:
+    """Evaluations that no metric of today can read; none where that cannot be known."""
+    with suppress(KoinizeError):  # told elsewhere
+        return list(lacking(Project.at(file)))
+    return []
 
 
 def _mend_ledger(home: Path) -> Iterator[str]:
@@ -181,6 +197,14 @@ def _read_again(file: Path) -> Iterator[Check]:
             yield Check(what, "broken", f"{listed}: {BYTES_CHANGED}")
         else:
             yield Check(what, "good", "every byte is as it was when it was first read")
+
+
+def _evaluations(file: Path) -> Iterator[Check]:
+    """What an older koinize made, and a metric of today cannot read."""
+    if found := _lacking(file):
+        more = f" and {len(found) - 1} more" if found[1:] else ""
+        told = f"{found[0][1]}{more}; `koinize doctor --mend`, then `koinize run` makes it again"
+        yield Check("evaluations", "broken", told)
 
 
 def _disk(root: Path) -> Check:
