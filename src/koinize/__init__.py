@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Results,
         Run,
         Score,
+        Server,
         TaskResults,
         Verdict,
     )
@@ -59,6 +60,7 @@ __all__ = [
     "Results",
     "Run",
     "Score",
+    "Server",
     "StepError",
     "TaskResults",
     "Verdict",
@@ -68,7 +70,7 @@ __all__ = [
 
 _ROOMS = {
     "koinize.api": "Costs Estimate LanguageChange Plan PlannedStep Progress Project Results Run "
-    "Score TaskResults Verdict",
+    "Score Server TaskResults Verdict",
     "koinize.engine": "MergeReport merge_adapters",
     "koinize.errors": "BrokenError GateError InputError Interrupted KoinizeError LimitError "
     "ManyErrors StepError",

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from koinize.pipeline import run as running
 from koinize.pipeline.results import Results
 from koinize.pipeline.step import Uses
 from koinize.pipeline.systems import COMB
-from koinize.release import Attempt, Attempts, anchor, promote, rollback
+from koinize.release import Attempt, Attempts, Release, Releases, anchor, promote, rollback
+from koinize.release.archive import Channel
 from koinize.release.attempts import Trial
 from koinize.release.candidate import candidate
 from koinize.release.doctor import mend
@@ -573,3 +575,41 @@ def test_long_texts_are_shown_where_they_part() -> None:
 
 def test_levels_are_short() -> None:
     assert [percent(one) for one in (0.025, 0.05 / 6, 0.05 / 420)] == ["2.5 %", "0.83 %", "0.012 %"]
+
+
+@pytest.mark.parametrize("way", ["promote", "rollback"])
+@pytest.mark.parametrize("before", [True, False])
+def test_ctrl_c_while_a_channel_is_written_leaves_server_and_channel_agreed(
+    small: Small, monkeypatch: pytest.MonkeyPatch, way: str, before: bool
+) -> None:
+    """The server has the new release by then: what is left is done, and then it stops."""
+    for rows in (5, 6):
+        retrain(small, "de", rows)
+        promote(finish(small), "mood", "production")
+    retrain(small, "de", 7)
+    project, served, switch = finish(small), ["v2"], Releases.switch
+
+    @contextmanager
+    def serve(release: Release, former: Release | None) -> Iterator[None]:
+        served.append(release.name)
+        try:
+            yield
+        except BaseException:
+            served.append(former.name if former else "nothing")
+            raise
+
+    def stopped(self: Releases, channel: Channel) -> None:
+        if before:
+            signal.raise_signal(signal.SIGINT)
+        switch(self, channel)
+        if not before:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Releases, "switch", stopped)
+    change = promote if way == "promote" else rollback
+    with pytest.raises(KeyboardInterrupt):
+        change(project, "mood", "production", serve=serve)
+    in_use = releases(small).channel("production").current
+    assert served == ["v2", f"v{in_use}"]
+    assert in_use == (3 if way == "promote" else 1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
+from koinize import machine
 from koinize.errors import GateError, InputError, StepError
 from koinize.serving import Client, Follower, of_folders
 from tests.serving.lying import Honest, Loading, serving
@@ -202,3 +205,31 @@ def test_a_server_that_has_it_already_goes_back_to_the_release_before(kit, subje
     with pytest.raises(OSError, match="No space left"):
         follow(server, subject, kit / "older", full)
     assert server.folders == {"mood": str(kit / "older")}
+
+
+def test_ctrl_c_twice_puts_the_former_one_back(kit, subject, believed, monkeypatch):
+    """The second while the first is answered for."""
+    server, load = older(kit), Follower._load
+
+    def slow(self, name, folder):
+        load(self, name, folder)
+        if folder == str(kit / "older"):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Follower, "_load", slow)
+    listed = []
+    monkeypatch.setattr(Follower, "_put_back", put_back(Follower._put_back, listed))
+    with machine.stoppable(), pytest.raises(KeyboardInterrupt):
+        follow(server, subject, kit / "older", lambda: signal.raise_signal(signal.SIGINT))
+    assert listed == [str(kit / "older")]
+    assert server.folders == {"mood": str(kit / "older")}
+
+
+def put_back(own, listed):
+    """The same, which notes what the server has when all of it is done."""
+
+    def noted(self, was, error):
+        own(self, was, error)
+        listed.append(self._listing().folders["mood"])
+
+    return noted

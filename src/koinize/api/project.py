@@ -13,12 +13,14 @@ from koinize.api.found import Costs, Results, read
 from koinize.api.planned import Plan, planned
 from koinize.api.reporting import REPORT, report_results, write_report
 from koinize.api.running import Progress, Teller
+from koinize.api.server import Server, follower
 from koinize.errors import InputError
 from koinize.pipeline.editing import Change, append_rows
 from koinize.spec import SPEC_FILE, load
 from koinize.spec.splice import Value
 
 if TYPE_CHECKING:
+    from koinize.export import Exported, Tasks
     from koinize.release import Event, Promotion, Release
 
 Source = str | Mapping[str, str]
@@ -129,25 +131,53 @@ class Project:
         channel: str = "production",
         score: bool = True,
         progress: Callable[[Progress], object] | None = None,
+        serve: Server | str | None = None,
     ) -> Promotion:
         """Put the chosen merge into use, if no language is worse: which has to be shown.
 
         `task` is needed where there are several. With `score`, the release in use first answers the
         test rows that came after it. What was refused is returned, too: `release` is None then, the
-        channel is as it was, and `refuse()` raises GateError with the table.
+        channel is as it was, and `refuse()` raises GateError with the table. With `serve`, a
+        running server, or its address, serves it first: GateError where it does something else.
         """
         from koinize import release
 
         project = self._opened
+        name = release.task_of(project, task)
         watcher = Teller(progress) if score else None
-        return release.promote(project, release.task_of(project, task), channel, watcher)
+        follows = follower(project, name, serve)
+        return release.promote(project, name, channel, watcher, serve=follows)
 
-    def rollback(self, *, task: str | None = None, channel: str = "production") -> Event:
-        """Put the release before into use again."""
+    def rollback(
+        self,
+        *,
+        task: str | None = None,
+        channel: str = "production",
+        serve: Server | str | None = None,
+    ) -> Event:
+        """Put the release before into use again; with `serve`, on this server first."""
         from koinize import release
 
         project = self._opened
-        return release.rollback(project, release.task_of(project, task), channel).events[-1]
+        name = release.task_of(project, task)
+        return release.rollback(project, name, channel, follower(project, name, serve)).events[-1]
+
+    def export(self, named: str, out: Path | str, *, to: str, task: str | None = None) -> Exported:
+        """Write a release (`v3`, or a channel's name) as one tool takes it: peft, fused, gguf, vllm
+        or sglang. `out` is a new folder.
+        """
+        from koinize import export, release
+
+        project = self._opened
+        found = export.source(project, release.task_of(project, task), named)
+        return export.export(found, to, Path(out))
+
+    def export_tasks(self, out: Path | str, *, task: str | None = None) -> Tasks:
+        """Write the test rows as tasks of lm-evaluation-harness into a new folder."""
+        from koinize import export, release
+
+        project = self._opened
+        return export.export_tasks(project, release.task_of(project, task), Path(out))
 
     def release(self, *, task: str | None = None, channel: str = "production") -> Release | None:
         """The release in use, every file of it checked: `folder` is a PEFT adapter.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +22,7 @@ from koinize.cli.options import (
 
 if TYPE_CHECKING:
     from koinize.pipeline import Project
-    from koinize.release import Release, Serve
+    from koinize.release import Serve
     from koinize.serving import Subject, Verification
 
 LINE_SECONDS = 5.0  # at most one line of progress in this time
@@ -183,12 +182,4 @@ def follower(
     from koinize import serving  # which needs torch, and a promotion alone does not
 
     client = serving.Client(serving.address(url), serving.check_key(api_key), timeout)
-    server = serving.Follower(client, model or task)
-    server.require()
-
-    def serve(found: Release, former: Release | None) -> AbstractContextManager[None]:
-        subject = serving.of_project(project, task=task, release=found.name)
-        before = former.folder if former else None
-        return server.serves(subject, found.name, before, None if quiet else progress_lines())
-
-    return serve
+    return serving.follower(project, task, client, model, None if quiet else progress_lines())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,8 +135,7 @@ def promote(
             shown = replace(judgement, lost=tuple(_with_prompts(project, task, judgement.lost)))
             return Promotion(task, channel, shown, None, switched=False)
         release = _release(test, judgement)
-        with serve(release, incumbent):
-            releases.switch(pointer.promoted(release.version))
+        _switch(releases, pointer.promoted(release.version), serve(release, incumbent))
         return Promotion(task, channel, judgement, release, switched=True)
 
 
@@ -236,9 +235,15 @@ def rollback(project: Project, task: str, channel: str, serve: Serve = not_serve
             )
         moved = pointer.rolled_back()
         before, now_in_use = releases.open(moved.stack[-1]), _in_use(releases, pointer)
-        with serve(before, now_in_use):
-            releases.switch(moved)
+        _switch(releases, moved, serve(before, now_in_use))
         return moved
+
+
+def _switch(releases: Releases, channel: Channel, served: AbstractContextManager[None]) -> None:
+    """Both or neither: who stops this while the channel is written is heard when all is done."""
+    with machine.stoppable(), ExitStack() as after, served:
+        after.enter_context(machine.undisturbed())
+        releases.switch(channel)
 
 
 def _in_use(releases: Releases, pointer: Channel) -> Release | None:

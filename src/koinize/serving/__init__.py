@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from koinize.serving.check import Request, Verification, check_serving
 from koinize.serving.client import Client, address, check_key
-from koinize.serving.following import Follower
+from koinize.serving.following import Follower, follower
 from koinize.serving.subject import Subject, of_folders, of_project
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "address",
     "check_key",
     "check_serving",
+    "follower",
     "of_folders",
     "of_project",
 ]

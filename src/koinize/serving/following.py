@@ -9,15 +9,18 @@ whoever asked for all this is done, whatever fails puts the former adapter back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from koinize import machine
 from koinize.errors import GateError, InputError, KoinizeError, StepError
+from koinize.pipeline import Project
+from koinize.release import Release, Serve
 from koinize.serving.check import Progress, Request, check_serving
 from koinize.serving.client import Client, RefusedError
-from koinize.serving.subject import Subject
+from koinize.serving.subject import Subject, of_project
 from koinize.serving.text import verdict
 from koinize.shown import line
 
@@ -140,7 +143,8 @@ class Follower:
                 self._prove(subject, self.name, progress)
                 yield
             except BaseException as error:
-                self._put_back(was, error)
+                with machine.undisturbed():
+                    self._put_back(was, error)
                 if isinstance(error, KoinizeError):
                     has = f"has {was} again" if was else "is no longer served"
                     raise _with(error, f"'{self.name}' {has}, and {NOTHING}") from None
@@ -207,6 +211,28 @@ class Follower:
                 f"{error}; and '{self.name}' could not be given {had} again: {again}",
                 remedy=f"{NOTHING}: look what the server serves, and start it anew",
             ) from None
+
+
+def follower(
+    project: Project,
+    task: str,
+    client: Client,
+    model: str | None = None,
+    progress: Progress | None = None,
+) -> Serve:
+    """Lets a running server follow a channel of this task (a `koinize.release.Serve`).
+
+    `model` is what it calls the adapter, by default the task's name. Raises InputError for a server
+    that could not.
+    """
+    server = Follower(client, model or task)
+    server.require()
+
+    def serve(found: Release, former: Release | None) -> AbstractContextManager[None]:
+        subject = of_project(project, task=task, release=found.name)
+        return server.serves(subject, found.name, former.folder if former else None, progress)
+
+    return serve
 
 
 def _read(found: Any, client: Client) -> Listing:  # noqa: ANN401 - JSON
