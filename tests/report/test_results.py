@@ -17,6 +17,7 @@ from koinize.metrics import Score, metrics
 from koinize.report import Evaluation, ReportInput, System, TaskInput, results
 from koinize.report.break_even import break_even
 from koinize.report.quality import mean_score
+from koinize.report.sections.costs import _trained as trained
 
 BEGIN = datetime(2026, 2, 3, 9, tzinfo=UTC)
 PRICE = {"per_hour": "3.6", "currency": "EUR", "source": "a bill", "date": "2026-01-31"}  # 1/1000 s
@@ -792,3 +793,17 @@ def test_what_was_written_freely_is_scored_on_test_alone():
         zip(names[1:], (50.0, 50.0, 50.0), strict=True)
     )
     assert {row["metric"] for row in found["verdicts"]} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("steps", "below"),
+    [
+        (1, ""),
+        (2, "and 1 more training with another seed"),
+        (3, "and 2 more trainings with other seeds"),
+    ],
+)
+def test_trainings_that_were_repeated_are_counted(steps, below):
+    amount = {"elapsed_seconds": 3.0, "machine_seconds": 3.0, "cost": None, "steps": steps}
+    head, *_, counted = trained("COMB: one training on all languages", 1, amount, None)
+    assert (head.below, counted.text) == (below, str(steps))
