@@ -18,6 +18,7 @@ from koinize.ledger.scopes import WORDS
 from koinize.pipeline import Missing, Step
 from koinize.pipeline import project as projects
 from koinize.pipeline import run as running
+from koinize.store import Store
 from tests.cli.conftest import Call
 from tests.pipeline.conftest import SPEC, Small
 from tests.pipeline.steps import step_named
@@ -115,6 +116,23 @@ def test_the_plan_as_a_table_and_as_json(call: Call, small: Small) -> None:
     low, high = plan["wall_interval"]
     assert low < plan["wall_seconds"] < high
     assert (plan["cost"], plan["cost_interval"], plan["saving"]) == (None, None, None)
+
+
+def test_a_comb_of_other_words_is_told_to_people_and_to_machines(
+    call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    prompt = 'prompt: "{text} ="'
+    small.spec(SPEC.replace(prompt, 'prompt: {en: "{text} =", de: "{text} ="}'))
+    small.made(Store(small.root / ".koinize"))
+    assert json.loads(call("plan", "--json")[1])["unfair_comparisons"] == []
+    small.spec(SPEC.replace(prompt, 'prompt: {en: "{text} =", de: "Text: {text} ="}'))
+    said = (
+        "mood: COMB was trained before the wording of de (prompt) changed, so there it is no fair "
+        "comparison; `koinize run --retrain-comb` trains it again"
+    )
+    assert f"warning: {said}\n" in call("plan")[1]
+    assert json.loads(call("plan", "--json")[1])["unfair_comparisons"] == [said]
 
 
 def test_a_report_needs_a_finished_run(call: Call) -> None:

@@ -18,10 +18,10 @@ OPTION_METRICS = (
     "parsed, precision, recall"
 )
 METRICS = (
-    "accuracy, accuracy-normalized, bert-score, chrf, exact-match, free-accuracy, free-macro-f1, "
-    "label-language, macro-f1, not-copied, not-empty, not-repeated, number-precision, "
-    "number-recall, output-language, parsed, precision, recall, rouge-1, rouge-2, rouge-l, "
-    "rouge-lsum"
+    "accuracy, accuracy-normalized, bert-score, chrf, entity-precision, exact-match, "
+    "free-accuracy, free-macro-f1, label-language, macro-f1, not-copied, not-empty, "
+    "not-hallucinated, not-repeated, number-precision, number-recall, output-language, "
+    "parsed, precision, recall, rouge-1, rouge-2, rouge-l, rouge-lsum"
 )
 NO_ADDRESS = (
     "is no address of an object store such as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, "

@@ -18,6 +18,7 @@ from koinize.pipeline.estimate import Estimate, Schedule, amount, duration
 from koinize.pipeline.plan import GONE, NEVER, NEWER
 from koinize.pipeline.power import too_few_rows
 from koinize.pipeline.results import kept_recipes
+from koinize.pipeline.wording import unfair_combs
 from koinize.shown import message
 
 ROWS_BEFORE_GROUPING = 24
@@ -123,6 +124,7 @@ def plan_json(todo: Plan, project: Project) -> dict[str, object]:
             for one in todo.outlook
         ],
         "findings": list(project.inputs.findings),
+        "unfair_comparisons": list(unfair_combs(project.steps)),
         "too_few_rows": [asdict(one) for one in too_few_rows(project)],
         "lengths": _lengths_json(todo),
         "memory": _memory_json(todo),

@@ -21,9 +21,7 @@ from koinize.report.input import ReportInput, TaskInput
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What some work took: seconds on both clocks, its cost, and the number of its finished steps;
-    every try at a training is one.
-    """
+    """What some work took: seconds on both clocks, its cost, and its steps, tries among them."""
 
     elapsed: Decimal
     machine: Decimal
@@ -138,10 +136,9 @@ class Accounts:
         one of them is missing.
         """
         chosen = list(intervals)
-        present = [interval for interval in chosen if interval is not None]
-        if not chosen or len(present) < len(chosen):
+        if not chosen or None in chosen:
             return None
-        whole = [one for interval in present for one in self.whole(interval)]
+        whole = [one for interval in chosen if interval for one in self.whole(interval)]
         done = sum(one.status == "done" for one in whole)
         return Taken(covered(whole), total(whole)[0], self._cost(whole), done)
 

@@ -184,7 +184,7 @@ class Price(Frozen):
     def _one_currency_and_one_level(self) -> Price:
         """Sums are in one currency, and a device's price has no devices of its own."""
         for words, one in self.devices.items():
-            if not words.strip():  # it would be in many names
+            if not words.strip():
                 raise ValueError(f"devices: {words!r} is no word of a device's name, such as A10G")
             if one.devices:
                 raise ValueError(f"devices: the price of '{words}' has devices of its own")
@@ -197,8 +197,7 @@ class Price(Frozen):
 
     def record(self) -> dict[str, str]:
         """As the ledger keeps it."""
-        fields = self.model_dump(include={*OWN, "currency"})
-        return {key: str(value) for key, value in fields.items()}
+        return {key: str(one) for key, one in self.model_dump(include={*OWN, "currency"}).items()}
 
     def of(self, device: str) -> Price:
         """That of a machine, by its device as the ledger calls it: the first whose words are in
