@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from koinize import machine
 from koinize.examples.tiny.make_base import tiny_tokenizer
 from koinize.model.base import BaseSpec, prepare, user_cache
 from koinize.model.loaded import load_model
@@ -113,6 +114,7 @@ LONG = Case(60, 500, 1024, 20)
 
 def one_training(folder: Path, case: Case) -> None:
     """The child process: its figures as one line of JSON."""
+    machine.limit_kernels()
     torch.set_num_threads(1)
     loaded = load_model(folder, "bfloat16", "cpu")
     layers = recomputing(loaded.backbone) if case.recomputed else nullcontext()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import signal
@@ -167,3 +168,40 @@ def test_memory_that_is_kept_is_not_asked_for_again():
         return int(subprocess.run(program, capture_output=True, check=True, text=True).stdout)
 
     assert faults("kept") < 0.1 * faults("left")
+
+
+KERNELS = """
+import ctypes
+import sys
+
+import torch
+
+from koinize.machine import limit_kernels
+
+class Heap(ctypes.Structure):  # mallinfo2(3)
+    _fields_ = [(name, ctypes.c_size_t) for name in "abcdefghij"]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Heap
+if sys.argv[1] == "few":
+    limit_kernels()
+weight = torch.randn(512, 256, dtype=torch.bfloat16)
+def pass_of(rows):
+    torch.randn(rows, 256, dtype=torch.bfloat16, requires_grad=True).mm(weight.T).sum().backward()
+pass_of(99)
+before = libc.mallinfo2().h  # bytes in use
+for rows in range(100, 180):
+    pass_of(rows)
+print(libc.mallinfo2().h - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc 2.33 or later")
+def test_kernels_of_shapes_that_do_not_come_again_are_not_kept():
+    def kept(how):
+        program = [sys.executable, "-c", KERNELS, how]
+        return int(subprocess.run(program, capture_output=True, check=True, text=True).stdout)
+
+    if (many := kept("many")) < 1 << 24:
+        pytest.skip("torch makes no kernels for this processor")
+    assert kept("few") < many / 2

@@ -271,6 +271,7 @@ def examples(job: Job, language: str, split: str) -> list[Example]:
 
 def loaded(job: Job) -> Loaded:
     """The base model, loaded by whichever step of this worker needed it first."""
+    machine.limit_kernels()
     quiet()
     path = base.prepare(job.spec.base, job.root, base.user_cache())
     written = job.spec.base.model_dump_json()  # has a hash
