@@ -196,6 +196,7 @@ print(libc.mallinfo2().h - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc 2.33 or later")
 def test_kernels_of_shapes_that_do_not_come_again_are_not_kept():
     def kept(how):
