@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from math import sqrt
+from math import comb, sqrt
 from pathlib import Path
 
 import pytest
@@ -48,11 +48,11 @@ def probabilities(reader: Reader, pairs: list[tuple[str, str]]) -> list[float]:
 
 
 def facts(draw: random.Random, corrupted: float = 0.0) -> tuple[str, str]:
-    """A source of eight facts, and a text of four of them of which up to half the places are not
-    its own anyway, as references of real data are loose; then more of them, at this rate.
+    """A source of ten facts, and a text of some of them of which up to half the places are not its
+    own anyway, as references of real data are loose; then more of them, at this rate.
     """
-    people, places = draw.sample(PEOPLE, 8), draw.sample(PLACES, 8)
-    told = draw.sample(range(8), 4)
+    people, places = draw.sample(PEOPLE, 10), draw.sample(PLACES, 10)
+    told = draw.sample(range(10), draw.randint(3, 10))
     loose = draw.random() / 2
     said = [
         (people[one], draw.choice(NEW) if draw.random() < loose else places[one]) for one in told
@@ -104,6 +104,20 @@ def test_right_texts_are_called_wrong_as_often_as_stated():
     assert wrong / times == pytest.approx(rate, abs=3 * sqrt(rate * (1 - rate) / times))
 
 
+@pytest.mark.parametrize(("n", "alarm"), [(2, 0.4), (19, 0.05), (60, 0.05), (200, 0.1)])
+def test_how_many_are_called_wrong_at_worst(n, alarm):
+    """At a rate x, at least k of n references are below with the probability of a binomial sum."""
+    x, k = METRIC.at_worst(spec(alarm), n), int((n + 1) * alarm + ROUNDING)
+    fewer = sum(comb(n, i) * x**i * (1 - x) ** (n - i) for i in range(k))
+    assert fewer == pytest.approx(0.05)
+    assert x > alarm
+
+
+def test_what_is_like_the_reference_that_sets_the_threshold_is_not_below_it():
+    found = [METRIC.passed(0.5 + one, 0.5) for one in (-1e-3, -1e-6, 0, 1e-6, 1e-3)]
+    assert found == [0, 1, 1, 1, 1]
+
+
 def test_a_probability_is_the_models_of_entailment(reader):
     pairs = [facts(random.Random(n), n / 4) for n in range(5)]
     expected = []
@@ -117,7 +131,7 @@ def test_a_probability_is_the_models_of_entailment(reader):
 
 def rate_of(metric: CalibratedMetric, found: list[float], threshold: float) -> float:
     rows = [
-        row("a", "b") | {metric.name: {"judge": "", "score": float(one >= threshold)}}
+        row("a", "b") | {metric.name: {"judge": "", "score": metric.passed(one, threshold)}}
         for one in found
     ]
     return 100 - score(metric, rows, resamples=2).value

@@ -195,12 +195,13 @@ def test_a_judge_that_is_set_on_references_says_where_and_on_what(small, monkeyp
         assert note == (
             f"sum: not-hallucinated: in {language} a text is called hallucinated where nli gives "
             f"it a probability below {100 * limit:.3g} % of following from its prompt. The 2 "
-            "references of dev set this limit: of texts as right as these, at most about 40 in "
-            "100 are called hallucinated by mistake"
+            "references of dev set this limit: of texts as right as these, about 40 in 100 or "
+            "fewer are called hallucinated by mistake; what 2 references tell with 95 % certainty "
+            "is that it is no more than 78"  # 1 - sqrt(.05)
         )
         rows = task.rows(task.of_split(task.chosen(), "test")[language])
         bare = [{**row, "prompt": row["prompt"].removesuffix(" =")} for row in rows]
-        found = [float(one >= limit) for one in metric.judged(reader, spec, bare)]
+        found = [metric.passed(one, limit) for one in metric.judged(reader, spec, bare)]
         assert [row["not-hallucinated"]["score"] for row in rows] == found
 
 

@@ -16,6 +16,11 @@ from typing import ClassVar
 from koinize.metrics._judged import JudgedMetric
 from koinize.model.judge import JudgeSpec
 
+ROUNDING = 1e-5
+"""More than a probability in float32 depends on which texts the model reads beside it, so that what
+is like the reference that sets the threshold is not below it by chance.
+"""
+
 
 class CalibratedMetric(JudgedMetric):
     """The share of texts whose score is not below the threshold of their language."""
@@ -35,10 +40,26 @@ class CalibratedMetric(JudgedMetric):
         Of n + 1 scores in random order at most that many places are below it, so a further right
         text is with a probability of at most the false alarm. Raises ValueError for too few.
         """
-        place = (len(scores) + 1) * _exactly(self.false_alarm(spec)) // 1
-        if place < 1:
-            raise ValueError(f"{len(scores)} references are {self.too_few(spec, len(scores))}")
-        return sorted(scores)[int(place) - 1]
+        if why := self.too_few(spec, len(scores)):
+            raise ValueError(f"{len(scores)} references are {why}")
+        return sorted(scores)[self._place(spec, len(scores)) - 1]
+
+    def at_worst(self, spec: JudgeSpec, references: int) -> float:
+        """The share of right texts that is called wrong, at most, with 95 % of all draws of so many
+        references: the rate of one draw is Beta(place, n + 1 - place) distributed (Vovk 2012,
+        "Conditional validity of inductive conformal predictors"), or below where scores are equal.
+        """
+        from scipy.special import betaincinv
+
+        place = self._place(spec, references)
+        return float(betaincinv(place, references + 1 - place, 0.95))
+
+    def _place(self, spec: JudgeSpec, references: int) -> int:
+        return int((references + 1) * _exactly(self.false_alarm(spec)))
+
+    def passed(self, score: float, threshold: float) -> float:
+        """1 for a score that is not below the threshold, 0 for one that is."""
+        return float(score > threshold - ROUNDING)
 
     def too_few(self, spec: JudgeSpec, references: int) -> str:
         """Why so few references set no threshold, and what to do; empty where they do."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, cast
 
@@ -187,8 +188,9 @@ def thresholds(spec: Spec, store: Store, steps: Iterable[Step]) -> Iterator[str]
             f"{step.task}: {name}: in {step.language} a text is called {metric.fault} where "
             f"{judge.model} gives it a probability below {100 * facts['threshold']:.3g} % "
             f"{metric.chance}. The {rows} references of dev set this limit: of texts as right as "
-            f"these, at most about {100 * metric.false_alarm(judge):.3g} in 100 are called "
-            f"{metric.fault} by mistake"
+            f"these, about {100 * metric.false_alarm(judge):.3g} in 100 or fewer are called "
+            f"{metric.fault} by mistake; what {rows} references tell with 95 % certainty is that "
+            f"it is no more than {ceil(100 * metric.at_worst(judge, rows))}"
         )
         cut = f"; {facts['cut']} of the {rows} did not fit and were read without their ends"
         yield said + (cut if facts["cut"] else "")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, cast
 
-from koinize.metrics import CalibratedMetric
+from koinize.metrics import CalibratedMetric, JudgedMetric
 from koinize.pipeline import work
 from koinize.pipeline.judging import asked, rows_of
 from koinize.pipeline.work import ROWS, Job
-from koinize.store import Draft, Store
+from koinize.store import Artifact, Draft, Store
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +26,10 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     metric, reader = asked(job.spec, job.step.task)[name], work.judge(job)
     spec, report = job.spec.judges[name], work.reporter(job)
     rows = list(_rows(job, store))
-    least = store.open(uses.references).facts["threshold"] if uses.references else None
+    decide = partial(_decided, metric, store.open(uses.references)) if uses.references else float
     cut, scores, lines = reader.cut, list[float](), list[str]()
     for row, found in zip(rows, metric.judged(reader, spec, rows), strict=True):
-        scores.append(found if least is None else float(found >= least))
+        scores.append(decide(found))
         line = {"key": row["key"], "judge": judge, "score": scores[-1]}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
         report(len(lines), len(rows))
@@ -45,6 +46,10 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
     if uses.answers:
         return facts
     return {**facts, "threshold": cast("CalibratedMetric", metric).threshold(spec, scores)}
+
+
+def _decided(metric: JudgedMetric, references: Artifact, found: float) -> float:
+    return cast("CalibratedMetric", metric).passed(found, references.facts["threshold"])
 
 
 def _rows(job: Job, store: Store) -> Iterator[dict[str, Any]]:
