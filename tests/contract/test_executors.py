@@ -228,6 +228,24 @@ def test_workers_have_their_share_of_threads_and_the_parent_keeps_its_own(monkey
     assert dict(os.environ) == before
 
 
+LEFT = """\
+import atexit, sys
+class Left:
+    def __del__(self, kept=open):
+        kept({folder!r} + "/taken apart", "w").close()
+sys.left = Left()
+atexit.register(lambda: open({folder!r} + "/heard", "w").close())
+"""
+
+
+def test_a_worker_ends_at_once_and_takes_nothing_apart(tmp_path):
+    """Nobody waits while Python frees what torch brought, object by object."""
+    with executors.get("local")(1, 1) as opened:
+        left = opened.submit(exec, LEFT.format(folder=str(tmp_path)), {})
+        assert left.exception(LONG) is None
+    assert [one.name for one in tmp_path.iterdir()] == ["heard"]
+
+
 def test_leaving_on_an_exception_stops_what_runs_and_what_waits(tmp_path):
     started = tmp_path / "started"
     pids, futures = [], []

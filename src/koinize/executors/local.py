@@ -7,6 +7,7 @@ end by themselves when the process that started them is gone.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -140,10 +141,15 @@ def _one_process(worker: int) -> ProcessPoolExecutor:
 
 
 def _begin(parent: int, gpu: str | None) -> None:
-    """Take one GPU, leave Ctrl-C to the parent, and end when it is gone (also by kill -9)."""
+    """Take one GPU, leave Ctrl-C to the parent, and end when it is gone (also by kill -9), and at
+    once when there is nothing left to do.
+    """
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The first to be registered is the last to be called. After it Python would take torch and what
+    # it brought apart, object by object, for a second or more of everybody's waiting.
+    atexit.register(os._exit, 0)
 
     def watch() -> None:
         while os.getppid() == parent:
