@@ -2,11 +2,13 @@
 
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from koinize import machine
+from tests.reliability.arena import Arena
 
 # No test judges by the clock, as Hypothesis would by default: a busy machine fails nothing. And a
 # commit that passed passes again: the examples are the same ones, until somebody looks for new
@@ -45,3 +47,17 @@ def signals():
     """
     hear_signals()
     machine.stop_asked.clear()
+
+
+@pytest.fixture(scope="session")
+def fake() -> Iterator[Arena]:
+    """Runs whose steps are of a few bytes and need no torch; all around them is real."""
+    with Arena(fake=True) as arena:
+        yield arena
+
+
+@pytest.fixture(scope="session")
+def real() -> Iterator[Arena]:
+    """Runs as they are, without what a new process imports."""
+    with Arena(fake=False) as arena:
+        yield arena

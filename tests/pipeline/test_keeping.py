@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,32 @@ from tests.reliability.conftest import write_project
 
 
 @pytest.fixture(scope="module")
-def arena() -> Iterator[Arena]:
-    with Arena(fake=True) as arena:
-        yield arena
+def arena(fake: Arena) -> Arena:
+    return fake
+
+
+@pytest.fixture(scope="module")
+def first(arena: Arena, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return set_up(arena, tmp_path_factory.mktemp("first") / "project", "[ties, knots-ties]")
+
+
+@pytest.fixture(scope="module")
+def second(arena: Arena, first: Path) -> Path:
+    root = Path(shutil.copytree(first, first.with_name("second")))
+    assert arena.koinize("run", cwd=root).code == 0
+    return root
 
 
 @pytest.fixture
-def root(arena: Arena, tmp_path: Path) -> Path:
+def root(first: Path, tmp_path: Path) -> Path:
     """Set up; then a row of de was added."""
-    return set_up(arena, tmp_path / "project", "[ties, knots-ties]")
+    return Path(shutil.copytree(first, tmp_path / "project"))
+
+
+@pytest.fixture
+def updated(second: Path, tmp_path: Path) -> Path:
+    """And then it was run again."""
+    return Path(shutil.copytree(second, tmp_path / "project"))
 
 
 def set_up(arena: Arena, root: Path, candidates: str) -> Path:
@@ -103,9 +120,12 @@ def test_a_mean_that_is_lost_is_made_anew_and_is_no_candidate(
     assert notes(arena, root) == [COMB, kept(chosen, f"{other}, de only")]
 
 
-def test_what_came_of_it_is_released_and_not_asked_about(arena: Arena, root: Path) -> None:
+def test_what_is_about_to_be_kept_is_planned(arena: Arena, root: Path) -> None:
     assert "is kept from the choice of" in arena.koinize("plan", cwd=root).output
-    assert arena.koinize("run", cwd=root).code == 0
+
+
+def test_what_came_of_it_is_released_and_not_asked_about(arena: Arena, updated: Path) -> None:
+    root = updated
     ended = arena.koinize("whatif", "--without", "de", cwd=root)
     assert (ended.code, "--choose-again" in ended.output) == (2, True)
     assert told(arena, root, "promote")
@@ -113,8 +133,8 @@ def test_what_came_of_it_is_released_and_not_asked_about(arena: Arena, root: Pat
     assert again.code == 0, again.output
 
 
-def test_it_is_chosen_again_when_asked(arena: Arena, root: Path) -> None:
-    assert arena.koinize("run", cwd=root).code == 0
+def test_it_is_chosen_again_when_asked(arena: Arena, updated: Path) -> None:
+    root = updated
     assert "select/mood" in missing(arena, root, "--choose-again")
     assert arena.koinize("run", "--choose-again", cwd=root).code == 0
     assert missing(arena, root) == []
@@ -132,8 +152,8 @@ def test_other_settings_choose_again(arena: Arena, root: Path) -> None:
     assert "select/mood" in missing(arena, root)
 
 
-def test_a_second_update_keeps_the_first_choice(arena: Arena, root: Path) -> None:
-    assert arena.koinize("run", cwd=root).code == 0
+def test_a_second_update_keeps_the_first_choice(arena: Arena, updated: Path) -> None:
+    root = updated
     assert arena.koinize("gc", "--delete", cwd=root).code == 0
     assert missing(arena, root) == []
     add(root, "en.train")

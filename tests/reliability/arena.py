@@ -26,8 +26,15 @@ LIGHT = (
     "koinize.cli.project",
     "koinize.api.running",
     "koinize.pipeline",
+    "koinize.pipeline.kinds.select",
     "koinize.pipeline.report_input",
+    "koinize.executors.inline",
+    "koinize.merge.recipes.mean",
+    "koinize.merge.recipes.sum",
+    "koinize.metrics.macro_f1",
     "koinize.release",
+    "koinize.tasks.classify",
+    *("scipy.special", "charset_normalizer", "numpy.testing"),
 )
 HEAVY = (
     *LIGHT,
@@ -98,6 +105,8 @@ class Arena:
 def _serve(modules: list[str]) -> None:
     for name in modules:
         import_module(name)
+    import_module("koinize.cli").application()  # which imports those of all commands
+    import_module("koinize.report.render").in_order()  # and this of all sections
     for line in sys.stdin:
         order = json.loads(line)
         log = Path(order["cwd"]).with_suffix(".log")

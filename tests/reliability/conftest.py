@@ -1,9 +1,8 @@
-"""Projects to be disturbed, and the servers that run them."""
+"""Projects to be disturbed."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,20 +19,6 @@ def write_project(folder: Path) -> None:
     (folder / "base").mkdir()
     (folder / "base" / "config.json").write_text("{}")
     (folder / "base" / "model.safetensors").write_bytes(b"weights")
-
-
-@pytest.fixture(scope="session")
-def fake() -> Iterator[Arena]:
-    """Runs whose steps need no torch."""
-    with Arena(fake=True) as arena:
-        yield arena
-
-
-@pytest.fixture(scope="session")
-def real() -> Iterator[Arena]:
-    """Runs as they are."""
-    with Arena(fake=False) as arena:
-        yield arena
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,45 +43,31 @@ def said_by(arena: Arena, root: Path) -> dict[str, Any]:
     return said
 
 
-@pytest.fixture
-def arena() -> Iterator[Arena]:
-    """Steps of a few bytes; all around them is real."""
-    with Arena(fake=True) as arena:
-        yield arena
-
-
-def test_set_up_and_updates_of_every_language(arena: Arena, tmp_path: Path) -> None:
+def test_set_up_and_updates_of_every_language(fake: Arena, tmp_path: Path) -> None:
     root = tmp_path / "project"
     write_project(root)
     with (root / "koinize.yaml").open("a", encoding="utf-8") as file:
         file.write('price: {per_hour: "0.36", source: an assumption, date: 2026-01-01}\n')
-    assert arena.koinize("run", cwd=root).code == 0
+    assert fake.koinize("run", cwd=root).code == 0
     for language in ("de", "en"):
         edit(root, language)
-        assert arena.koinize("run", cwd=root).code == 0
-    assert arena.koinize("run", "--retrain-comb", cwd=root).code == 0
-    said = said_by(arena, root)
+        assert fake.koinize("run", cwd=root).code == 0
+    assert fake.koinize("run", "--retrain-comb", cwd=root).code == 0
+    said = said_by(fake, root)
     assert disagreements(root / ".koinize", said) == []
     assert len(said["costs"]["runs"]) == 4
 
 
-def test_a_figure_that_nobody_recomputes_is_found(arena: Arena, tmp_path: Path) -> None:
+def test_a_figure_that_nobody_recomputes_is_found(fake: Arena, tmp_path: Path) -> None:
     root = tmp_path / "project"
     write_project(root)
-    assert arena.koinize("run", cwd=root).code == 0
-    said = said_by(arena, root)
+    assert fake.koinize("run", cwd=root).code == 0
+    said = said_by(fake, root)
     said["tasks"][0]["costs"]["luck"] = 7
     said["tasks"][0]["scores"][0]["value"] += 0.001
     wrong = disagreements(root / ".koinize", said)
     assert len(wrong) == 2
     assert "costs/luck: 7 and not 'nothing'" in wrong[0]
-
-
-@pytest.fixture(scope="module")
-def real() -> Iterator[Arena]:
-    """Steps that train, on a base of a few thousand weights."""
-    with Arena(fake=False) as arena:
-        yield arena
 
 
 @pytest.mark.slow
