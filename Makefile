@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 export TOKENIZERS_PARALLELISM := false
+# Where this is set, every process that a test starts would compile koinize again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check cases tiny clean attacks dist sbom site
 
@@ -39,16 +41,20 @@ tiny: $(READY)
 attacks: $(READY)
 	test ! -d ../shared/attacks || $(BIN)/python tests/attacks.py ../shared/attacks $(BIN)
 
-test: check
-	$(BIN)/pytest -m slow
+# Two products that share cores would wait for each other, so each process has one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4
 
-# Under two minutes: what to run before every commit. Two products that share cores would wait for
-# each other, so each worker has one thread; what takes long or kills processes is left to `test`.
+# The slow tests of a file are one worker's (tests/conftest.py), which makes what they share once.
+test: check
+	$(PYTEST) --dist loadgroup -m slow
+
+# Under two minutes: what to run before every commit. What takes long or kills processes is left to
+# `test`.
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' --numprocesses auto --maxprocesses 4
+	$(PYTEST) --dist worksteal -m 'not slow'
 
 # Inputs on which koinize once went wrong, where they lie beside this checkout: one line for each.
 cases: $(READY)

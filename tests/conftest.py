@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,12 @@ settings.register_profile("search", deadline=None, suppress_health_check=SLOW, m
 settings.load_profile("same")
 
 
+# No test pulls the plug, and what was written is there for every other process, also if its writer
+# was killed. Tens of thousands of waits for a disk would say nothing; tests that ask when koinize
+# waits put in something of their own.
+os.fsync = lambda _: None
+
+
 def hear_signals() -> None:
     """As Python does by itself, wherever it was started and whoever ran in this process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,6 +33,17 @@ def hear_signals() -> None:
 
 
 hear_signals()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` all tests of a file go to one worker, or those that share another
+    thing: two clusters of Ray, or two S3 servers, at once might want the same ports.
+    """
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            file = item.nodeid.partition("::")[0]
+            group = "seaweed" if "seaweed" in item.name else file
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -105,8 +105,9 @@ class Arena:
 def _serve(modules: list[str]) -> None:
     for name in modules:
         import_module(name)
-    import_module("koinize.cli").application()  # which imports those of all commands
+    import_module("koinize.cli").callable_application()  # which imports those of all commands
     import_module("koinize.report.render").in_order()  # and this of all sections
+    os.fsync = lambda _: None  # as in tests/conftest.py
     for line in sys.stdin:
         order = json.loads(line)
         log = Path(order["cwd"]).with_suffix(".log")

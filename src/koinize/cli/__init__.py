@@ -8,11 +8,13 @@ from __future__ import annotations
 import atexit
 import signal
 import sys
+from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 from koinize import __version__, machine
 from koinize.cli.terminal import guard
@@ -85,10 +87,16 @@ def application() -> typer.Typer:
     return app
 
 
+@cache
+def callable_application() -> Callable[[], object]:
+    """What typer makes of it at every call: the signatures of all commands are read once."""
+    return get_command(application())
+
+
 def main() -> NoReturn:
     """The console script: runs a command and turns errors into one message and an exit code."""
     guard()
-    commands = application()
+    commands = callable_application()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, machine.stop)
     atexit.register(_ignore_signals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import cycle
 
 from koinize.data import Row, not_among
@@ -184,5 +185,7 @@ def continuing(prompt: str, answer: str) -> str:
     return f" {answer}"
 
 
+@cache
 def _is_unspaced(character: str) -> bool:
+    """Asked for every option of every row, and there are only so many characters."""
     return any(first <= ord(character) <= last for first, last in UNSPACED)
