@@ -93,6 +93,14 @@ def test_the_newest_others_are_three_different_ones(project, kit, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_broken_release_is_no_explanation(project, kit, tmp_path):
+    more = write_adapter(tmp_path / "third", kit / "base", 3)
+    config = released(project, {3: more}).folder / "v3" / "adapter_config.json"
+    config.chmod(0o644)
+    config.write_text("{")
+    assert list(of_project(project).others) == ["release v1"]
+
+
 def test_nothing_in_use(project):
     with pytest.raises(InputError) as caught:
         of_project(project, channel="staging")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -138,10 +139,18 @@ def _made(project: Project, task: str, title: str) -> tuple[str, Path, BaseSpec]
 
 
 def _others(releases: Releases, folder: Path) -> dict[str, Path]:
-    """The newest releases besides."""
+    """The newest releases besides; a broken one explains nothing, and stops nobody."""
     versions = reversed(releases.versions())
     found = ((f"release v{one}", releases.folder / f"v{one}") for one in versions)
-    return dict(islice(_different(found, folder), MOST_OTHERS))
+    whole = ((name, one) for name, one in found if _is_adapter(one))
+    return dict(islice(_different(whole, folder), MOST_OTHERS))
+
+
+def _is_adapter(folder: Path) -> bool:
+    with suppress(InputError):
+        read_header(folder)
+        return True
+    return False
 
 
 def _different(others: Iterable[tuple[str, Path]], adapter: Path) -> Iterator[tuple[str, Path]]:
