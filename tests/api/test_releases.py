@@ -55,9 +55,13 @@ def test_a_server_follows_and_a_release_is_exported(
     assert {"release v1", "release v2"} <= tasks.commands.keys()
 
 
-def test_what_cannot_be_served_or_written(project: koinize.Project, tmp_path: Path) -> None:
+def test_what_cannot_be_served_or_written(
+    project: koinize.Project, kit: Path, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    with serving(Loading(kit / "base", kit / "older")) as url:
+        pass
     with pytest.raises(koinize.InputError, match="cannot be reached"):
-        project.promote(serve="http://127.0.0.1:9/v1")
+        project.promote(serve=url)
     with pytest.raises(koinize.InputError, match="there is no release v7"):
         project.export("v7", tmp_path / "out", to="peft")
     assert not (tmp_path / "out").exists()
