@@ -123,6 +123,7 @@ def test_a_card(tmp_path, count):
     attack(lambda: verify_adapter(tmp_path / "out"), count, 2, write=bytes_of(card))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", COUNTS)
 def test_koinize_yaml(tmp_path, project, count):
     path = tmp_path / "koinize.yaml"
@@ -235,6 +236,7 @@ def test_who_holds_the_lock(tmp_path, count):
         attack(read, count, 9, write=both([bytes_of(path), values_of(path, own=False)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", COUNTS)
 def test_what_is_remembered_of_the_data(tmp_path, project, count):
     project = copied(project, tmp_path)

@@ -214,6 +214,7 @@ def test_the_error_of_a_tilted_population_on_paper() -> None:
     assert found.p_value(-100.0) == 0.5, "what no weights reach is undecided"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "expected"), [(100, "inconclusive"), (1_000, "not worse")])
 def test_losses_far_smaller_than_the_margin_are_as_no_losses(n: int, expected: str) -> None:
     # One text ends in another letter: far less than the margin of a point, whoever is better.
@@ -299,6 +300,7 @@ def test_power_is_what_the_normal_approximation_predicts(n: int, lost: float, wo
     assert passed == pytest.approx(predicted, abs=3 * math.sqrt(0.25 / 1_000) + step)
 
 
+@pytest.mark.slow
 def test_a_false_better_is_rare() -> None:
     found = simulated(300, 0.05, 0.05, times=300)
     assert found["better"] / 300 <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 300)

@@ -50,6 +50,7 @@ print(first, full, machine.peak_memory())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not machine.CLEAR_REFS.exists(), reason="only Linux can start a peak anew")
 def test_the_peak_of_memory_is_of_this_process_and_may_begin_anew():
     """The process that started it held 300 MB."""
@@ -161,6 +162,7 @@ print(use(20))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 def test_memory_that_is_kept_is_not_asked_for_again():
     def faults(how):

@@ -31,6 +31,7 @@ def scales(names, **config):
     return Scales("config", {"r": 1, "lora_alpha": 1, **config}, names)
 
 
+@pytest.mark.slow
 def test_patterns_are_looked_up_as_peft_looks_them_up():
     """Against PEFT's own function, for every key alone and for pairs in both orders."""
     pairs = [(one,) for one in KEYS] + list(zip(KEYS, KEYS[1:] + KEYS[:1], strict=True))
@@ -47,6 +48,7 @@ def test_patterns_are_looked_up_as_peft_looks_them_up():
 PARTS = st.sampled_from(["a", "b", "proj", "1", "a_b", "a+b", "(x)", "^a", "ñ", "x-y"])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, derandomize=True)
 @given(st.lists(st.lists(PARTS, min_size=1, max_size=4).map(".".join), min_size=1, unique=True))
 def test_own_keys_match_one_module_each(names):
@@ -96,6 +98,7 @@ def test_peft_loads_a_merge_of_modules_whose_names_end_alike(tmp_path):
         assert torch.allclose(delta, factors.B @ factors.A, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_pattern_that_never_ends_is_given_up(monkeypatch):
     monkeypatch.setattr(module_under_test, "SECONDS", 0.5)
     for key in ("rank_pattern", "alpha_pattern"):

@@ -29,6 +29,7 @@ def project(
     return project
 
 
+@pytest.mark.slow
 def test_a_server_follows_and_a_release_is_exported(
     project: koinize.Project, kit: Path, tmp_path: Path  # noqa: F811
 ) -> None:  # fmt: skip
@@ -55,6 +56,7 @@ def test_a_server_follows_and_a_release_is_exported(
     assert {"release v1", "release v2"} <= tasks.commands.keys()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_served_or_written(
     project: koinize.Project, kit: Path, tmp_path: Path  # noqa: F811
 ) -> None:  # fmt: skip

@@ -216,6 +216,7 @@ def test_digests_in_the_card_are_those_of_what_is_sent(
     assert (before in card, card.count("base_model:"), card.count("\n---\n")) == (False, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_repository_that_exists(koinize: Call, small: Small, hub: Hub) -> None:
     assert koinize(*PUSH, "--yes", "--public", "--json")[0] == 0
     assert hub.visibility == {REPO: "public"}

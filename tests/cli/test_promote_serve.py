@@ -42,6 +42,7 @@ def folder(small: Small, version: str) -> str:
     return str(releases(small).folder.resolve() / version)
 
 
+@pytest.mark.slow
 def test_the_server_follows_and_goes_back(
     koinize: Call, small: Small, kit: Path  # noqa: F811
 ) -> None:  # fmt: skip
@@ -66,6 +67,7 @@ def test_the_server_follows_and_goes_back(
     assert (in_use(small), server.folders) == (1, {"mood": folder(small, "v1")})
 
 
+@pytest.mark.slow
 def test_a_server_that_lies_leaves_the_channel_where_it_is(
     koinize: Call, small: Small, kit: Path  # noqa: F811
 ) -> None:  # fmt: skip
@@ -81,6 +83,7 @@ def test_a_server_that_lies_leaves_the_channel_where_it_is(
     assert (in_use(small), server.folders) == (1, {"mood": folder(small, "v1")})
 
 
+@pytest.mark.slow
 def test_a_candidate_that_the_gate_refuses_is_never_loaded(
     koinize: Call, small: Small, kit: Path  # noqa: F811
 ) -> None:  # fmt: skip
@@ -92,6 +95,7 @@ def test_a_candidate_that_the_gate_refuses_is_never_loaded(
     assert (in_use(small), server.words) == (1, [])
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_costs_no_attempt(
     koinize: Call, small: Small, kit: Path  # noqa: F811
 ) -> None:  # fmt: skip
@@ -104,6 +108,7 @@ def test_a_server_that_is_not_there_costs_no_attempt(
     assert in_use(small) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_is_lost_is_exit_code_1(
     koinize: Call, small: Small, kit: Path  # noqa: F811
 ) -> None:  # fmt: skip

@@ -28,6 +28,7 @@ def test_nothing_was_run(call: Call) -> None:
     assert call("history") == (0, "nothing was promoted yet\n", "")
 
 
+@pytest.mark.slow
 def test_from_the_first_release_to_a_rollback(call: Call, small: Small) -> None:
     finish(small)
     code, out, _ = call("promote")
@@ -73,6 +74,7 @@ def test_from_the_first_release_to_a_rollback(call: Call, small: Small) -> None:
     assert json.loads(call("diff", "v1", "v2", "--json")[1])["same_adapter"] is False
 
 
+@pytest.mark.slow
 def test_a_refusal_is_exit_code_3_and_json_still_has_the_table(call: Call, small: Small) -> None:
     finish(small)
     call("promote")
@@ -105,6 +107,7 @@ def test_ctrl_c_while_the_release_in_use_is_scored_is_exit_code_130(
     assert (code, err) == (130, said)
 
 
+@pytest.mark.slow
 def test_new_test_rows_are_announced_scored_or_left_out(
     call: Call, small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:

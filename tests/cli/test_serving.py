@@ -31,6 +31,7 @@ def given(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_server_that_serves_the_adapter(koinize: Call, kit: Path) -> None:  # noqa: F811
     with serving(Honest(kit / "base", kit / "mine")) as url:
         code, out, err = koinize("check-serving", url, "--model", "mine", *given(kit))
@@ -39,6 +40,7 @@ def test_a_server_that_serves_the_adapter(koinize: Call, kit: Path) -> None:  # 
     assert "loading the base model: 0 of 1\n" in err
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not(koinize: Call, kit: Path) -> None:  # noqa: F811
     with serving(Honest(kit / "base", kit / "mine", Lies(scale=0.0))) as url:
         code, out, err = koinize("check-serving", url, "--model", "mine", "--json", *given(kit))

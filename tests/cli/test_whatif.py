@@ -57,6 +57,7 @@ def call(call: Call, small: Small, monkeypatch: pytest.MonkeyPatch) -> Call:
     return call
 
 
+@pytest.mark.slow
 def test_a_language_left_out(call: Call, small: Small) -> None:
     finish(small)
     before = len(json.loads(call("plan", "--json")[1])["missing"])
@@ -80,6 +81,7 @@ def test_a_language_left_out(call: Call, small: Small) -> None:
     assert json.loads(call("plan", "--json")[1])["missing"] == []
 
 
+@pytest.mark.slow
 def test_the_matrix(call: Call, small: Small) -> None:
     finish(small)
     code, out, _ = call("whatif", "--each")
@@ -95,6 +97,7 @@ def test_the_matrix(call: Call, small: Small) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_json_has_every_figure(call: Call, small: Small) -> None:
     finish(small)
     told = json.loads(call("whatif", "--weight", "en=2", "--without", "de", "--json")[1])
@@ -113,6 +116,7 @@ def test_json_has_every_figure(call: Call, small: Small) -> None:
     assert len(told["done"]["missing"]) == 3
 
 
+@pytest.mark.slow
 def test_a_candidate_without_a_rival_is_scored_on_dev_when_asked(call: Call, small: Small) -> None:
     small.spec(ONE_MERGE)
     project = finish(small)
@@ -148,6 +152,7 @@ def test_the_merge_is_the_one_of_a_project_without_the_language(call: Call, smal
     assert english == after["evaluate/mood/knots-ties density 1/en/dev"]
 
 
+@pytest.mark.slow
 def test_nothing_is_pinned(call: Call, small: Small) -> None:
     finish(small)
     call("whatif", "--without", "de")
@@ -162,6 +167,7 @@ def test_nothing_is_pinned(call: Call, small: Small) -> None:
     assert call("whatif", "--without", "de")[1].startswith("3 steps and no training")
 
 
+@pytest.mark.slow
 def test_another_candidate_is_also_shown_as_it_is(call: Call, small: Small) -> None:
     small.spec(ONE_MERGE.replace("[knots-ties]", "[knots-ties, {recipe: ties, density: [0.3, 1]}]"))
     finish(small)

@@ -193,7 +193,10 @@ def test_a_worker_that_ends_itself_is_told_by_its_code(local):
     assert died.how == "code 7"
 
 
-@pytest.mark.parametrize("name", ["multiprocessing", "pickle", "struct", "torch"])
+@pytest.mark.parametrize(
+    "name",
+    ["multiprocessing", "pickle", "struct", pytest.param("torch", marks=pytest.mark.slow)],
+)
 def test_a_module_in_the_folder_of_today_is_never_one(tmp_path, monkeypatch, name):
     """A new Python looks there before anywhere else, unless it is told not to."""
     planted = "import os\nopen('ran', 'w').close()\nos._exit(1)\n"

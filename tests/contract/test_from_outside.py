@@ -156,6 +156,7 @@ def test_the_pipeline_plans_them(stars: Stars) -> None:
     assert stars.steps()["train/mood/de"].id != before["train/mood/de"].id
 
 
+@pytest.mark.slow
 def test_the_report_scores_and_judges_by_them(
     stars: Stars, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,11 +184,13 @@ def second_release(stars: Stars) -> Promotion:
     return promote(finish(stars, wrong={"de": 40}), "mood", "production")
 
 
+@pytest.mark.slow
 def test_the_gate_passes_what_they_pass(stars: Stars) -> None:
     """40 times "3" and not "4": near misses, which the task's first metric forgives."""
     assert second_release(stars).switched
 
 
+@pytest.mark.slow
 def test_the_gate_refuses_what_they_refuse(outside: None, tmp_path: Path) -> None:
     """40 times "3" and not "5": 10 points less, where 3 are tolerated."""
     worse = second_release(Stars(tmp_path / "project", most=5))

@@ -40,6 +40,7 @@ def message(root: Path, name: str, content: str | bytes) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @given(rows=st.lists(st.dictionaries(printable, json_values, max_size=3), min_size=1, max_size=5))
 def test_jsonl_gives_back_what_json_wrote(rows, tmp_path_factory):
     root = tmp_path_factory.mktemp("jsonl")
@@ -239,6 +240,7 @@ def test_what_cannot_be_read_is_said(root, name, content, expected):
         assert said == expected
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(
         st.dictionaries(printable, json_values, min_size=1, max_size=3), min_size=1, max_size=5

@@ -164,6 +164,7 @@ def test_fusing_into_gpt2_is_what_peft_does(tmp_path, targets):
 # --- bases that do not fit
 
 
+@pytest.mark.slow
 def test_fuse_refuses_a_base_that_does_not_fit(tmp_path, adapters):
     base, _ = base_model(tmp_path / "base", turned=True, config='{"model_type": "llama"}')
     before = set(tmp_path.iterdir())

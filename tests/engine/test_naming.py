@@ -33,6 +33,7 @@ def adapter(folder, seed, base, *modules):
     return configured(saved, base_model_name_or_path=base)
 
 
+@pytest.mark.slow
 def test_layers_that_were_moved_are_one(tmp_path, qwen):
     old, new = adapter(tmp_path / "de", 1, qwen, OLD), adapter(tmp_path / "en", 2, qwen, NEW)
     report = merge_adapters({"de": old, "en": new}, recipe="mean", out=tmp_path / "out")

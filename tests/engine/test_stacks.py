@@ -197,6 +197,7 @@ def deltas(folder):
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("original", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_fused_is_what_peft_loads(tmp_path, two, family, original):

@@ -87,6 +87,7 @@ for _ in range(12):
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_unmapped_that_another_thread_reads(tmp_path):
     """A process that does it ends with a signal: one of three did, of 12 none may."""
     shapes = {f"model.layers.{layer}.q_proj": (256, 2048) for layer in range(8)}

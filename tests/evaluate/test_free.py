@@ -72,6 +72,7 @@ def test_the_room_is_that_of_the_longest_label_and_the_text_is_parsed(monkeypatc
     assert asked == [32, 16]
 
 
+@pytest.mark.slow
 def test_together_each_writes_with_its_own_adapter(tmp_path: Path) -> None:
     base, examples = loaded(), choices()
     folders = adapters(base, tmp_path)[:3]

@@ -44,6 +44,7 @@ def test_options(family, batch_tokens):
         assert row["scores"] == pytest.approx(expected, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_texts(family):
     """Of which some end early, and some share a length."""

@@ -68,7 +68,7 @@ def each_alone(base: Loaded, folders, settings, mode="options", examples=None):
 
 
 @pytest.mark.parametrize("normalize", ["none", "pmi"])
-@pytest.mark.parametrize("batch_tokens", [1, 4096])
+@pytest.mark.parametrize("batch_tokens", [pytest.param(1, marks=pytest.mark.slow), 4096])
 @pytest.mark.parametrize("family", ["gemma3", "llama"])
 def test_scores_are_those_of_each_alone(tmp_path, family, batch_tokens, normalize):
     base = loaded(family=family, tie_word_embeddings=False)
@@ -88,6 +88,7 @@ def test_scores_are_those_of_each_alone(tmp_path, family, batch_tokens, normaliz
             assert row == other
 
 
+@pytest.mark.slow
 def test_more_adapters_than_share_a_pass(tmp_path, monkeypatch):
     monkeypatch.setattr("koinize.evaluate.together.AT_ONCE", 2)
     base, seen = loaded(), []
@@ -103,6 +104,7 @@ def test_more_adapters_than_share_a_pass(tmp_path, monkeypatch):
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
+@pytest.mark.slow
 def test_in_a_bfloat16_base(tmp_path):
     base = loaded()
     folders = adapters(base, tmp_path)[:3]
@@ -114,6 +116,7 @@ def test_in_a_bfloat16_base(tmp_path):
             assert row["scores"] == pytest.approx(other["scores"], rel=2**-6)
 
 
+@pytest.mark.slow
 def test_texts_are_written_adapter_by_adapter(tmp_path):
     base = loaded()
     folders = adapters(base, tmp_path)[:2]
@@ -124,6 +127,7 @@ def test_texts_are_written_adapter_by_adapter(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_adapter_of_another_base_is_named(tmp_path):
     folder = adapters(loaded(), tmp_path)[0]
     other = loaded(hidden_size=32)

@@ -205,6 +205,7 @@ def test_scores_of_texts_are_those_of_koinize():
     assert 100 * together == pytest.approx(value(metrics.get("chrf"), rows), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_every_system_has_its_commands(kit, tmp_path):  # noqa: F811
     small = prepared(tmp_path)
     small.spec(ONE_MERGE.replace("{model: base}", f"{{model: {kit / 'base'}, dtype: float32}}"))

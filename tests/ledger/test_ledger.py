@@ -505,6 +505,7 @@ def test_a_head_is_the_number_of_records_and_the_last_digest(path):
     assert Ledger(path).verify() == chain.Head(6, last)
 
 
+@pytest.mark.slow
 def test_two_processes_keep_one_chain(path):
     """Each line waits for the other's, as when a release is judged while a run goes on."""
     program = (

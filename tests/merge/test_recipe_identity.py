@@ -128,6 +128,7 @@ def grid():
             yield merge_settings(recipe=recipe, **dict(zip(names, values, strict=True)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_one_identity_is_one_merge():
     """All settings of a grid, merged: those of one identity agree to rounding."""

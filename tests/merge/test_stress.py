@@ -22,6 +22,7 @@ def stress():
     del sys.modules[spec.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 150, 50))
 def test_generated_modules_merge(stress, first):
     for number in range(first, first + 50):

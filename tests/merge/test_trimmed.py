@@ -70,6 +70,7 @@ def test_one_pass_is_two(monkeypatch, kind, sample, combine, density):
     assert torch.equal(merged, in_two_passes(X, count, COMBINES[combine]))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**20), density=st.floats(0.001, 0.999), tile=st.integers(1, 3 * SMALL))
 def test_tiles_change_no_bit(seed, density, tile):

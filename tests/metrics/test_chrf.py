@@ -37,6 +37,7 @@ def test_each_sentence_equals_sacrebleu(i: int) -> None:
 texts = st.text(alphabet="abc 東京", max_size=12)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5))
 def test_any_corpus_equals_sacrebleu(pairs: list[tuple[str, str]]) -> None:
     system, reference = ([pair[side] for pair in pairs] for side in (0, 1))

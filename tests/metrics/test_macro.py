@@ -46,6 +46,7 @@ def test_two_labels_on_paper() -> None:
     assert value(F1, "ab", found) == pytest.approx(100 * (4 / 7 + 2 / 5) / 2)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=30)
 )

@@ -137,6 +137,7 @@ def rate_of(metric: CalibratedMetric, found: list[float], threshold: float) -> f
     return 100 - score(metric, rows, resamples=2).value
 
 
+@pytest.mark.slow
 def test_the_rate_moves_when_facts_are_corrupted(reader):
     draw, alarm = random.Random(1), 0.1
     references = probabilities(reader, [facts(draw) for _ in range(200)])

@@ -107,6 +107,7 @@ def test_the_score_is_the_mean_over_rows(name: str) -> None:
     assert score(metrics.get(name), rows).value == 50.0
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_f1_is_symmetric_and_100_for_equal_texts(left: str, right: str) -> None:
     for name in ROUGES:

@@ -125,6 +125,7 @@ def agree(encoder: Encoder, shape: Shape, turns: Turns, answer: str, end: int) -
 words = st.text("abz 19.,:!?-'\n\täßéのん静か、。펌프ปั๊😀👍🏽", min_size=1, max_size=20)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(sorted(SHAPES)),

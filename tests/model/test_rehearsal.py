@@ -25,6 +25,7 @@ def adapter(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_an_adapter_that_fits_and_one_whose_base_is_not_here(adapter):
     assert refused_by_peft(read_header(adapter)) == ""
     configured(adapter, base_model_name_or_path="nobody/knows-it")

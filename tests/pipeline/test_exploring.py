@@ -45,6 +45,7 @@ def looked_at(explored: Searched) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_it_asks_four_times_and_halves_what_was_proposed(explored: Searched) -> None:
     first = explored.small.steps(explored.store)
     assert by_name(first, "search") == ["search/mood/proposals, after 1 candidates"]
@@ -77,6 +78,7 @@ def test_it_asks_four_times_and_halves_what_was_proposed(explored: Searched) -> 
     assert all(rows == list(range(len(rows))) for rows in parts.values())
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_looks_at_the_same_and_chooses_the_same(
     explored: Searched, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -106,6 +108,7 @@ def test_killed_anywhere_it_looks_at_the_same_and_chooses_the_same(
     assert stopped.chosen("select/mood") == chosen
 
 
+@pytest.mark.slow
 def test_weights_and_a_profile_over_depth_are_settings_like_any_other(explored: Searched) -> None:
     explored.small.spec(
         EXPLORED.replace(

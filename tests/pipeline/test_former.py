@@ -30,6 +30,7 @@ def test_nothing_is_missing(former: Project) -> None:
     assert todo.total == len(former.store.ids())
 
 
+@pytest.mark.slow
 def test_it_is_a_candidate_and_has_a_report(former: Project) -> None:
     (task,) = former.spec.tasks
     ours = candidate(former, task)

@@ -211,6 +211,7 @@ def check_account(one: Project) -> None:
         assert float(interval.seconds) <= facts["seconds"] + 0.002
 
 
+@pytest.mark.slow
 def test_one_that_diverges_ends_alone_and_names_its_rows(tmp_path: Path) -> None:
     text = SHARED.replace("alpha: 8}", "alpha: 8, overrides: {ja: {alpha: 1.0e+38}}}")
     text = text.replace("baselines: [base, indv, comb]", "baselines: [indv]")

@@ -91,6 +91,7 @@ def test_an_update_trains_merges_and_tests_what_was_chosen(arena: Arena, root: P
     assert notes(arena, root) == [COMB, kept(chosen, others)]
 
 
+@pytest.mark.slow
 def test_of_what_is_also_a_scale_of_mean_todays_merge_is_released(
     arena: Arena, tmp_path: Path
 ) -> None:

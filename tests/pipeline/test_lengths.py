@@ -33,6 +33,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_texts_are_counted_as_they_are_encoded(tokenizer: Path) -> None:
     """1 + 5 tokens of the prompt, 3 of the target; an end of text is one more."""
     texts = [
@@ -175,6 +176,7 @@ def test_texts_that_are_written_keep_room(small: Small) -> None:
     assert (found[use].rows, found[use].cut) == (3, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("letters", "fitting"), [(14, 28), (15, 29), (30, 44)])
 def test_a_label_that_is_written_has_a_token_more(
     small: Small, tokenizer: Path, monkeypatch: pytest.MonkeyPatch, letters: int, fitting: int

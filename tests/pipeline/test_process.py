@@ -115,6 +115,7 @@ def test_children_that_are_left_behind_are_ended(tmp_path: Path) -> None:
     wait_for(lambda: all(map(gone, pids)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_who_waits_is_killed_and_so_is_the_program(tmp_path: Path) -> None:
     code = (

@@ -49,6 +49,7 @@ def test_a_trainer_of_one_s_own_loads_the_base_itself(small: Small) -> None:
         small.steps()
 
 
+@pytest.mark.slow
 def test_a_worker_trains_on_one_and_scores_on_the_other_and_never_has_both(
     small: Small, monkeypatch: pytest.MonkeyPatch
 ) -> None:

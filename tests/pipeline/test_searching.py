@@ -142,6 +142,7 @@ def test_the_first_plan_has_the_first_scales_and_all_that_is_known_of_the_rest(
     assert all(steps["select/mood"].id in step.needs for step in tests)
 
 
+@pytest.mark.slow
 def test_it_ends_at_the_best_scale_and_tests_that_alone(searched: Searched) -> None:
     done = searched.finish()
     assert searched.merges("search") == {
@@ -163,6 +164,7 @@ def test_it_ends_at_the_best_scale_and_tests_that_alone(searched: Searched) -> N
     assert searched.chosen("select/mood") == "knots-ties density 0.5"
 
 
+@pytest.mark.slow
 def test_another_scale_is_a_multiple_of_the_stated_one_and_the_found_one_is_merged(
     searched: Searched,
 ) -> None:
@@ -174,6 +176,7 @@ def test_another_scale_is_a_multiple_of_the_stated_one_and_the_found_one_is_merg
         assert one.uses.adapter == (stated[one.merge.recipe] if multiple else "")
 
 
+@pytest.mark.slow
 def test_no_test_row_is_read_before_every_choice(searched: Searched) -> None:
     done = searched.finish()
     first = min(n for n, name in enumerate(done) if name.endswith("/test"))
@@ -181,6 +184,7 @@ def test_no_test_row_is_read_before_every_choice(searched: Searched) -> None:
     assert max(choices) < first
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on_and_ends_the_same(
     small: Small, searched: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +217,7 @@ def test_killed_anywhere_it_goes_on_and_ends_the_same(
     assert 1.85 < searched.merges("")["ties"][0] < 2.0
 
 
+@pytest.mark.slow
 def test_a_failure_ends_the_run_and_not_the_search(
     searched: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +235,7 @@ def test_a_failure_ends_the_run_and_not_the_search(
     assert searched.missing() == []
 
 
+@pytest.mark.slow
 def test_a_project_that_was_chosen_as_stated_goes_all_the_way_at_once(
     small: Small, searched: Searched
 ) -> None:
@@ -244,6 +250,7 @@ def test_a_project_that_was_chosen_as_stated_goes_all_the_way_at_once(
     assert searched.missing() == []
 
 
+@pytest.mark.slow
 def test_other_dev_rows_search_again(searched: Searched) -> None:
     searched.finish()
     searched.small.rows("de", "dev", [f"de new {n}" for n in range(DEV)])
@@ -268,6 +275,7 @@ def test_relative_to_a_trunk_every_scale_is_merged(small: Small, searched: Searc
     assert all(one.uses.trunk and not one.uses.adapter for one in merges)
 
 
+@pytest.mark.slow
 def test_what_was_found_is_said(searched: Searched) -> None:
     searched.finish()
     said = {}
@@ -291,6 +299,7 @@ HALVED = SPEC.replace(
 )
 
 
+@pytest.mark.slow
 def test_halving_costs_four_scorings_and_leaves_one(small: Small, searched: Searched) -> None:
     small.spec(HALVED)
     steps = small.steps(searched.store)
@@ -320,6 +329,7 @@ def test_halving_costs_four_scorings_and_leaves_one(small: Small, searched: Sear
     assert searched.missing() == []
 
 
+@pytest.mark.slow
 def test_nobody_answers_a_row_twice_and_all_the_same_ones(small: Small, searched: Searched) -> None:
     small.spec(HALVED)
     searched.finish()
@@ -337,6 +347,7 @@ def test_nobody_answers_a_row_twice_and_all_the_same_ones(small: Small, searched
         assert len(some) <= len(whole)
 
 
+@pytest.mark.slow
 def test_candidates_that_differ_in_scale_are_multiples_of_one(
     small: Small, searched: Searched
 ) -> None:
@@ -356,6 +367,7 @@ def test_few_candidates_are_all_scored(small: Small, searched: Searched) -> None
     assert not by_name(small.steps(searched.store), "search")
 
 
+@pytest.mark.slow
 def test_what_halving_left_is_searched_for_its_scale(small: Small, searched: Searched) -> None:
     small.spec(HALVED.replace("choose: halving", "choose: halving, scale: search"))
     searched.finish()

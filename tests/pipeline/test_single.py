@@ -47,6 +47,7 @@ def test_it_adds_scores_on_dev_a_choice_and_scores_on_test_and_changes_nothing_e
     assert all(choice.id in step.needs for step in tested)  # no test score comes before the choice
 
 
+@pytest.mark.slow
 def test_the_report_says_whose_adapter_it_is_and_compares_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

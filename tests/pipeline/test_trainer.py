@@ -253,6 +253,7 @@ def test_what_koinize_yaml_may_say_wrong(commanded: Commanded, trainer: str, sai
     assert said in refusal(commanded)
 
 
+@pytest.mark.slow
 def test_a_continued_adapter_starts_where_the_last_one_ended(
     commanded: Commanded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,7 @@ def test_retries_that_are_allowed_later_repeat_only_what_ended_badly(
     assert "merge/mood/sum" in done  # of the new adapter
 
 
+@pytest.mark.slow
 def test_a_kept_comb_and_a_frozen_trunk_stay_the_try_that_stands(
     small: Small, tried: Tried
 ) -> None:

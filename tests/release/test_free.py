@@ -18,6 +18,7 @@ GATED = ONE_MERGE.replace(
 )
 
 
+@pytest.mark.slow
 def test_a_release_of_before_writes_first(
     small: Small,  # noqa: F811
     rows_wrong: dict[str, int],  # noqa: F811

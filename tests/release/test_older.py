@@ -17,6 +17,7 @@ TEXTS = SPEC.replace("kind: classify", "kind: generate\n    target: label").repl
 )
 
 
+@pytest.mark.slow
 def test_evaluations_without_prompts_are_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

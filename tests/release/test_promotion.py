@@ -479,6 +479,7 @@ def started(small: Small, moment: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_agree(small: Small) -> None:
     promote(finish(small), "mood", "production")
     retrain(small, "de", 6)

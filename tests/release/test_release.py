@@ -93,6 +93,7 @@ def test_the_first_release_passes_and_says_that_nothing_was_compared(small: Smal
     assert weights == f"de en {release.record['adapter']}"
 
 
+@pytest.mark.slow
 def test_equal_answers_pass_and_the_evidence_says_by_how_much(small: Small) -> None:
     done = promote(second(small), "mood", "production")
     assert done.release is not None
@@ -106,6 +107,7 @@ def test_equal_answers_pass_and_the_evidence_says_by_how_much(small: Small) -> N
     assert gate["joint"]["verdict"] == "not worse"
 
 
+@pytest.mark.slow
 def test_one_language_that_got_worse_refuses_all(small: Small) -> None:
     done = promote(second(small, {"de": 40}), "mood", "production")
     assert done.release is None
@@ -150,6 +152,7 @@ def test_one_language_that_got_worse_refuses_all(small: Small) -> None:
     assert refused.value.exit_code == 3
 
 
+@pytest.mark.slow
 def test_an_undecided_language_says_how_many_rows_would_decide(small: Small) -> None:
     done = promote(second(small, {"en": 5}), "mood", "production")
     verdict = next(one.verdict for one in done.judgement.comparisons if one.language == "en")
@@ -168,6 +171,7 @@ def test_an_undecided_language_says_how_many_rows_would_decide(small: Small) -> 
     ]
 
 
+@pytest.mark.slow
 def test_added_test_rows_are_left_out_and_counted(small: Small) -> None:
     promote(finish(small), "mood", "production")
     retrain(small, "de", 6)
@@ -179,6 +183,7 @@ def test_added_test_rows_are_left_out_and_counted(small: Small) -> None:
     )
 
 
+@pytest.mark.slow
 def test_no_common_row_refuses_and_says_what_is_missing(small: Small) -> None:
     promote(finish(small), "mood", "production")
     retrain(small, "de", 6)
@@ -216,6 +221,7 @@ def test_channels_do_not_touch_each_other(small: Small) -> None:
     assert (current(small, "staging"), current(small)) == (1, None)
 
 
+@pytest.mark.slow
 def test_back_and_forth(small: Small) -> None:
     project = second(small)
     promote(project, "mood", "production")
@@ -243,6 +249,7 @@ def test_nothing_to_go_back_to(small: Small) -> None:
         promote(project, "mood", "production")
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_is_found_on_read(small: Small) -> None:
     project = second(small)
     promote(project, "mood", "production")
@@ -312,6 +319,7 @@ RECORD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["put_in_place", "_commit", "write_record"])
 def test_killed_while_writing_leaves_no_release(tmp_path: Path, moment: str) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False)
@@ -361,6 +369,7 @@ def test_names_that_are_none(small: Small) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_differs_between_two_releases(small: Small) -> None:
     project = second(small)
     promote(project, "mood", "production")
@@ -430,6 +439,7 @@ def test_the_rows_of_the_fixture_are_what_they_say(small: Small) -> None:
     assert [one["gold"] == one["prediction"] for one in rows].count(False) == 3
 
 
+@pytest.mark.slow
 def test_a_report_names_a_broken_release_and_shows_the_others(small: Small) -> None:
     project = second(small)
     promote(project, "mood", "production")

@@ -73,6 +73,7 @@ def test_a_few_kills_around_steps_of_no_weight(fake: Arena, new: Path) -> None:
     kill_again_and_again(fake, new, 10, SEED)
 
 
+@pytest.mark.slow
 def test_a_few_kills_around_steps_that_are_done_at_once(fake: Arena, new: Path) -> None:
     spec = new / "koinize.yaml"
     spec.write_text(

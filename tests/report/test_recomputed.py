@@ -19,6 +19,7 @@ from tests.reliability.conftest import write_project
 FORMER = sorted((Path(__file__).parents[1] / "pipeline" / "projects").glob("*.tar.xz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("archive", FORMER, ids=[one.name for one in FORMER])
 def test_a_project_of_a_former_version(archive: Path, tmp_path: Path) -> None:
     with tarfile.open(archive) as file:
@@ -43,6 +44,7 @@ def said_by(arena: Arena, root: Path) -> dict[str, Any]:
     return said
 
 
+@pytest.mark.slow
 def test_set_up_and_updates_of_every_language(fake: Arena, tmp_path: Path) -> None:
     root = tmp_path / "project"
     write_project(root)
@@ -58,6 +60,7 @@ def test_set_up_and_updates_of_every_language(fake: Arena, tmp_path: Path) -> No
     assert len(said["costs"]["runs"]) == 4
 
 
+@pytest.mark.slow
 def test_a_figure_that_nobody_recomputes_is_found(fake: Arena, tmp_path: Path) -> None:
     root = tmp_path / "project"
     write_project(root)

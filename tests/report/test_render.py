@@ -366,6 +366,7 @@ def test_comb_on_the_same_workers_and_machines_stands_beside_the_merge(realistic
     assert "save no work: whether there is less work, only machine time and cost say" in text
 
 
+@pytest.mark.slow
 def test_one_worker_is_not_compared_with_itself(realistic):
     alone = deepcopy(realistic)
     costs = alone["tasks"][0]["costs"]

@@ -43,6 +43,7 @@ def older(kit, **given):
     return Loading(kit / "base", kit / "older", **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owner", DIALECTS)
 def test_a_release_is_proven_beside_what_is_served_and_then_takes_its_name(kit, subject, owner):
     server, seen = older(kit, owner=owner), []
@@ -90,6 +91,7 @@ def test_one_that_loads_it_and_serves_the_base(kit, subject, owner):
     assert ("load", "mood") not in server.words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owner", DIALECTS)
 def test_one_that_keeps_what_it_had_under_the_name_that_counts(kit, subject, owner):
     server = older(kit, owner=owner)
@@ -103,6 +105,7 @@ def test_one_that_keeps_what_it_had_under_the_name_that_counts(kit, subject, own
     assert server.folders == {"mood": str(kit / "older")}
 
 
+@pytest.mark.slow
 def test_a_first_release_that_fails_is_served_no_longer(kit, subject):
     server = older(kit)
     server.unload({"lora_name": "mood"})

@@ -99,7 +99,13 @@ LYING = {
 }
 
 
-@pytest.mark.parametrize("lie", LYING)
+QUICK = {"base", "second", "template", "last", "late"}
+"""One of each kind of fault; the others are slow."""
+
+
+@pytest.mark.parametrize(
+    "lie", [pytest.param(one, marks=[pytest.mark.slow] * (one not in QUICK)) for one in LYING]
+)
 def test_a_lie_is_named(kit, lie):
     lies, said = LYING[lie]
     found = checked(kit, lies)
@@ -108,6 +114,7 @@ def test_a_lie_is_named(kit, lie):
     assert any(one.first for one in found.found)
 
 
+@pytest.mark.slow
 def test_an_honest_server_passes(kit):
     """Within what two orders of the same float32 sums differ by."""
     found = checked(kit)
@@ -121,6 +128,7 @@ def test_an_honest_server_passes(kit):
     assert found.found[0].first is None
 
 
+@pytest.mark.slow
 def test_the_first_diverging_prompt_and_token_are_the_ones(kit):
     """Beside PEFT's own numbers, which the server sends."""
     found = checked(kit, Lies(scale=0.0)).found[1]
@@ -137,13 +145,18 @@ def test_the_first_diverging_prompt_and_token_are_the_ones(kit):
     [
         Lies(dtype=torch.bfloat16),
         Lies(top=1),
-        Lies(top=5),
         Lies(named="text"),
-        Lies(named="content"),
-        Lies(count=False),
-        Lies(takes_ids=False),
         Lies(lists=False),
-        Lies(shy=3),
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in (
+                Lies(top=5),
+                Lies(named="content"),
+                Lies(count=False),
+                Lies(takes_ids=False),
+                Lies(shy=3),
+            )
+        ),
     ],
     ids=lambda lies: str(lies.changed),
 )
@@ -162,11 +175,11 @@ class Noisy(Lies):
 @pytest.mark.parametrize(
     ("nats", "count", "kinds"),
     [
-        (0.05, True, {"right"}),
         (0.05, False, {"unknown"}),  # a second BOS token changes less than that
         (0.2, True, {"right"}),
         (1.0, True, {"unknown"}),
-        (4.0, True, {"unknown"}),
+        pytest.param(0.05, True, {"right"}, marks=pytest.mark.slow),
+        pytest.param(4.0, True, {"unknown"}, marks=pytest.mark.slow),
     ],
 )
 def test_noise_is_named_nothing_else(kit, nats, count, kinds):
@@ -205,6 +218,7 @@ def test_a_server_that_refuses_its_users_is_not_right(kit, base, way, said):
     assert (plain["right"], plain["findings"][0]["verdict"]) == (False, "right")
 
 
+@pytest.mark.slow
 def test_users_may_be_refused_under_one_name_only(kit):
     subject = of_folders(kit / "mine", str(kit / "base"), {"en": kit / "en.jsonl"})
     honest = Mute(kit / "base", kit / "mine")
@@ -218,6 +232,7 @@ def test_users_may_be_refused_under_one_name_only(kit):
     )
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_no_ids_is_right_where_its_users_are_answered(kit):
     found = checked(kit, Lies(takes_ids=False))
     assert [one.way for one in found.found] == ["text"]
@@ -238,6 +253,7 @@ def test_too_few_prompts_are_no_fault_of_the_server(kit, tmp_path):
     assert (caught.value.exit_code, honest.asked) == (2, [])
 
 
+@pytest.mark.slow
 def test_the_same_adapter_under_another_name_is_no_other_explanation(kit, tmp_path):
     shutil.copytree(kit / "mine", tmp_path / "copy")
     found = checked(kit, others={"release v1": tmp_path / "copy", "release v2": kit / "older"})
@@ -245,17 +261,20 @@ def test_the_same_adapter_under_another_name_is_no_other_explanation(kit, tmp_pa
     assert found.is_right
 
 
+@pytest.mark.slow
 def test_an_older_version_is_named(kit):
     found = checked(kit, adapter="older", others={"release v1": kit / "older"})
     assert verdict(found) == "serves another adapter: release v1"
 
 
+@pytest.mark.slow
 def test_an_adapter_that_nobody_knows_is_not_taken_for_the_right_one(kit):
     found = checked(kit, adapter="older")
     assert not found.is_right
     assert verdict(found).startswith("cannot tell what it serves: ")
 
 
+@pytest.mark.slow
 def test_a_part_of_the_adapter_is_not_taken_for_the_whole(kit):
     class Part(Honest):
         """One of the two layers has no adapter."""
@@ -272,6 +291,7 @@ def test_a_part_of_the_adapter_is_not_taken_for_the_whole(kit):
     assert found.found[0].finding.verdict in ("unknown", "partial")
 
 
+@pytest.mark.slow
 def test_a_template_that_nobody_has_heard_of(kit):
     assert verdict(checked(kit, Unheard())) == (
         "gives the model other prompts than in training: asked by text it does not answer as it "
@@ -279,6 +299,7 @@ def test_a_template_that_nobody_has_heard_of(kit):
     )
 
 
+@pytest.mark.slow
 def test_base_and_prompts_may_both_be_wrong(kit):
     found = checked(kit, Second(scale=0.0, takes_ids=False))
     assert verdict(found) == (
@@ -287,6 +308,7 @@ def test_base_and_prompts_may_both_be_wrong(kit):
     )
 
 
+@pytest.mark.slow
 def test_with_and_without_the_adapter(kit):
     found = checked(kit, base_model="plain")
     assert verdict(found) == "serves the adapter, and the base under its own name"
@@ -297,11 +319,13 @@ def test_with_and_without_the_adapter(kit):
     assert last["says"] == "serves the adapter, where the base should be"
 
 
+@pytest.mark.slow
 def test_both_names_may_be_the_adapter(kit):
     found = checked(kit, base_model="mine")
     assert verdict(found) == "under 'mine' serves the adapter, where the base should be"
 
 
+@pytest.mark.slow
 def test_a_chat_model_is_asked_by_messages(kit):
     found = checked(kit, base="chat")
     assert [(one.way, one.finding.verdict) for one in found.found] == [
@@ -310,6 +334,7 @@ def test_a_chat_model_is_asked_by_messages(kit):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lies", "said"),
     [
@@ -331,6 +356,7 @@ def test_lies_of_a_chat_server(kit, lies, said):
     assert verdict(checked(kit, lies, base="chat")) == said
 
 
+@pytest.mark.slow
 def test_an_adapter_that_changes_nothing_cannot_be_told_from_its_base(kit, tmp_path):
     none = write_adapter(tmp_path / "none", kit / "base", 1, size=0.0)
     subject = of_folders(none, str(kit / "base"), {"en": kit / "en.jsonl"})
@@ -342,6 +368,7 @@ def test_an_adapter_that_changes_nothing_cannot_be_told_from_its_base(kit, tmp_p
     )
 
 
+@pytest.mark.slow
 def test_an_adapter_that_changes_less_than_the_noise_cannot_be_told_either(kit, tmp_path):
     small = write_adapter(tmp_path / "small", kit / "base", 1, size=0.03)
     subject = of_folders(small, str(kit / "base"), {"en": kit / "en.jsonl"})
@@ -351,6 +378,7 @@ def test_an_adapter_that_changes_less_than_the_noise_cannot_be_told_either(kit, 
     assert verdict(found).startswith("cannot tell what it serves: the adapter changes these")
 
 
+@pytest.mark.slow
 def test_the_lines_and_the_record_say_the_same(kit):
     found = checked(kit, Lies(scale=2.0))
     told, plain = "\n".join(lines(found)), record(found)

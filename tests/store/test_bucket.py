@@ -37,6 +37,7 @@ def attempts(shared) -> set[str]:
     return {key.split("/")[2] for key in shared.written() if key.startswith("artifacts/")}
 
 
+@pytest.mark.slow
 def test_what_one_machine_commits_another_opens(shared):
     build(shared.machine("a"), tokens=7)
     b = shared.machine("b")

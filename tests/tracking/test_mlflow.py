@@ -174,6 +174,7 @@ class Runs:
     def set_terminated(self, *_: object) -> None: ...
 
 
+@pytest.mark.slow
 def test_what_is_no_longer_chosen_says_so(small: Small, installed: None) -> None:
     tags = {KEY: "system/a", PROJECT: "small", SENT: "before", "koinize.chosen": "true"}
     client, now = Runs(tags), {"koinize.chosen": "false"}

@@ -106,6 +106,7 @@ def test_what_was_spent(koinize: Call, spent: Small) -> None:
     }
 
 
+@pytest.mark.slow
 def test_releases_follow_their_channels(koinize: Call, small: Small) -> None:
     project = finish(small, {"de": 4})
     promote(project, "mood", "production")

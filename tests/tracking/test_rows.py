@@ -51,6 +51,7 @@ def test_every_answer_is_there_once(koinize: Call, done: Small) -> None:
     assert {(one["tokens"], one["option_scores"]) for one in wrong} == {("", "")}
 
 
+@pytest.mark.slow
 def test_what_was_written_freely(koinize: Call, small: Small) -> None:
     small.spec(ONE_MERGE.replace("[accuracy]", "[accuracy, parsed]\n    free: true"))
     finish(small, {"de": 3})
@@ -72,6 +73,7 @@ def test_what_was_written_freely(koinize: Call, small: Small) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_parquet_has_the_same(koinize: Call, done: Small) -> None:
     assert koinize("export", "rows", "rows.csv", "small")[0] == 0
     code, out, _ = koinize("export", "rows", "rows.parquet", "small")
@@ -108,6 +110,7 @@ def test_scores_of_options_and_odd_texts(
     assert (kept["key"], kept["option_scores"]) == ('=2+3,"x"', [-0.1, -1 / 3])
 
 
+@pytest.mark.slow
 def test_its_own_file_is_replaced_and_no_other(koinize: Call, done: Small) -> None:
     for name in ("rows.csv", "rows.parquet"):
         assert koinize("export", "rows", name, "small")[0] == 0

@@ -41,6 +41,7 @@ def test_the_mean_is_kept_in_float32():
     assert tail.mean[0].item() == pytest.approx(1 + 1 / 256, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_writes_the_mean_of_what_its_last_steps_would_have_written(tmp_path):
     """At a constant rate a longer training is a shorter one that went on."""
     base = {"schedule": "constant", "warmup_ratio": 0.0, "batch_size": 64, "learning_rate": 1e-2}

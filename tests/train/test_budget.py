@@ -47,6 +47,7 @@ def test_it_goes_on_with_half_a_pass_and_says_so_once(tmp_path, caplog, error):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_the_adapter_is_that_of_smaller_passes_from_the_beginning(tmp_path, dropout):
     """1024 is halved to 32, since longer passes do not fit; nothing of the broken ones is left."""
@@ -63,6 +64,7 @@ def test_the_adapter_is_that_of_smaller_passes_from_the_beginning(tmp_path, drop
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_the_dev_loss_before_the_first_step_is_cut_as_well(tmp_path, dropout):
     """Nothing was trained when memory runs out, and no stream of draws was noted yet."""
@@ -89,6 +91,7 @@ def test_another_error_is_no_lack_of_memory(tmp_path):
         train(base, rows("en", 10), (), LoraSpec(r=2), SPEC, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_adapters_that_share_passes_share_smaller_ones(tmp_path, monkeypatch):
     monkeypatch.setattr("koinize.train.together.on_accelerator", lambda _: True)
     base = loaded()
@@ -103,6 +106,7 @@ def test_adapters_that_share_passes_share_smaller_ones(tmp_path, monkeypatch):
         assert apart(one.out, tmp_path / "whole" / one.name) < 50 * 2**-23
 
 
+@pytest.mark.slow
 def test_the_first_dev_losses_of_several_are_cut_as_well(tmp_path):
     base, passes = loaded(), []
     limited(base, 60, ERRORS[0], passes)

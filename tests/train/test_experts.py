@@ -111,6 +111,7 @@ def tuned(base, folder):
     return PeftModel.from_pretrained(fresh, folder).eval()
 
 
+@pytest.mark.slow
 def test_experts_that_are_asked_for_are_trained(base, tmp_path):
     """Evaluated as PEFT would, and off again; trained on from; and the base stays the base."""
     before = logits(base.model)

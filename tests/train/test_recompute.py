@@ -30,6 +30,7 @@ def passes(base: Loaded) -> list[bool]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gemma3", "llama"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_the_adapter_has_the_same_bytes(tmp_path: Path, family: str, dropout: float) -> None:
@@ -48,6 +49,7 @@ def test_the_adapter_has_the_same_bytes(tmp_path: Path, family: str, dropout: fl
     assert not [one for one in layers_of(base.model) if "forward" in vars(one)]
 
 
+@pytest.mark.slow
 def test_many_at_once_have_the_same_bytes(tmp_path: Path) -> None:
     base = loaded()
     train_together(base, several(tmp_path / "plain"))

@@ -73,7 +73,7 @@ def told(report: TrainingReport) -> TrainingReport:
 @pytest.mark.parametrize(
     ("lora", "training"),
     [
-        (LoraSpec(r=2, alpha=4), EARLY),
+        pytest.param(LoraSpec(r=2, alpha=4), EARLY, marks=pytest.mark.slow),
         (LoraSpec(r=2, alpha=4, dropout=0.3), EARLY),
         (
             LoraSpec(r=2, alpha=4, rslora=True),
@@ -99,6 +99,7 @@ def test_stopped_after_any_step_it_goes_on_to_the_same_bytes(tmp_path, lora, tra
         assert file_digest(out / "adapter_model.safetensors") == expected, step
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again_and_within_a_pass_or_the_dev_loss(tmp_path, monkeypatch):
     """A signal at the n-th product with the output layer, of a step or of the dev loss."""
     base, lora = loaded(), LoraSpec(r=2, dropout=0.2)
@@ -159,6 +160,7 @@ def killed_after(steps: int, base, out: Path, home: Path, every: float) -> None:
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_from_what_was_saved_by_time(tmp_path):
     base, home = loaded(), tmp_path / "home"
     whole = fit(base, tmp_path / "whole", LoraSpec(r=2), EARLY)
@@ -191,6 +193,7 @@ def test_it_is_due_when_the_next_step_would_end_too_late(tmp_path, monkeypatch):
     assert due == [False, False, True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["record", "tensors", "foreign", "other rows", "pickle"])
 def test_a_checkpoint_that_is_broken_or_of_another_is_ignored_with_a_word(tmp_path, caplog, how):
     base, home, lora = loaded(), tmp_path / "home", LoraSpec(r=2)
@@ -272,6 +275,7 @@ def all_steps(base, folder: Path) -> int:
     return sum(report.steps for report in train_together(base, mixed(folder)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accelerated", [False, True])
 def test_adapters_that_are_stopped_together_go_on_together(tmp_path, monkeypatch, accelerated):
     """Each from where it was, also those whose steps had ended."""
@@ -291,6 +295,7 @@ def test_adapters_that_are_stopped_together_go_on_together(tmp_path, monkeypatch
             assert apart(one.out, tmp_path / f"out-{moment}" / one.name) == 0.0
 
 
+@pytest.mark.slow
 def test_what_was_stopped_together_goes_on_alone_and_the_other_way_round(tmp_path):
     base, home = loaded(), tmp_path / "home"
     with pytest.raises(KeyboardInterrupt):
@@ -304,6 +309,7 @@ def test_what_was_stopped_together_goes_on_alone_and_the_other_way_round(tmp_pat
         assert apart(one.out, tmp_path / "whole" / one.name) < 50 * 2**-23
 
 
+@pytest.mark.slow
 def test_a_finished_one_of_a_group_that_was_killed_is_not_trained_again(tmp_path, monkeypatch):
     base, home = loaded(), tmp_path / "home"
     with pytest.raises(KeyboardInterrupt):
@@ -327,6 +333,7 @@ def test_a_finished_one_of_a_group_that_was_killed_is_not_trained_again(tmp_path
             assert apart(one.out, tmp_path / "stopped" / one.name) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accelerated", [False, True])
 def test_one_that_is_found_to_diverge_as_it_is_saved_ends_alone(tmp_path, monkeypatch, accelerated):
     """Its losses lie unread on an accelerator until somebody asks where it is."""

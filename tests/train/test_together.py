@@ -121,7 +121,8 @@ def policy(request, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("family", "batch_tokens"), [("gemma3", 1024), ("llama", 1024), ("gemma3", 30)]
+    ("family", "batch_tokens"),
+    [("gemma3", 1024), ("llama", 1024), pytest.param("gemma3", 30, marks=pytest.mark.slow)],
 )
 def test_each_adapter_is_what_it_is_alone(tmp_path, policy, family, batch_tokens):
     """Also where a batch takes several passes."""
@@ -155,6 +156,7 @@ def test_each_adapter_is_what_it_is_alone(tmp_path, policy, family, batch_tokens
     assert reports[2].kept_epoch + 2 == len(reports[2].dev_losses) < 9
 
 
+@pytest.mark.slow
 def test_in_a_bfloat16_base_the_masters_stay_float32(tmp_path):
     base = loaded()
     base.model.to(torch.bfloat16)
@@ -166,6 +168,7 @@ def test_in_a_bfloat16_base_the_masters_stay_float32(tmp_path):
         assert {value.dtype for value in load_file(one.out / WEIGHTS).values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_one_that_diverges_stops_alone_and_names_its_rows(tmp_path, policy):
     base, trainings = loaded(), several(tmp_path)
     trainings[0] = replace(
@@ -215,6 +218,7 @@ def test_training_on_starts_where_the_adapter_was(tmp_path):
     assert apart(on.out, tmp_path / "alone") < 0.5 * ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lora", "settings"),
     [
