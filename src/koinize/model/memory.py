@@ -4,7 +4,7 @@ Counted is what lives at the peak: the base's weights, what the optimizer has of
 autograd keeps of one forward pass for the way back, and one piece of logits. A test compares the
 third with what autograd says that it keeps. On a CPU the interpreter with its libraries comes to
 it, the tokenizer, and what lies free between blocks that are in use, as rows of one length leave
-it. Rows of many lengths leave more, the longer they are trained on: docs/log.md has figures.
+it. Rows of many lengths may leave more: docs/log.md has figures.
 
 Of families that are not in FAMILIES, and of files that do not say enough, nothing is said. Nothing
 here imports torch.
