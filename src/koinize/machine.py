@@ -198,7 +198,7 @@ def limit_kernels() -> None:
     product; for a process that has not yet used torch. What the user's environment says stands.
 
     It keeps 1,024 in each of two caches. Passes over rows of many lengths seldom meet the same
-    shape again, and what was made for them came to 20 MB a pass of Gemma 3 270M, a quarter of its memory.
+    shape again, and what was made for them came to 20 MB a pass of Gemma 3 270M: a quarter of all.
     """
     for cache_of in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
         os.environ.setdefault(cache_of, str(KERNELS))
