@@ -42,6 +42,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `--dist loadgroup` all tests of a file go to one worker, or those that share another
     thing: two clusters of Ray, or two S3 servers, at once might want the same ports.
