@@ -42,18 +42,6 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` all tests of a file go to one worker, or those that share another
-    thing: two clusters of Ray, or two S3 servers, at once might want the same ports.
-    """
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            file = item.nodeid.partition("::")[0]
-            group = "seaweed" if "seaweed" in item.name else file
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def threads():
     """A run in this process takes the threads of its machine; the next test has them as before."""

@@ -56,13 +56,13 @@ with executors.get("local")(2, 1) as executor:
 """
 
 
-SLOW = {"ray": [pytest.mark.slow, pytest.mark.xdist_group("ray")]}
-"""It takes seconds to start, and is an extra; two of them at once might want the same ports."""
+SLOW = {"ray"}
+"""It takes seconds to start, and is an extra."""
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=SLOW.get(name, [])) for name in executors.names()],
+    params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in executors.names()],
 )
 def executor(request):
     if request.param == "ray":

@@ -38,7 +38,7 @@ from tests.pipeline.cluster_steps import LONG, perform, tried  # noqa: E402
 
 # Four nodes on one host, which die on purpose: what Ray says of them, and when, is not always the
 # same. So one test may be done again; koinize's own part of it is tested without Ray in test_run.
-pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=2), pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=2)]
 
 ROOT = Path(__file__).parents[2]
 STORE_BYTES = 80 * 2**20
