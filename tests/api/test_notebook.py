@@ -60,7 +60,7 @@ def test_every_cell_runs_and_prints_nothing_but_its_value(tmp_path: Path) -> Non
     assert first.startswith(
         "('v1', ['README.md', 'adapter_config.json', 'adapter_model.safetensors'"
     )
-    assert changed == "(('data/de.train.jsonl: 1 rows added',), ['train/mood/de'], 31)"
+    assert changed == "(('data/de.train.jsonl: 1 rows added',), ['train/mood/de'], 6)"
     assert promoted.count("'ja'") == 4  # by every metric, whatever the gate says
     assert "channel 'production' of task 'mood' has no release to go back to" in staged
     assert ", 16, 0.0, " in merged
