@@ -20,22 +20,13 @@ def write_overlap_judge(folder: Path, words: Sequence[str], labels: Sequence[str
     looks for its own word on the first side, and where there is none at <bos>: it is marked as
     known or as unknown. In the second, <bos> takes the mean of the second side's marks.
     """
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertForSequenceClassification
 
     first, second = len(SPECIAL) + len(words), len(SPECIAL) + len(words) + 1
     known, unknown, mean_known, mean_unknown = range(second + 1, second + 5)
     size = second + 5
     model: Any = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=first,
-            hidden_size=size,
-            num_hidden_layers=2,
-            num_attention_heads=1,
-            intermediate_size=1,
-            max_position_embeddings=256,
-            pad_token_id=0,
-            id2label=dict(enumerate(labels)),
-        )
+        _config(first, size, labels, num_hidden_layers=2, intermediate_size=1)
     )
     root = size**0.5
     with torch.no_grad():
@@ -73,19 +64,11 @@ def write_names_judge(
     folder: Path, words: Sequence[str], names: Collection[str], labels: Sequence[str]
 ) -> None:
     """A BERT without layers that gives each of `names` the second label, all else the first."""
-    from transformers import BertConfig, BertForTokenClassification
+    from transformers import BertForTokenClassification
 
     size = len(SPECIAL) + len(words)
     model: Any = BertForTokenClassification(
-        BertConfig(
-            vocab_size=size,
-            hidden_size=size,
-            num_hidden_layers=0,
-            num_attention_heads=1,
-            max_position_embeddings=64,
-            pad_token_id=0,
-            id2label=dict(enumerate(labels)),
-        )
+        _config(size, size, labels, num_hidden_layers=0, max_position_embeddings=64)
     )
     with torch.no_grad():
         for one in model.parameters():
@@ -98,6 +81,20 @@ def write_names_judge(
                 model.classifier.weight[1, place] = 2
     model.save_pretrained(folder)
     _tokenizer(words).save_pretrained(folder)
+
+
+def _config(words: int, size: int, labels: Sequence[str], **more: int) -> Any:
+    """A BERT of one head."""
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=words,
+        hidden_size=size,
+        num_attention_heads=1,
+        pad_token_id=0,
+        id2label=dict(enumerate(labels)),
+        **{"max_position_embeddings": 256, **more},
+    )
 
 
 def _keep(norm: Any, size: int, ones: int) -> None:

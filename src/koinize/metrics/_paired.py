@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from statistics import NormalDist, fmean
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +87,9 @@ class Compared(ABC):
         error = self.error_at(bound)
         if not self.seed_error:
             return NormalDist().cdf(-(self.observed - bound) / error)
-        distances = (self.observed - bound + self._by_chance) / error
-        return fmean(NormalDist().cdf(-one) for one in distances.tolist())
+        from scipy.special import ndtr
+
+        return float(ndtr(-(self.observed - bound + self._by_chance) / error).mean())
 
     @property
     def p_worse(self) -> float:

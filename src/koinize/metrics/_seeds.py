@@ -16,8 +16,6 @@ import numpy as np
 
 from koinize.metrics._metric import Floats
 
-BISECTIONS = 60
-
 
 def seed_error(by_seed: Floats) -> float:
     """Standard error of the mean of the differences (k,) of k seeds; 0 of one."""
@@ -29,31 +27,7 @@ def student(degrees: int, size: int, seed: int) -> Floats:
     """So many values of Student's t in random order: its quantiles at (i + 1/2) / size, so that
     their distribution is without noise.
     """
-    quantiles = quantile((np.arange(size) + 0.5) / size, degrees)
+    from scipy.special import stdtrit
+
+    quantiles = stdtrit(degrees, (np.arange(size) + 0.5) / size)
     return np.random.default_rng([seed, degrees]).permutation(quantiles)
-
-
-def quantile(shares: Floats, degrees: int) -> Floats:
-    """Where Student's t is below with these probabilities, by bisection over its angle."""
-    low = np.full(len(shares), -math.pi / 2)
-    high = -low
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        below = _share_below(middle, degrees) < shares
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    angle: Floats = (low + high) / 2
-    return math.sqrt(degrees) * np.tan(angle)
-
-
-def _share_below(angle: Floats, degrees: int) -> Floats:
-    """P(t < sqrt(degrees) tan(angle)); Abramowitz and Stegun 1964, 26.7.3 and 26.7.4."""
-    sine, cosine = np.sin(angle), np.cos(angle)
-    term = cosine if degrees % 2 else np.ones_like(angle)
-    total = np.zeros_like(angle) if degrees == 1 else term
-    for j in range(2 + degrees % 2, degrees, 2):
-        term = term * cosine**2 * (j - 1) / j
-        total = total + term
-    within: Floats = sine * total
-    if degrees % 2:
-        within = 2 / math.pi * (angle + within)
-    return (1 + within) / 2

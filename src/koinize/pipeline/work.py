@@ -331,6 +331,7 @@ def _load(path: str, written: str, threads: int, in_4bit: bool) -> Loaded:
 
 def judge(job: Job) -> Reader:
     """The model of the step's metric, loaded by whichever step of this worker needed it first."""
+    machine.limit_kernels()
     quiet()
     name = job.step.address.metric
     spec = job.spec.judges[name]
