@@ -85,13 +85,13 @@ def run(part: Part, scale: Scale) -> None:
     part.attempt("the peak", 2, partial(peak, part, scale))
     part.attempt("the base", 2, partial(forwards, part, scale))
     tokens, batch = scale.pass_tokens, scale.batch
-    first = (Run("long", batch, 2, tokens), Run("short", 4 * batch, 3, tokens),
-             Run("short", batch, 6, tokens))  # fmt: skip
+    first = (Run("long", batch, 2, 2 * tokens), Run("long", batch, 2, tokens),
+             Run("short", 4 * batch, 3, tokens))  # fmt: skip
     more = (
-        Run("long", batch, 2, tokens, checkpointing=True),
-        Run("long", batch, 2, 2 * tokens),
         Run("long", batch, 2, 2 * tokens, checkpointing=True),
         Run("long", batch, 1, tokens // 4),
+        Run("short", batch, 6, tokens),
+        Run("long", batch, 2, tokens, checkpointing=True),
     )
     with work_folder(8 * scale.factors) as folder:
         for one in first:
