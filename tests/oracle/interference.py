@@ -1,66 +1,117 @@
-"""How adapters of one base stand to one another, from their dense updates in float64."""
+"""How adapters of one base stand to one another, in float64, one module after the other.
+
+An update is held as U S V', from QR of its factors and an SVD of what is between them; only the
+sampled rows on which signs are counted are multiplied out.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
 SMALL = 1e-6  # of the largest singular value: nothing
+ROUNDING = 1e-12  # of a trunk's largest one: no difference from it
 ROWS = 64  # on which signs are counted
-Updates = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Update:
+    """B A: outputs x r and r x inputs, with the scale in B."""
+
+    B: np.ndarray
+    A: np.ndarray
+
+    def minus(self, other: Update) -> Update | None:
+        """With as many columns as the difference has directions; None for no difference."""
+        B, A = np.hstack([self.B, -other.B]), np.vstack([self.A, other.A])
+        U, S, V = Update(B, A).svd
+        if S[0] <= ROUNDING * other.svd[1][0]:
+            return None
+        there = SMALL * S[0] < S
+        return Update(U[:, there] * S[there], V[:, there].T)
+
+    @cached_property
+    def svd(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """U, S and V: no matrix of outputs x inputs is made."""
+        (Q, left), (P, right) = np.linalg.qr(self.B), np.linalg.qr(self.A.T)
+        U, S, Vt = np.linalg.svd(left @ right.T, full_matrices=False)
+        return Q @ U, S, P @ Vt.T
+
+    @cached_property
+    def spaces(self) -> tuple[np.ndarray, np.ndarray]:
+        """Orthonormal bases of what it writes to, its columns, and of what it reads from."""
+        return basis(self.B), basis(self.A.T)
+
+    @cached_property
+    def signs(self) -> np.ndarray:
+        """On rows that are spread by the golden section, each once."""
+        outputs, golden = len(self.B), (sqrt(5) - 1) / 2
+        some = {int(number * golden % 1 * outputs) for number in range(ROWS)}
+        sampled = sorted(some) if outputs > ROWS else list(range(outputs))
+        return np.sign(self.B[sampled] @ self.A)
+
+
+def basis(matrix: np.ndarray) -> np.ndarray:
+    U, S, _ = np.linalg.svd(matrix, full_matrices=False)
+    return U[:, SMALL * S[0] < S]
 
 
 def interference(folders: Mapping[str, Path], trunk: Path | None = None) -> dict[str, Any]:
     """Of the adapters in these folders, by language; with a trunk, of their differences from it."""
     languages = sorted(folders)
-    start = updates(trunk) if trunk else {}
-    each = [
-        {name: one - start.get(name, 0) for name, one in updates(folders[language]).items()}
-        for language in languages
-    ]
-    each = [{name: one for name, one in some.items() if one.any()} for some in each]
-    pairs = [[(one, other) for other in each] for one in each]
-    ranks = sorted({rank(one) for some in each for one in some.values()} | {1})
-    steps = [*(2**k for k in range((ranks[-1] - 1).bit_length())), ranks[-1]]
-    norms = [np.sqrt(product(one, one)) for one in each]
-    config = json.loads((folders[languages[0]] / "adapter_config.json").read_text())
-
-    def matrix(of: Any) -> list[list[float]]:
-        return [[float(of(*pair)) for pair in row] for row in pairs]
-
-    return {
-        "languages": languages,
-        "base_model": config["base_model_name_or_path"],
-        "parameters": [parameters(folders[one]) for one in languages],
-        "modules": [len(one) for one in each],
-        "norms": norms,
-        "cosine": matrix(lambda a, b: product(a, b) / np.sqrt(product(a, a) * product(b, b))),
-        "column_overlap": matrix(lambda a, b: overlap(angles(a, b, 0))),
-        "row_overlap": matrix(lambda a, b: overlap(angles(a, b, 1))),
-        "column_angle": matrix(lambda a, b: smallest(angles(a, b, 0))),
-        "row_angle": matrix(lambda a, b: smallest(angles(a, b, 1))),
-        "sign_conflict": matrix(opposed),
-        "ranks": [[enough(one, share) for share in (0.9, 0.99)] for one in each],
-        "energy_ranks": steps,
-        "energy": [[kept(one, step) for step in steps] for one in each],
-    }
+    with ExitStack() as stack:
+        adapters = [Adapter(folders[one], stack) for one in languages]
+        start = Adapter(trunk, stack) if trunk else None
+        found = Sums(len(languages))
+        for module in sorted({name for one in adapters for name in one.modules}):
+            found.add([changed(one.update(module), start, module) for one in adapters])
+        named = {
+            "languages": languages,
+            "base_model": adapters[0].config["base_model_name_or_path"],
+            "parameters": [one.parameters for one in adapters],
+        }
+    return {**named, **found.results()}
 
 
-def updates(folder: Path) -> Updates:
-    """Every module's s B A."""
-    config = json.loads((folder / "adapter_config.json").read_text())
-    found, tensors = {}, load_file(folder / "adapter_model.safetensors")
-    for name, A in tensors.items():
-        if name.endswith(".lora_A.weight"):
-            module = name.removesuffix(".lora_A.weight").removeprefix("base_model.model.")
-            B = tensors[name.replace(".lora_A.", ".lora_B.")].astype(np.float64)
-            found[module] = scale(config, module, len(A)) * B @ A.astype(np.float64)
-    return found
+def changed(one: Update | None, start: Adapter | None, module: str) -> Update | None:
+    begun = start.update(module) if start else None
+    return one.minus(begun) if one and begun else one
+
+
+class Adapter:
+    """A PEFT folder, of which one module at a time is in memory."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.config = json.loads((folder / "adapter_config.json").read_text())
+        path = folder / "adapter_model.safetensors"
+        self._file: Any = stack.enter_context(safe_open(path, framework="numpy"))
+        keys = [one for one in self._file.keys() if one.endswith(".lora_A.weight")]  # noqa: SIM118
+        self.modules = {
+            one.removesuffix(".lora_A.weight").removeprefix("base_model.model."): one
+            for one in keys
+        }
+
+    @property
+    def parameters(self) -> int:
+        shapes = [self._file.get_slice(one).get_shape() for one in self._file.keys()]  # noqa: SIM118
+        return sum(rows * columns for rows, columns in shapes)
+
+    def update(self, module: str) -> Update | None:
+        if module not in self.modules:
+            return None
+        key = self.modules[module]
+        A = self._file.get_tensor(key).astype(np.float64)
+        B = self._file.get_tensor(key.replace(".lora_A.", ".lora_B.")).astype(np.float64)
+        return Update(scale(self.config, module, len(A)) * B, A)
 
 
 def scale(config: Mapping[str, Any], module: str, r: int) -> float:
@@ -74,67 +125,82 @@ def scale(config: Mapping[str, Any], module: str, r: int) -> float:
     return float(alpha / np.sqrt(r) if config.get("use_rslora") else alpha / r)
 
 
-def parameters(folder: Path) -> int:
-    return sum(one.size for one in load_file(folder / "adapter_model.safetensors").values())
+class Sums:
+    """What is summed over the modules, and what of each one is averaged in the end."""
+
+    def __init__(self, count: int) -> None:
+        self.products = np.zeros((count, count))
+        self.opposed, self.both = np.zeros((count, count)), np.zeros((count, count))
+        self.cosines = [[[[], []] for _ in range(count)] for _ in range(count)]
+        self.energies: list[list[np.ndarray]] = [[] for _ in range(count)]
+
+    def add(self, updates: Sequence[Update | None]) -> None:
+        """One module's, in the order of the languages."""
+        there = [place for place, one in enumerate(updates) if one]
+        for one in there:
+            self.energies[one].append(updates[one].svd[1] ** 2)
+        for one in there:
+            for other in there:
+                self._add_pair(one, other, updates[one], updates[other])
+
+    def _add_pair(self, one: int, other: int, ours: Update, theirs: Update) -> None:
+        (U, S, V), (W, T, X) = ours.svd, theirs.svd
+        self.products[one, other] += S @ ((U.T @ W) * (V.T @ X)) @ T
+        signs = ours.signs * theirs.signs
+        stands_for = len(ours.B) / len(signs)  # so many rows of the module
+        self.opposed[one, other] += stands_for * (signs < 0).sum()
+        self.both[one, other] += stands_for * (signs != 0).sum()
+        for side in (0, 1):
+            between = ours.spaces[side].T @ theirs.spaces[side]
+            if between.size:
+                cosines = np.linalg.svd(between, compute_uv=False)
+                self.cosines[one][other][side].append(cosines)
+
+    def results(self) -> dict[str, Any]:
+        norms = np.sqrt(self.products.diagonal())
+        longest = max((len(one) for some in self.energies for one in some), default=1)
+        steps = [*(2**k for k in range((longest - 1).bit_length())), longest]
+        return {
+            "modules": [len(some) for some in self.energies],
+            "norms": norms.tolist(),
+            "cosine": ratio(self.products, np.outer(norms, norms)),
+            "column_overlap": self._by_pair(overlap, 0),
+            "row_overlap": self._by_pair(overlap, 1),
+            "column_angle": self._by_pair(smallest, 0),
+            "row_angle": self._by_pair(smallest, 1),
+            "sign_conflict": ratio(self.opposed, self.both),
+            "ranks": [[enough(some, share) for share in (0.9, 0.99)] for some in self.energies],
+            "energy_ranks": steps,
+            "energy": [[kept(some, step) for step in steps] for some in self.energies],
+        }
+
+    def _by_pair(self, of: Any, side: int) -> list[list[float]]:
+        return [[of(pair[side]) for pair in row] for row in self.cosines]
 
 
-def product(one: Updates, other: Updates) -> float:
-    return float(sum((one[name] * other[name]).sum() for name in one.keys() & other.keys()))
-
-
-def spectrum(matrix: np.ndarray) -> np.ndarray:
-    values = np.linalg.svd(matrix, compute_uv=False)
-    return values[values > SMALL * values[0]]
-
-
-def rank(matrix: np.ndarray) -> int:
-    return len(spectrum(matrix))
-
-
-def space(matrix: np.ndarray, side: int) -> np.ndarray:
-    """An orthonormal basis of its columns (0) or rows (1)."""
-    U, S, Vt = np.linalg.svd(matrix, full_matrices=False)
-    there = SMALL * S[0] < S
-    return U[:, there] if side == 0 else Vt[there].T
-
-
-def angles(one: Updates, other: Updates, side: int) -> list[np.ndarray]:
-    """The cosines of the principal angles, by module, the largest first."""
-    return [
-        np.linalg.svd(space(one[name], side).T @ space(other[name], side), compute_uv=False)
-        for name in sorted(one.keys() & other.keys())
-    ]
+def ratio(part: np.ndarray, whole: np.ndarray) -> Any:
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1), 0).tolist()
 
 
 def overlap(cosines: Iterable[np.ndarray]) -> float:
+    """The mean over modules of the mean squared cosine of the principal angles."""
     each = [float((one**2).mean()) for one in cosines]
     return sum(each) / len(each) if each else 0.0
 
 
 def smallest(cosines: Iterable[np.ndarray]) -> float:
+    """The mean over modules of the smallest angle, in degrees."""
     each = [float(np.degrees(np.arccos(min(1.0, one[0])))) for one in cosines]
     return sum(each) / len(each) if each else 0.0
 
 
-def opposed(one: Updates, other: Updates) -> float:
-    """Of the entries that both change, those with opposed signs; for modules of few outputs."""
-    signs = [
-        np.sign(one[name]) * np.sign(other[name]) for name in sorted(one.keys() & other.keys())
-    ]
-    assert all(len(each) <= ROWS for each in signs)
-    both = sum(int((each != 0).sum()) for each in signs)
-    return sum(int((each < 0).sum()) for each in signs) / both if both else 0.0
-
-
-def enough(updates: Updates, share: float) -> float:
+def enough(energies: Sequence[np.ndarray], share: float) -> float:
     """The mean over modules of the rank that keeps this share of the energy."""
-    each = [np.cumsum(spectrum(one) ** 2) for one in updates.values()]
-    ranks = [1 + int((sums < share * sums[-1]).sum()) for sums in each]
-    return sum(ranks) / len(ranks) if ranks else 0.0
+    each = [1 + int((np.cumsum(one)[:-1] < share * one.sum()).sum()) for one in energies]
+    return sum(each) / len(each) if each else 0.0
 
 
-def kept(updates: Updates, step: int) -> float:
+def kept(energies: Sequence[np.ndarray], step: int) -> float:
     """The share of the energy of all modules that this rank of each keeps."""
-    each = [spectrum(one) ** 2 for one in updates.values()]
-    whole = sum(float(one.sum()) for one in each)
-    return sum(float(one[:step].sum()) for one in each) / whole if whole else 0.0
+    whole = sum(float(one.sum()) for one in energies)
+    return sum(float(one[:step].sum()) for one in energies) / whole if whole else 0.0

@@ -102,9 +102,10 @@ class Quality:
     def steps(self) -> dict[tuple[str, str], dict[str, Step]]:
         """System, split -> language -> the step that scored it."""
         found: dict[tuple[str, str], dict[str, Step]] = {}
+        rows = {*self.names, *self.names.values()}
         for one in self.costs.account.steps:
             mine = (one.kind, one.task) == ("evaluate", self.said["name"])
-            if mine and (not one.role or one.role in self._choices(one.system)):
+            if mine and one.system in rows and one.role in ("", "mean", "paper"):
                 found.setdefault((one.system, one.split), {})[one.language] = one
         own = found.get(("INDV", "test"), {})
         for one in self.languages:  # one's own adapter is what serves its language
@@ -114,10 +115,6 @@ class Quality:
             key: {one: some[one] for one in self.languages if one in some}
             for key, some in found.items()
         }
-
-    def _choices(self, system: str) -> set[str]:
-        """The roles of scores that are rows of the report: those of MEAN's and such like."""
-        return {"mean", "paper"} if system in self.names else set()
 
     @cached_property
     def sides(self) -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:

@@ -1,7 +1,9 @@
 """How adapters interfere: measured once for each set of adapters, and only for the report."""
 
 import json
+from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -10,6 +12,8 @@ from koinize.engine.inspect import inspect_adapters
 from koinize.errors import KoinizeError
 from koinize.pipeline.interference import interference
 from koinize.store import Store
+from tests.oracle.interference import interference as recomputed
+from tests.peft_folders import Q, V, save
 
 
 @pytest.fixture
@@ -39,6 +43,22 @@ def test_it_is_what_inspecting_gives(store, tmp_path):
     assert found["cosine"][0][1] == inspected.total.cosine[0][1]
     assert found["energy_ranks"] == (1, 2)
     assert json.loads(json.dumps(found)).keys() >= {"norms", "row_angle", "sign_conflict"}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_oracle_finds_the_same_where_rows_are_sampled(tmp_path, begun):
+    """All of a report's figures, from other factors of the updates; one lacks a module."""
+    tall = {Q: (300, 40), V: (90, 14)}
+    shapes = {"de": {Q: tall[Q]}, "en": tall, "fr": tall}
+    folders = {
+        name: save(tmp_path / name, seed, some) for seed, (name, some) in enumerate(shapes.items())
+    }
+    trunk = save(tmp_path / "trunk", 7, {Q: tall[Q]}) if begun else None
+    total, expected = inspect_adapters(folders, trunk=trunk).total, recomputed(folders, trunk)
+    for name in (one.name for one in fields(total)):
+        # From float32; the angle of a space to itself is the root of twice a cosine's rounding.
+        close = pytest.approx(np.array(expected[name]), rel=1e-5, abs=1e-5)
+        assert np.array(getattr(total, name)) == close
 
 
 def test_it_is_measured_again_only_when_an_adapter_changes(store, tmp_path, monkeypatch):
