@@ -46,6 +46,8 @@ SCENARIOS = {
     "add": "A language is added (each in turn)",
     "several": "Two and three languages are updated in one release, apart",
     "in-turn": "The same languages, one after the other, in both orders",
+    "share": "Everything at once: a trunk of a share of the rows, every language a branch from it",
+    "sync": "Everything at once: languages apart, that meet in their mean 2 and 4 times",
     "month": "Half a year, a language a month, against COMB trained again every month",
 }
 
@@ -95,18 +97,18 @@ class Analysis:
         found = {one.seed for one in known if one.task == task and one.name == "comb"}
         return tuple(sorted(found))
 
-    def comb(self, task: str, seed: int, name: str = "") -> Cells | None:
-        """COMB on all rows, or that of the arm's month."""
-        system = System(task, seed, "main", "comb", "1")
+    def comb(self, task: str, seed: int, group: str, name: str) -> Cells | None:
+        """COMB on all rows, of the arm's job if it trained one, or that of the arm's month."""
         if name.startswith("month/"):
             month = f"{name.rpartition('/')[0]}/comb"
-            system = System(task, seed, "half-year", month, "1")
-        return self.results.cells(system)
+            return self.results.cells(System(task, seed, "half-year", month, "1"))
+        own = self.results.cells(System(task, seed, group, "comb", "1"))
+        return own or self.results.cells(System(task, seed, "main", "comb", "1"))
 
     def difference(self, task: str, seed: int, group: str, name: str, which: str) -> Cells | None:
         """An arm less COMB; None where either was not scored."""
         label = self.results.label((task, seed, group, name), which)
-        comb = self.comb(task, seed, name)
+        comb = self.comb(task, seed, group, name)
         if label is None or comb is None:
             return None
         ours = self.results.cells(System(task, seed, group, name, label))
@@ -123,7 +125,7 @@ class Analysis:
 
     def arms(self, task: str) -> Iterator[tuple[str, str, str, list[str]]]:
         """(scenario, way, group, arms) of a task; every month and every order is an arm."""
-        for group in ("main", "several", "half-year"):
+        for group in ("main", "several", "half-year", "shares", "sync"):
             found = by_scenario(self.results.names(task, group))
             for (scenario, way), arms in sorted(found.items()):
                 if way != "comb":
@@ -138,6 +140,20 @@ class Analysis:
                 own = self.results.trainings.get((task, seed, "main", name.replace("/", "-")))
                 if comb and own:
                     shares.append(self._shares(task, comb["tokens"], own["tokens"], name))
+        return tuple(np.mean(shares, axis=0)) if shares else None  # type: ignore[return-value]
+
+    def set_up_cost(
+        self, task: str, group: str, names: Sequence[str]
+    ) -> tuple[float, float, float] | None:
+        """Training, training with test, and the trainings' critical path, as shares of COMB's."""
+        shares = []
+        for seed in self.seeds(task):
+            comb = self.results.trainings.get((task, seed, group, "comb"))
+            for name in names:
+                paid = self.results.paid((task, seed, group, name))
+                if comb and paid:
+                    train, test, _ = self._shares(task, comb["tokens"], paid[0], name)
+                    shares.append((train, test, paid[1] / comb["tokens"]))
         return tuple(np.mean(shares, axis=0)) if shares else None  # type: ignore[return-value]
 
     def _shares(self, task: str, comb: int, own: int, name: str) -> tuple[float, float, float]:
@@ -180,7 +196,8 @@ def scenario_table(analysis: Analysis, task: str, scenario: str) -> Table | None
         return None
     if each:
         rows += _equal_rows(analysis, task)
-    columns = ("", "seeds", "points", "NLL", "worst language", "below 0; by 3", *COSTS)
+    costs = (*COSTS[:2], "critical path") if scenario in SET_UP else COSTS
+    columns = ("", "seeds", "points", "NLL", "worst language", "below 0; by 3", *costs)
     return Table(f"{task}: {SCENARIOS[scenario]}", columns, rows)
 
 
@@ -188,18 +205,21 @@ def _rows_of(
     analysis: Analysis, task: str, group: str, names: Sequence[str], about: str
 ) -> Iterator[tuple[str, ...]]:
     """Every weight of these arms, in the mean over them."""
-    cost = analysis.cost(task, names)
+    set_up = group in ("shares", "sync")
+    cost = analysis.set_up_cost(task, group, names) if set_up else analysis.cost(task, names)
     alone = about == "continued"
     for which in ("1",) if alone else WEIGHTS:
         if seeds := analysis.mean_difference(task, group, names, which):
             name = "new rows alone" if alone else f"{about}, {SHOWN[which]}"
             paid = None if which == "0" else cost
-            chosen = which.startswith("by_")
+            chosen = set_up or which.startswith("by_")
             yield name, *_cells(seeds, analysis.results.languages(task), paid, chosen=chosen)
 
 
 EACH = ("update", "add")
 """Scenarios in which every language changes in turn."""
+SET_UP = ("share", "sync")
+"""Scenarios in which everything is trained, in another way than COMB."""
 COSTS = ("train", "+ test", "+ choice")
 
 
@@ -282,14 +302,39 @@ def pooled_table(analysis: Analysis) -> Table:
     return Table("Pooled over tasks, less COMB trained again", columns, rows, note)
 
 
-def _by_task(analysis: Analysis, scenario: str, way: str, which: str) -> dict[str, Seeds]:
+def pooled_set_up_table(analysis: Analysis) -> Table | None:
+    """The mean over the tasks, for every share and every number of rounds."""
+    found = {
+        (scenario, names[number].split("/")[1], way if scenario == "sync" else "lean or branch")
+        for task in analysis.results.tasks
+        for scenario, way, _, names in analysis.arms(task)
+        if scenario in SET_UP
+        for number in range(len(names))
+    }
+    rows = []
+    for scenario, what, way in sorted(found):
+        for which in WEIGHTS:
+            if tasks := _by_task(analysis, scenario, way, which, what):
+                name = f"{scenario}: {what}, {way}, {SHOWN[which]}"
+                rows.append((name, *_pooled(tasks)))
+    columns = ("", "tasks", "seeds", "points", "not 1 below", "NLL")
+    title = "Everything at once in other ways, pooled over tasks, less COMB"
+    return Table(title, columns, rows) if rows else None
+
+
+def _by_task(
+    analysis: Analysis, scenario: str, way: str, which: str, what: str | None = None
+) -> dict[str, Seeds]:
+    """Each task's difference, in the mean over whatever changed, or of `what` alone."""
     found = {}
     for task in analysis.results.tasks:
         ways = {
-            one: (group, names) for sc, one, group, names in analysis.arms(task) if sc == scenario
+            one: (group, [name for name in names if what in (None, name.split("/")[1])])
+            for sc, one, group, names in analysis.arms(task)
+            if sc == scenario
         }
         chosen = way if way != "lean or branch" else "lean" if "lean" in ways else "branch"
-        if chosen not in ways:
+        if chosen not in ways or not ways[chosen][1]:
             continue
         labelled = which
         if which == "by_metric" and not _has_metric_choice(analysis, task):
@@ -320,6 +365,7 @@ def _pooled(found: dict[str, Seeds]) -> tuple[str, ...]:
 def tables(analysis: Analysis) -> tuple[list[Table], list[Table]]:
     """Those that answer the questions, and all the others."""
     first = [set_up_table(analysis), pooled_table(analysis)]
+    first += [table] if (table := pooled_set_up_table(analysis)) else []
     for task in analysis.results.tasks:
         wanted = (scenario_table(analysis, task, one) for one in SCENARIOS)
         first += [table for table in wanted if table]

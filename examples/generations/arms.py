@@ -15,15 +15,20 @@ from scenarios import (
     BEFORE,
     FULL,
     LEAN,
+    ROUNDS,
+    SHARES,
     Branching,
     Rows,
     all_of,
     anchors,
     branch_rows,
+    epochs_of,
     equal_compute,
     groups,
     months,
+    rounds,
     rows_of_month,
+    steps,
     sum_weights,
     with_part,
 )
@@ -47,12 +52,14 @@ RECIPES: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True)
 class Planned:
-    """One training: its rows, its settings, and the name of the one that it goes on from."""
+    """One training: its rows, its settings, and what it goes on from: the base, the adapter that is
+    named, or the mean of several.
+    """
 
     name: str
     rows: tuple[Example, ...]
     settings: TrainingSpec
-    start: str | None = None
+    start: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Plan:
             name = names.pop()
             if name not in wanted:
                 wanted.add(name)
-                names += [start] if (start := by_name[name].start) else []
+                names += by_name[name].start
         return [one for one in self.trainings if one.name in wanted]
 
     def waves(self) -> list[list[Planned]]:
@@ -96,7 +103,7 @@ class Plan:
         by_name = {one.name: one for one in self.trainings}
 
         def depth(one: Planned) -> int:
-            return 0 if one.start is None else 1 + depth(by_name[one.start])
+            return max((1 + depth(by_name[name]) for name in one.start), default=0)
 
         found: dict[int, list[Planned]] = {}
         for one in self.trainings:
@@ -123,11 +130,17 @@ class Builder:
         """What was collected."""
         return Plan(tuple(self.trainings.values()), tuple(self.arms))
 
-    def from_base(self, name: str, rows: Sequence[Example], epochs: int | None = None) -> str:
-        """A training from the base with the task's own settings."""
+    def as_usual(
+        self,
+        name: str,
+        rows: Sequence[Example],
+        epochs: int | None = None,
+        start: tuple[str, ...] = (),
+    ) -> str:
+        """A training with the task's own settings, from the base or the mean of adapters."""
         update = {"epochs": epochs or self.training.epochs}
         settings = self.training.model_copy(update=update)
-        self.trainings[name] = Planned(name, tuple(rows), settings)
+        self.trainings[name] = Planned(name, tuple(rows), settings, start)
         return name
 
     def go_on(self, name: str, rows: Sequence[Example], branching: Branching, start: str) -> str:
@@ -138,8 +151,12 @@ class Builder:
             "schedule": "linear",
         }
         settings = self.training.model_copy(update=update)
-        self.trainings[name] = Planned(name, tuple(rows), settings, start)
+        self.trainings[name] = Planned(name, tuple(rows), settings, (start,))
         return name
+
+    def comb(self) -> None:
+        """The arm that all others are compared with: everything, trained from the base."""
+        self.alone("comb", self.as_usual("comb", all_of(self.rows)))
 
     def alone(self, name: str, adapter: str) -> None:
         """An arm that is one adapter."""
@@ -178,11 +195,11 @@ class Builder:
 def main_arms(build: Builder) -> None:
     """COMB, every language updated in turn, every language added in turn, and the controls."""
     rows = build.rows
-    build.alone("comb", build.from_base("comb", all_of(rows)))
+    build.comb()
     for share, what in ((BEFORE, "update"), (0.0, "add")):
         for language in rows:
             known = with_part(rows, [language], share)
-            trunk = build.from_base(f"{what}-{language}-trunk", all_of(known))
+            trunk = build.as_usual(f"{what}-{language}-trunk", all_of(known))
             for way in build.branchings:
                 name = f"{what}-{language}-{way.name}"
                 branch = build.branch(name, known, language, way, trunk)
@@ -196,7 +213,7 @@ def main_arms(build: Builder) -> None:
         )
         some, epochs = equal_compute(rows, visits)
         name = f"equal-{way.name}"
-        build.alone(f"equal/{way.name}", build.from_base(name, some, epochs))
+        build.alone(f"equal/{way.name}", build.as_usual(name, some, epochs))
     _new_rows_alone(build)
 
 
@@ -213,7 +230,7 @@ def _new_rows_alone(build: Builder) -> None:
 
 def paper_arms(build: Builder) -> None:
     """The paper's way: one adapter a language from the base, merged."""
-    adapters = [build.from_base(f"indv-{one}", rows) for one, rows in build.rows.items()]
+    adapters = [build.as_usual(f"indv-{one}", rows) for one, rows in build.rows.items()]
     means = {
         f"mean {scale:g}": Candidate(dict.fromkeys(adapters, scale / len(adapters)))
         for scale in SCALES
@@ -229,7 +246,7 @@ def several_arms(build: Builder) -> None:
     for changed in groups(tuple(build.rows)):
         known = with_part(build.rows, changed, BEFORE)
         group = "+".join(changed)
-        trunk = build.from_base(f"{group}-trunk", all_of(known))
+        trunk = build.as_usual(f"{group}-trunk", all_of(known))
         for way in build.branchings:
             branches = [
                 build.branch(f"{group}-{one}-{way.name}", known, one, way, trunk) for one in changed
@@ -257,12 +274,12 @@ def half_year_arms(build: Builder) -> None:
     """Six months of one language each: branches from the frozen trunk, and COMB every month."""
     changes = months(build.rows)
     first = rows_of_month(build.rows, changes, 0)
-    trunk = build.from_base("month-0", all_of(first))
+    trunk = build.as_usual("month-0", all_of(first))
     way = build.branchings[-1]
     branches: dict[str, str] = {}
     for number, language in enumerate(changes, start=1):
         today = rows_of_month(build.rows, changes, number)
-        comb = build.from_base(f"month-{number}", all_of(today))
+        comb = build.as_usual(f"month-{number}", all_of(today))
         build.alone(f"month/{number}/comb", comb)
         rows = (*today[language], *anchors(first, language, way.anchors, build.seed))
         name = f"month-{number}-{language}"
@@ -271,11 +288,63 @@ def half_year_arms(build: Builder) -> None:
         build.line(f"month/{number}/{way.name}", trunk, list(branches.values()), tried=tried)
 
 
+def shares_arms(build: Builder) -> None:
+    """A trunk of a share of every language's rows, and all languages as branches from it.
+
+    A trunk is trained with the task's own epochs and, where these are fewer, with as many as make
+    about half of COMB's steps.
+    """
+    build.comb()
+    epochs, size = build.training.epochs, build.training.batch_size
+    half = steps(len(all_of(build.rows)), epochs, size) / 2
+    for share in SHARES:
+        known = with_part(build.rows, build.rows, share)
+        longer = epochs_of(half, len(all_of(known)), size)
+        for many, name in ((epochs, f"{share:g}"), (longer, f"{share:g}-long")):
+            if many == epochs and name.endswith("long"):
+                continue
+            trunk = build.as_usual(f"share-{name}-trunk", all_of(known), many)
+            for way in build.branchings:
+                branches = [
+                    build.branch(f"share-{name}-{way.name}-{one}", known, one, way, trunk)
+                    for one in build.rows
+                ]
+                build.line(f"share/{name}/{way.name}", trunk, branches, fixed=(0.5,), tried=())
+
+
+def sync_arms(build: Builder) -> None:
+    """Languages trained apart that meet several times: the mean of a round begins the next.
+
+    A language's rows are shared out among the rounds, so that all rounds together see each of them
+    as often as one training would. The first round begins from the base, with one A for all, or
+    from a trunk of a share of the rows.
+    """
+    build.comb()
+    known = with_part(build.rows, build.rows, SHARES[0])
+    trunk = build.as_usual(f"sync-{SHARES[0]:g}-trunk", all_of(known))
+    fewest = min(map(len, build.rows.values()))
+    for count in (count for count in ROUNDS if count <= fewest):
+        parts = {one: rounds(own, count) for one, own in build.rows.items()}
+        for way, first in (("from-base", ()), (f"from-{SHARES[0]:g}", (trunk,))):
+            start: tuple[str, ...] = first
+            for number in range(count):
+                start = tuple(
+                    build.as_usual(
+                        f"sync-{count}-{way}-{number + 1}-{one}", parts[one][number], start=start
+                    )
+                    for one in build.rows
+                )
+            mean = Candidate(dict.fromkeys(start, 1 / len(start)))
+            build.arms.append(Arm(f"sync/{count}/{way}", {"mean": mean}, ("mean",)))
+
+
 GROUPS: dict[str, Callable[[Builder], None]] = {
     "main": main_arms,
     "paper": paper_arms,
     "several": several_arms,
     "half-year": half_year_arms,
+    "shares": shares_arms,
+    "sync": sync_arms,
 }
 
 

@@ -19,11 +19,13 @@ from bench import Factors, Put, layers_of_rank, rank_of, read_factors, rememberi
 from journal import Journal, Line
 from scenarios import Rows, drawn
 from scoring import Answers, Scorer, gold_of, means
+from starts import write_mean
 from study import FOLDERS, LIMITS, Job, Limits
 
 import koinize.train
 from koinize.adapter import read_header
 from koinize.data import read_rows
+from koinize.digest import digest
 from koinize.engine import merge_adapters
 from koinize.errors import KoinizeError
 from koinize.model.base import prepare, user_cache
@@ -98,7 +100,8 @@ class JobRun:
         self.loaded = worker.loaded(self.spec, root)
         seed = job[1]
         self.lora = LoraSpec.model_validate({**self.spec.lora.of("").model_dump(), "seed": seed})
-        limits = LIMITS.get(job[0], Limits()).smaller(worker.options.rows)
+        options = worker.options
+        limits = LIMITS.get(job[0], Limits()).smaller(options.rows, options.train_rows)
         read = partial(split_rows, self.task, root, self.spec.languages)
         train = read("train", seed, limits.train)
         training = self._training(self.spec.training)
@@ -118,8 +121,9 @@ class JobRun:
         """All waves, and all arms as soon as their adapters are there."""
         for split, gold in self.gold.items():
             line = {"what": "rows", "task": self.about["task"], "split": split, "rows": gold}
-            labels = list(self.task.label_set)
-            self.worker.journal.add({**line, "metric": self.task.metrics[0], "labels": labels})
+            labels, most = list(self.task.label_set), self.worker.options.train_rows
+            line |= {"metric": self.task.metrics[0], "labels": labels, "train_rows": most}
+            self.worker.journal.add(line)
         left = [arm for arm in self.plan.arms if not self._is_done(arm)]
         needed = self.plan.needed(left)
         for number, wave in enumerate(self.plan.waves(), start=1):
@@ -166,7 +170,7 @@ class JobRun:
             began = time.perf_counter()
             reports = train_all(
                 self.loaded,
-                [(one, self.path(one.name), one.start and self.path(one.start)) for one in some],
+                [(one, self.path(one.name), self._start(one)) for one in some],
                 self.lora,
                 self.worker.check_time,
             )
@@ -175,6 +179,17 @@ class JobRun:
                 self._note_training(number, one, report, len(some), seconds)
             self.worker.journal.flush()
             self.worker.say(self.job, f"wave {number}: {len(some)} trained in {seconds:.1f} s")
+
+    def _start(self, one: Planned) -> Path | None:
+        """What a training goes on from: the mean of several adapters is made if it is missing."""
+        if len(one.start) < 2:
+            return self.path(one.start[0]) if one.start else None
+        out = self.folder / "starts" / digest(one.start)
+        if not out.exists():
+            lost = write_mean({name: self.path(name) for name in one.start}, out)
+            line = {"what": "mean", **self.about, "name": one.name}
+            self.worker.journal.add({**line, "of": one.start, "lost": lost})
+        return out
 
     def _note_training(
         self,

@@ -62,6 +62,12 @@ def read_all(folder: Path) -> Iterator[Line]:
                 yield line
 
 
+def train_rows_of(folder: Path) -> set[int | None]:
+    """The limits of training rows with which the files of a folder were begun; None is no limit."""
+    firsts = (next(_lines(path.read_bytes()), {}) for path in folder.glob("results-*.jsonl.gz"))
+    return {line.get("train_rows") for line in firsts if line.get("what") == "rows"}
+
+
 def _lines(content: bytes) -> Iterator[Line]:
     """The lines of the members that are whole."""
     while content:

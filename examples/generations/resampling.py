@@ -102,6 +102,29 @@ class Results:
         found = {one.name for one in self.answers if (one.task, one.group) == (task, group)}
         return tuple(sorted(found))
 
+    def paid(self, arm: tuple[str, int, str, str]) -> tuple[int, int] | None:
+        """Tokens of all trainings behind a set-up's arm, and of their critical path.
+
+        Its own trainings have its name in front; they say what they went on from. None where a
+        line is missing.
+        """
+        *about, name = arm
+        group = {one[3]: line for one, line in self.trainings.items() if [*one[:3]] == about}
+        paths: dict[str, int] = {}
+
+        def path(one: str) -> int:
+            if one not in paths:
+                before = max(map(path, group[one]["start"]), default=0)
+                paths[one] = group[one]["tokens"] + before
+            return paths[one]
+
+        own = [one for one in group if one.startswith(f"{name.replace('/', '-')}-")]
+        try:
+            longest = max(map(path, own), default=0)
+        except KeyError:
+            return None
+        return (sum(group[one]["tokens"] for one in paths), longest) if own else None
+
     def label(self, about: tuple[str, int, str, str], which: str) -> str | None:
         """The candidate that is meant: a label, or how it was chosen ("by_nll", "by_metric")."""
         if which in ("by_nll", "by_metric"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from koinize.digest import digest
 from koinize.tasks import Example
@@ -34,6 +35,10 @@ BEFORE = 1 / 3
 """The share of its rows that a language had before it changed."""
 MONTHS = ("de", "ja", "fr", "zh", "en", "ja")
 """Whose rows arrive in each month of half a year."""
+SHARES = (0.1, 0.2, 0.5)
+"""Of every language's rows, what a trunk sees that is no COMB."""
+ROUNDS = (2, 4)
+"""How often adapters that are trained apart meet in their mean."""
 AT_FIRST = 0.75
 """The share of its rows that a language has before the first month."""
 
@@ -88,6 +93,17 @@ def equal_compute(rows: Rows, visits: int) -> tuple[tuple[Example, ...], int]:
 def steps(rows: int, epochs: int, batch_size: int) -> int:
     """Optimizer steps of a training."""
     return epochs * math.ceil(rows / batch_size)
+
+
+def epochs_of(wanted: float, rows: int, batch_size: int) -> int:
+    """As many epochs over so many rows as come next to the wanted number of steps."""
+    return max(1, round(wanted / steps(rows, 1, batch_size)))
+
+
+def rounds(rows: Sequence[Example], count: int) -> tuple[tuple[Example, ...], ...]:
+    """The rows in so many parts that differ by one row at most, in order."""
+    ends = [len(rows) * number // count for number in range(count + 1)]
+    return tuple(tuple(rows[begin:end]) for begin, end in pairwise(ends))
 
 
 def groups(languages: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from journal import train_rows_of
+
 HERE = Path(__file__).resolve().parent
 DEBIAN = HERE.parent / "debian"
 REVIEWS = Path("src") / "koinize" / "examples" / "reviews"
@@ -42,6 +44,10 @@ JOBS = (
     *(("reviews", seed, group) for group in ("paper", "several") for seed in (3, 4)),
     *((task, seed, "paper") for seed in SEEDS for task in SECOND),
     *((task, seed, "several") for seed in SEEDS for task in SECOND),
+    *(("reviews", seed, "main") for seed in (5, 6, 7, 8, 9)),
+    *((task, seed, "main") for seed in (3, 4) for task in ("topic", *SECOND)),
+    *((task, seed, "shares") for seed in SEEDS for task in FIRST),
+    *((task, seed, "sync") for seed in SEEDS for task in FIRST),
 )
 """What matters most first."""
 
@@ -56,11 +62,15 @@ class Limits:
     dev: int | None = None
     test: int | None = None
 
-    def smaller(self, rows: int | None) -> Limits:
-        """These, and no more than so many rows of any split and language."""
-        if rows is None:
-            return self
-        return Limits(*(min(rows, own or rows) for own in (self.train, self.dev, self.test)))
+    def smaller(self, rows: int | None, train: int | None) -> Limits:
+        """These, and no more than so many rows of any split and language, and so many of train."""
+        return Limits(
+            _least(self.train, rows, train), _least(self.dev, rows), _least(self.test, rows)
+        )
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 LIMITS = {
@@ -84,6 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(" ".join(map(str, job)) for job in jobs))
         return 0
+    if others := train_rows_of(options.out) - {options.train_rows}:
+        other = others.pop()
+        what = f"--train-rows {other}" if other else "all training rows"
+        print(f"error: {options.out} has results of {what}; give another folder", file=sys.stderr)
+        return 2
     if options.workers == 1:
         waiting: Any = queue.Queue()
         for job in jobs:
@@ -108,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def own_jobs(tasks: Sequence[str]) -> list[Job]:
     """The jobs of tasks that are folders of projects: every group with one seed."""
-    groups = ("main", "paper", "several", "half-year")
+    groups = ("main", "paper", "several", "half-year", "shares", "sync")
     return [(folder, 0, group) for folder in tasks if folder not in FOLDERS for group in groups]
 
 
@@ -150,9 +165,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("out", type=Path, help="folder of the results")
     add("--tasks", nargs="*", default=[], help="some of the tasks, or folders of projects")
-    add("--groups", nargs="*", default=[], help="main, paper, several, half-year")
+    add("--groups", nargs="*", default=[], help="main, paper, several, half-year, shares, sync")
     add("--seeds", nargs="*", type=int, default=[])
     add("--rows", type=int, help="at most so many rows of every split and language")
+    add(
+        "--train-rows",
+        type=int,
+        help="at most so many training rows of every language; dev and test stay whole",
+    )
     add("--base", type=Path, help="folder of the base model, in place of what the tasks name")
     add("--work", type=Path, help="where adapters are kept (default: OUT/work)")
     add(

@@ -151,14 +151,218 @@ def test_a_lean_study_has_the_way_at_30_percent_alone_and_chooses_nothing(load) 
     assert {arm.name.rpartition("/")[2] for arm in plan.arms} == {"comb", "branch"}
 
 
-@pytest.mark.parametrize("group", ["main", "paper", "several", "half-year"])
+@pytest.mark.parametrize(
+    ("epochs", "steps"),
+    [
+        # COMB: 3 epochs of 300 / 8 = 38 steps, 114; half are 57. Trunks of 30, 60 and 150 rows.
+        (3, {"0.1": 12, "0.1-long": 56, "0.2": 24, "0.2-long": 56, "0.5": 57}),
+        # COMB: 38 steps, half are 19: 5 epochs of 4 steps, 2 of 8, and 1 of 19 is the task's own.
+        (1, {"0.1": 4, "0.1-long": 20, "0.2": 8, "0.2-long": 16, "0.5": 19}),
+    ],
+)
+def test_a_trunk_of_a_share_sees_that_share_and_has_half_of_combs_steps(
+    load, epochs, steps
+) -> None:
+    arms, scenarios = load("arms"), load("scenarios")
+    rows = rows_of(dict.fromkeys(("de", "en", "fr", "ja", "zh"), 60))
+    plan = arms.plan_of("shares", rows, TrainingSpec(epochs=epochs), seed=0, lean=True)
+    found = {one.name: one for one in plan.trainings}
+    trunks = {name: found[f"share-{name}-trunk"] for name in steps}
+    taken = {
+        name: scenarios.steps(len(one.rows), one.settings.epochs, 8) for name, one in trunks.items()
+    }
+    assert taken == steps
+    way = "lean" if epochs == 1 else "branch"
+    assert {arm.name for arm in plan.arms} == {"comb", *(f"share/{one}/{way}" for one in steps)}
+    assert len(found) == 1 + 5 * (1 + 5)
+    branch = found[f"share-0.2-long-{way}-ja"]
+    assert branch.start == ("share-0.2-long-trunk",)
+    assert branch.rows[:60] == rows["ja"]
+    # Anchors: of the 12 rows that the trunk knew of each other language.
+    assert len(branch.rows) == 60 + 4 * (2 if epochs == 1 else 3)
+    assert set(branch.rows[60:]) <= set(trunks["0.2"].rows)
+
+
+def test_the_arms_of_a_share_are_the_trunk_the_average_the_mean_and_a_half(load) -> None:
+    arms = load("arms")
+    plan = arms.plan_of("shares", rows_of({"de": 20, "ja": 20}), TrainingSpec(epochs=3), seed=0)
+    (arm,) = (arm for arm in plan.arms if arm.name == "share/0.1/branch")
+    trunk, de, ja = "share-0.1-trunk", "share-0.1-branch-de", "share-0.1-branch-ja"
+    assert {label: one.weights for label, one in arm.candidates.items()} == {
+        "0": {trunk: 1.0},
+        "0.5": {trunk: 0.0, de: 0.5, ja: 0.5},
+        "mean": {trunk: 0.0, de: 0.5, ja: 0.5},
+        "average": pytest.approx({trunk: 1 / 3, de: 1 / 3, ja: 1 / 3}),
+    }
+    assert {*arm.fixed} == {*arm.candidates}
+
+
+def test_rounds_see_every_row_once_and_begin_at_the_mean_of_the_former(load) -> None:
+    arms = load("arms")
+    rows = rows_of({"de": 10, "ja": 11})
+    plan = arms.plan_of("sync", rows, TrainingSpec(epochs=3), seed=0)
+    found = {one.name: one for one in plan.trainings}
+    sizes = [len(found[f"sync-4-from-base-{number}-ja"].rows) for number in (1, 2, 3, 4)]
+    assert sizes == [2, 3, 3, 3]
+    for way, first in (("from-base", ()), ("from-0.1", ("sync-0.1-trunk",))):
+        for count in (2, 4):
+            trainings = [found[f"sync-{count}-{way}-{at + 1}-ja"] for at in range(count)]
+            assert tuple(row for one in trainings for row in one.rows) == rows["ja"]
+            assert {one.settings.epochs for one in trainings} == {3}
+            assert trainings[0].start == first
+            assert trainings[1].start == (f"sync-{count}-{way}-1-de", f"sync-{count}-{way}-1-ja")
+    (arm,) = (arm for arm in plan.arms if arm.name == "sync/2/from-base")
+    last = {"sync-2-from-base-2-de": 0.5, "sync-2-from-base-2-ja": 0.5}
+    assert {label: one.weights for label, one in arm.candidates.items()} == {"mean": last}
+    # With three rows there are no four rounds.
+    fewer = arms.plan_of("sync", rows_of({"de": 3, "ja": 11}), TrainingSpec(), seed=0)
+    assert {arm.name.split("/")[1] for arm in fewer.arms if arm.name != "comb"} == {"2"}
+
+
+def test_fewer_training_rows_leave_dev_and_test_whole(load) -> None:
+    study = load("study")
+    limits = study.Limits(train=200, dev=40)
+    assert limits.smaller(None, 30) == study.Limits(train=30, dev=40)
+    assert limits.smaller(None, 300) == limits
+    assert limits.smaller(50, 60) == study.Limits(train=50, dev=40, test=50)
+    assert study.Limits().smaller(None, None) == study.Limits()
+
+
+def test_results_of_other_numbers_of_training_rows_are_not_mixed(
+    load, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, journal = load("study"), load("journal")
+    worked: list[int | None] = []
+    monkeypatch.setattr(study, "work", lambda _, options, *__: worked.append(options.train_rows))
+    few, whole = tmp_path / "few", tmp_path / "whole"
+    for folder, most in ((few, {"train_rows": 30}), (whole, {})):  # formerly nothing was said
+        one = journal.Journal(folder, 0)
+        one.add({"what": "rows", "task": "reviews", "split": "dev", **most})
+        one.flush()
+    for folder, wanted, said in (
+        (few, ["--train-rows", "60"], "--train-rows 30"),
+        (few, [], "--train-rows 30"),
+        (whole, ["--train-rows", "30"], "all training rows"),
+    ):
+        assert study.main([str(folder), *wanted]) == 2
+        assert f"{folder} has results of {said}; give another folder" in capsys.readouterr().err
+    assert worked == []
+    assert study.main([str(few), "--train-rows", "30"]) == 0
+    assert study.main([str(whole)]) == 0
+    assert study.main([str(tmp_path / "new"), "--train-rows", "60"]) == 0
+    assert worked == [30, None, 60]
+
+
+@pytest.mark.parametrize("directions", [3, 1])
+def test_a_mean_to_start_from_is_the_best_one_of_the_adapters_shape(
+    load, tmp_path: Path, directions: int
+) -> None:
+    import numpy as np
+    from safetensors.torch import load_file, save_file
+
+    from koinize.adapter import read_header
+    from koinize.settings import LoraSpec
+    from koinize.train.lora import first_factors
+    from tests.peft_folders import SHAPES, deltas, save
+
+    folders = {one: save(tmp_path / one, seed) for seed, one in enumerate(("de", "ja"))}
+    for folder in folders.values():
+        tensors = load_file(folder / "adapter_model.safetensors")
+        for name, tensor in tensors.items():
+            if "lora_B" in name:
+                tensor[:, directions:] = 0.0
+        save_file(tensors, folder / "adapter_model.safetensors")
+    starts, out = load("starts"), tmp_path / "starts" / "mean"
+    lost = starts.write_mean(folders, out)
+    each, found = [deltas(folder) for folder in folders.values()], deltas(out)
+    squares = np.zeros(2)
+    for name in SHAPES:
+        left, sizes, right = np.linalg.svd((each[0][name] + each[1][name]) / 2)
+        expected = (left[:, :3] * sizes[:3]) @ right[:3]
+        np.testing.assert_allclose(found[name], expected, atol=1e-5)  # float32, entries about 1
+        squares += sizes[3:] @ sizes[3:], sizes @ sizes
+    assert lost == pytest.approx(math.sqrt(squares[0] / squares[1]), abs=1e-3)
+    assert (lost > 0.01) == (directions == 3)
+    # It is of the shape that a training goes on from, and no direction of A is dead.
+    shapes = {name: (3, inputs, outputs) for name, (outputs, inputs) in SHAPES.items()}
+    lora = LoraSpec(r=3, alpha=6)
+    for _, (A, _) in first_factors(shapes, dict.fromkeys(shapes, 2.0), lora, out):
+        assert (A.norm(dim=1) > 0.5).all()
+    assert read_header(out).base_model == "example/base"
+    assert [path.name for path in out.parent.iterdir()] == ["mean"]
+
+
+def test_a_set_up_pays_for_all_its_trainings_and_waits_for_a_critical_path(load, tmp_path) -> None:
+    journal, resampling = load("journal"), load("resampling")
+    one = journal.Journal(tmp_path, 0)
+    about = {"what": "train", "task": "reviews", "seed": 0, "group": "shares"}
+    for name, tokens, start in (
+        ("share-0.1-trunk", 10, []),
+        ("share-0.1-long-trunk", 1000, []),
+        ("share-0.1-branch-de", 20, ["share-0.1-trunk"]),
+        ("share-0.1-branch-ja", 50, ["share-0.1-trunk"]),
+        ("share-0.1-long-branch-de", 20, ["share-0.1-long-trunk"]),
+        ("share-0.5-branch-de", 20, ["share-0.5-trunk"]),  # whose line is lost
+        ("sync-2-from-base-1-de", 1, []),
+        ("sync-2-from-base-1-ja", 2, []),
+        ("sync-2-from-base-2-de", 4, ["sync-2-from-base-1-de", "sync-2-from-base-1-ja"]),
+        ("sync-2-from-base-2-ja", 3, ["sync-2-from-base-1-de", "sync-2-from-base-1-ja"]),
+    ):
+        one.add({**about, "name": name, "tokens": tokens, "start": start})
+    one.flush()
+    results = resampling.Results(tmp_path, 10)
+    arms = ("share/0.1/branch", "share/0.1-long/branch", "share/0.5/branch", "sync/2/from-base")
+    paid = [results.paid(("reviews", 0, "shares", name)) for name in arms]
+    assert paid == [(80, 60), (1020, 1020), None, (10, 6)]
+    assert results.paid(("reviews", 1, "shares", arms[0])) is None
+
+
+def answered(*said: str) -> dict[str, dict[str, list]]:
+    scores = {"a": [2.0, 0.0], "b": [0.0, 2.0]}
+    return {"de": {"prediction": [*said], "scores": [scores[one] for one in said]}}
+
+
+def test_a_set_up_that_is_there_in_part_is_compared_with_the_comb_of_its_job(
+    load, tmp_path
+) -> None:
+    journal, resampling, analysis = load("journal"), load("resampling"), load("analysis")
+    one = journal.Journal(tmp_path, 0)
+    gold = {"de": {"key": ["1", "2"], "gold": ["a", "b"], "index": [0, 1]}}
+    for task in ("reviews", "topic"):
+        line = {"what": "rows", "task": task, "split": "test", "rows": gold}
+        one.add({**line, "metric": "accuracy", "labels": ["a", "b"]})
+    for task, seed, group, name, candidate, said in (
+        ("reviews", 0, "main", "comb", "1", "bb"),
+        ("reviews", 0, "shares", "comb", "1", "ba"),
+        ("reviews", 0, "shares", "share/0.1/branch", "mean", "aa"),
+        ("reviews", 1, "shares", "share/0.1/branch", "mean", "aa"),  # its COMB is not there yet
+        ("topic", 0, "main", "comb", "1", "bb"),
+        ("topic", 0, "shares", "share/0.2/lean", "mean", "ab"),
+    ):
+        about = {"task": task, "seed": seed, "group": group, "name": name}
+        line = {"what": "score", **about, "candidate": candidate, "split": "test", "tokens": 1}
+        one.add({**line, "answers": answered(*said)})
+    one.flush()
+    made = analysis.Analysis(resampling.Results(tmp_path, 50))
+    table = analysis.pooled_set_up_table(made)
+    assert [row[:3] for row in table.rows] == [
+        ("share: 0.1, lean or branch, mean of the branches", "1", "1"),
+        ("share: 0.2, lean or branch, mean of the branches", "1", "1"),
+    ]
+    assert [row[3].split()[0] for row in table.rows] == ["+50.0", "+50.0"]
+    table = analysis.scenario_table(made, "reviews", "share")
+    assert [row[:2] for row in table.rows] == [("0.1, branch, mean of the branches", "1")]
+    assert analysis.scenario_table(made, "reviews", "sync") is None
+
+
+@pytest.mark.parametrize("group", ["main", "paper", "several", "half-year", "shares", "sync"])
 def test_every_arm_of_a_job_has_its_trainings_in_an_earlier_wave(load, group: str) -> None:
     arms = load("arms")
     rows = rows_of(dict.fromkeys(("de", "en", "fr", "ja", "zh"), 40))
     plan = arms.plan_of(group, rows, TrainingSpec(epochs=3), seed=0)
     trained: set[str] = set()
     for wave in plan.waves():
-        assert all(one.start is None or one.start in trained for one in wave)
+        assert all(trained.issuperset(one.start) for one in wave)
         trained |= {one.name for one in wave}
     used = {n for arm in plan.arms for one in arm.candidates.values() for n in one.weights}
     assert used <= trained
@@ -275,13 +479,14 @@ def test_a_small_study_runs_is_resumed_and_analysed(
     assert study.main([*arguments]) == 0
     lines = list(load("journal").read_all(out))
     done = [line["group"] for line in lines if line["what"] == "done"]
-    assert done == ["main", "paper", "several", "half-year"], capsys.readouterr().out
+    assert done == ["main", "paper", "several", "half-year", "shares", "sync"], lines[-1]
     before = (out / "results-0.jsonl.gz").read_bytes()
     assert study.main([*arguments]) == 0
     assert (out / "results-0.jsonl.gz").read_bytes() == before
     assert analysis.main([str(out), "--into", str(tmp_path / "into"), "--resamples", "50"]) == 0
     text = (tmp_path / "into" / "generations.txt").read_text()
-    for title in ("Set-up", "Pooled", "is updated", "is added", "in one release", "Half a year"):
+    titles = ("Set-up", "Pooled", "is updated", "is added", "in one release", "Half a year")
+    for title in (*titles, "a trunk of a share", "meet in their mean", "in other ways, pooled"):
         assert title in text
     tests = [line for line in lines if line["what"] == "score" and line["split"] == "test"]
     comb = next(line for line in tests if line["name"] == "comb")
