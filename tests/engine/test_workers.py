@@ -39,11 +39,12 @@ def test_a_pool_works_on_one_core_each_and_gives_the_others_back():
     with worker_pool(2) as pool:
         assert of_numpy() == {1}
         assert pool.submit(torch.get_num_threads).result() == 1
+        assert torch.get_num_threads() == 1  # the caller, who writes what comes
         with worker_pool(1):
             assert of_numpy() == {1}
         assert of_numpy() == {1}  # the outer pool is still at work
     assert of_numpy() == {2}
-    assert of_torch_in_a_new_thread() == 2
+    assert torch.get_num_threads() == of_torch_in_a_new_thread() == 2
 
 
 def fail(name):

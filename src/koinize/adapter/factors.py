@@ -65,8 +65,9 @@ def magnitude(tensor: torch.Tensor) -> float:
     """The largest magnitude; not finite if an entry is not."""
     import torch
 
-    low, high = torch.aminmax(tensor)
-    return max(-float(low), float(high))
+    # Both at once, because each look waits for a GPU.
+    low, high = map(float, torch.stack(torch.aminmax(tensor)).tolist())
+    return max(-low, high)
 
 
 class _Opened:
@@ -115,14 +116,14 @@ class Adapter:
         what = "changed while it was read"
         return InputError(what, where=str(self.header.weights), remedy="run again")
 
-    def factors(self, module: str) -> Factors:
-        """The factors of one module in float32, alpha folded in.
+    def factors(self, module: str, device: torch.device | str = "cpu") -> Factors:
+        """The factors of one module in float32, alpha folded in, on this device.
 
         Raises InputError on NaN, infinity, and values whose product nobody can have trained.
         """
         entry = self.header.modules[module]
-        A, largest_a = self._tensor(f"{module}.lora_A", entry.A)
-        B, largest_b = self._outputs(entry)
+        A, largest_a = self._tensor(f"{module}.lora_A", entry.A, device)
+        B, largest_b = self._outputs(entry, device)
         largest = entry.scale * entry.rank * largest_a * largest_b
         if largest > LARGEST_ENTRY:
             raise InputError(
@@ -166,7 +167,9 @@ class Adapter:
             remedy=DAMAGED,
         )
 
-    def _outputs(self, entry: ModuleHeader) -> tuple[torch.Tensor, float]:
+    def _outputs(
+        self, entry: ModuleHeader, device: torch.device | str
+    ) -> tuple[torch.Tensor, float]:
         """B of one module in float32, and its largest magnitude.
 
         Of a stack the columns of one expert lie between those of the others: it is read once for
@@ -174,24 +177,26 @@ class Adapter:
         """
         name = f"{entry.name}.lora_B"
         if not entry.experts:
-            return self._tensor(name, entry.B)
+            return self._tensor(name, entry.B, device)
         with self._lock:
             if entry.B.start not in self._kept:
                 if len(self._kept) == KEPT:  # the oldest goes
                     del self._kept[next(iter(self._kept))]
-                self._kept[entry.B.start] = self._tensor(name, entry.B)[0]
+                self._kept[entry.B.start] = self._tensor(name, entry.B, device)[0]
             whole = self._kept[entry.B.start]
         # (outputs, rank, experts)
         part = whole.view(entry.outputs, entry.rank, entry.experts)[:, :, entry.expert].clone()
         return part, magnitude(part)
 
-    def _tensor(self, name: str, spec: TensorSpec) -> tuple[torch.Tensor, float]:
+    def _tensor(
+        self, name: str, spec: TensorSpec, device: torch.device | str = "cpu"
+    ) -> tuple[torch.Tensor, float]:
         """A tensor in float32, and its largest magnitude."""
         import torch
 
         dtype = getattr(torch, TORCH_NAMES[spec.dtype])
         stored = self._read(spec.start, spec.end).view(dtype).reshape(spec.shape)
-        tensor = stored.to(torch.float32)
+        tensor = stored.to(device).to(torch.float32)  # widened there: half the bytes on the way
         largest = magnitude(tensor)
         if not math.isfinite(largest):
             raise self._not_finite(name)

@@ -212,13 +212,13 @@ class MergeStream:
         there is None, for D_T is 0 then.
         """
         present = {
-            language: adapter.factors(module).to(self._device)
+            language: adapter.factors(module, self._device)
             for language, adapter in self._adapters.items()
             if module in adapter.header.modules
         }
         trunk = None
         if self._trunk is not None and module in self._trunk.header.modules:
-            trunk = self._trunk.factors(module).to(self._device)
+            trunk = self._trunk.factors(module, self._device)
         self.sizes.note(module, present, trunk)
         like = next(iter(present.values()))
         nothing = Factors(B=like.B[:, :0], A=like.A[:0])

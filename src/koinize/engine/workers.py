@@ -55,7 +55,9 @@ def _on_one_core() -> None:
 class _OneCoreEach:
     """numpy's limit, which is the whole process': set by the first pool, lifted by the last.
 
-    So is torch's limit of threads that begin later.
+    torch's is each thread's own: here that of the pool's caller, who waits for results and writes
+    them. On 16 cores its casts of some microseconds each went to 16 threads, which then wait in
+    loops and take the cores from the modules in flight.
     """
 
     def __init__(self) -> None:
@@ -70,6 +72,7 @@ class _OneCoreEach:
                 self._limits = threadpool_limits(1, user_api="blas")
                 self._torch_threads = torch.get_num_threads()
             self._pools += 1
+        torch.set_num_threads(1)
 
     def __exit__(self, *_: object) -> None:
         import torch
@@ -78,7 +81,7 @@ class _OneCoreEach:
             self._pools -= 1
             if not self._pools:
                 self._limits.restore_original_limits()
-                torch.set_num_threads(self._torch_threads)
+        torch.set_num_threads(self._torch_threads)
 
 
 _one_core_each = _OneCoreEach()
