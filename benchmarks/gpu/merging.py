@@ -34,6 +34,8 @@ RECIPES: dict[str, tuple[dict[str, object], int]] = {
     "mean": ({}, 16),
     "ties": ({"density": DENSITY}, 8),
 }
+THREADS = (4, 8, 16)
+"""Modules in flight on the GPU."""
 TIMED = ((Adapter, "digest", "digests of the inputs"), (Adapter, "factors", "reading"),
          (AdapterWriter, "write", "writing"), (np.linalg, "eigh", "eigenproblems"),
          (torch.linalg, "eigh", "eigenproblems"))  # fmt: skip
@@ -48,16 +50,19 @@ def run(part: Part, scale: Scale) -> None:
         part.row("generating the adapters", time.monotonic() - started, "s", str(folder.parent))
         for name in RECIPES:
             part.attempt(f"parity of {name}", 5, partial(parity, part, scale, few, name))
-        first, *others = RECIPES
-        part.attempt(f"{first}, GPU", 3, partial(whole, part, scale, all_layers, first))
+        shown = ("knots-ties", "mean", "core-ties")  # what takes longest comes last
+        for threads in THREADS:
+            for name in shown:
+                one = partial(whole, part, scale, all_layers, name, scale.device, threads)
+                part.attempt(f"{name}, GPU", 3, one)
+        part.attempt("where it goes", 4, partial(breakdown, part, scale, all_layers, THREADS[0]))
+        for name in shown:
+            one = partial(whole, part, scale, all_layers, name, "cpu", scale.cores)
+            part.attempt(f"{name}, CPU", 5, one)
         part.attempt("where it goes", 4, partial(breakdown, part, scale, all_layers, scale.cores))
-        for name in others:
-            part.attempt(f"{name}, GPU", 3, partial(whole, part, scale, all_layers, name))
+        part.attempt("ties, GPU", 3, partial(whole, part, scale, all_layers, "ties"))
         part.attempt("eigenproblems", 4, partial(eigenproblems, part, scale))
         part.attempt("the solver", 6, partial(on_the_gpu, part, scale, all_layers))
-        for name in ("knots-ties", "core-ties", "mean"):
-            part.attempt(f"{name}, CPU", 8, partial(whole, part, scale, all_layers, name, "cpu"))
-        part.attempt("one thread", 8, partial(breakdown, part, scale, all_layers, 1))
     free_memory(scale.device)
 
 
@@ -127,20 +132,22 @@ def updates(tensors: dict[str, torch.Tensor], scale: Scale) -> Iterator[torch.Te
 
 
 def whole(
-    part: Part, scale: Scale, adapters: dict[str, Path], name: str, device: str | None = None
+    part: Part,
+    scale: Scale,
+    adapters: dict[str, Path],
+    name: str,
+    device: str | None = None,
+    threads: int = 8,
 ) -> None:
-    """All modules, file to file; the better of two runs where there is a goal."""
-    device = device or scale.device
+    """All modules, file to file."""
+    device, threads = device or scale.device, min(threads, scale.cores)
     free_memory(scale.device)
-    report, seconds = merge(scale, adapters, name, device)
-    with_goal = name == "knots-ties" and device == scale.device
-    if with_goal and part.left() > 2 * seconds:
-        seconds = min(seconds, merge(scale, adapters, name, device)[1])
+    report, seconds = merge(scale, adapters, name, device, threads=threads)
     memory = f", at most {peak_gigabytes(device):.1f} GB on the GPU" if device == "cuda" else ""
-    threads = min(RECIPES[name][1], scale.cores)
-    goal = ", the better of two (goal: 3 s)" if with_goal else ""
-    how = f"{len(report.modules)} modules, {threads} threads, file to file{memory}{goal}"
-    part.row(f"{name}, {'GPU' if device == scale.device else 'CPU'}", seconds, "s", how)
+    goal = " (goal: 3 s)" if name == "knots-ties" and device == scale.device else ""
+    how = f"{len(report.modules)} modules, file to file{memory}{goal}"
+    where = "GPU" if device == scale.device else "CPU"
+    part.row(f"{name}, {where}, {threads} threads", seconds, "s", how)
 
 
 def on_the_gpu(part: Part, scale: Scale, adapters: dict[str, Path]) -> None:
