@@ -11,11 +11,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.oracle.project import AROUND, Piece, Step, read_json, read_pieces, read_steps
+from tests.oracle.project import (
+    AROUND,
+    REFERENCES,
+    Piece,
+    Step,
+    read_json,
+    read_pieces,
+    read_steps,
+)
 
 Work = Sequence[Piece | None]
 Figures = dict[str, Any]
-SCORED = ("merge", "evaluate")
+SCORED = ("merge", "evaluate", "judge")
 CLOCKS = {"elapsed": "elapsed_seconds", "machine": "machine_seconds", "cost": "cost"}
 
 
@@ -85,9 +93,11 @@ class Account:
         return [one for one in every if one.kind not in SCORED or self._is_system(one, every)]
 
     def _is_asked(self, one: Step) -> bool:
-        tasks = {task["name"]: task["languages"] for task in self.said["tasks"]}
-        there = not one.language or one.language in tasks.get(one.task, ())
-        return not one.task or (one.task in tasks and there)
+        task = next((task for task in self.said["tasks"] if task["name"] == one.task), None)
+        if task is None:
+            return not one.task
+        there = not one.language or one.language in task["languages"]
+        return there and (not one.metric or one.metric in task["metrics"])
 
     def _is_system(self, one: Step, every: Sequence[Step]) -> bool:
         """A row of the report, or what a choice looked at."""
@@ -97,6 +107,31 @@ class Account:
             choices = [s for s in every if (s.kind, s.task) == ("select", one.task)]
             names |= {key.partition("|")[0] for s in choices for key in s.manifest["inputs"]}
         return bool(one.role) or one.system in names
+
+    @cached_property
+    def _judged(self) -> dict[str, list[Step]]:
+        """The artifact of answers -> what judged them, by all names that it has."""
+        found = dict[str, list[Step]]()
+        for one in self._steps:
+            if one.kind == "judge" and one.role != REFERENCES:
+                found.setdefault(one.manifest["inputs"]["answers"], []).append(one)
+        return found
+
+    def rows(self, one: Step) -> list[dict[str, Any]]:
+        """Of an evaluation, with what its judges said of each."""
+        rows = one.rows
+        for judge in self._judged.get(one.id, ()):
+            said = {line["key"]: line for line in judge.rows}
+            assert said.keys() == {row["key"] for row in rows}
+            for row in rows:
+                row[judge.metric] = said[row["key"]]
+        return rows
+
+    def judges(self, task: str, metric: str) -> set[tuple[str, str]]:
+        """Each language with who judges it today."""
+        steps = [s for s in self.steps if (s.kind, s.task, s.metric) == ("judge", task, metric)]
+        lines = [(s.language, line["judge"]) for s in steps for line in s.rows if "judge" in line]
+        return set(lines)
 
     @cached_property
     def pieces(self) -> list[Piece]:

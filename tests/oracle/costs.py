@@ -65,7 +65,7 @@ def _bars(task: TaskCosts) -> list[Bar]:
     return [(name, label, [one for one in work if one]) for label, work in bars]
 
 
-_REST = ("merge", "select", "evaluate")
+_REST = ("merge", "select", "evaluate", "judge")
 
 
 def _beside(account: Account, bars: Sequence[Bar]) -> list[Bar]:

@@ -16,7 +16,7 @@ AROUND = {"provision": "start the workers", "load": "load the model", "gate": "j
 """What is no step, and what its bar is called."""
 
 COMBS = ("comb", "comb-continued")
-SEARCH = "search"
+SEARCH, REFERENCES = "search", "references"
 
 Row = Mapping[str, Any]
 
@@ -33,8 +33,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 @dataclass(frozen=True)
 class Step:
     """What one artifact is: the parts of its name, its manifest, and its rows. `role` is that of a
-    choice, of a merge or a score that a search looked at, or `comb`; `tried` the number of a try,
-    `seed` that of a further seed.
+    choice, of a merge or a score that a search looked at, of what a judge read of dev, or `comb`;
+    `metric` the one that asked for a judge; `tried` the number of a try, `seed` that of a further
+    seed.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Step:
     language: str
     split: str
     role: str
+    metric: str
     tried: int
     seed: int
     id: str
@@ -70,8 +72,8 @@ def read_steps(home: Path) -> list[Step]:
     return found
 
 
-def _parts(name: str) -> tuple[str, str, str, str, str, str, int, int]:
-    """Kind, task, system, language, split, role, number of the try and of the seed."""
+def _parts(name: str) -> tuple[str, str, str, str, str, str, str, int, int]:
+    """Kind, task, system, language, split, role, metric, number of the try and of the seed."""
     kind, task, *rest = [*name.split("/"), ""]
     rest = [one for one in rest if one]
     seed = tried = 0
@@ -81,14 +83,18 @@ def _parts(name: str) -> tuple[str, str, str, str, str, str, int, int]:
         tried = int(rest.pop(0).removeprefix("try "))
     match kind:
         case "train" | "branch" if rest and rest[0] in COMBS:
-            return kind, task, "", "", "", rest[0], tried, seed
+            return kind, task, "", "", "", rest[0], "", tried, seed
         case "train" | "branch":
-            return kind, task, "", "".join(rest), "", "", tried, seed
+            return kind, task, "", "".join(rest), "", "", "", tried, seed
         case "evaluate":
-            return kind, task, rest[0], rest[1], rest[2], "".join(rest[3:]), 0, seed
+            return kind, task, rest[0], rest[1], rest[2], "".join(rest[3:]), "", 0, seed
+        case "judge" if rest[-1] == REFERENCES:
+            return kind, task, "", rest[0], rest[1], rest[3], rest[2], 0, seed
+        case "judge":
+            return kind, task, rest[0], rest[1], rest[2], "".join(rest[4:]), rest[3], 0, seed
         case "merge":
-            return kind, task, rest[0], "", "", "".join(rest[1:]), 0, seed
-    return kind, task, "", "", "", "/".join(rest), tried, seed
+            return kind, task, rest[0], "", "", "".join(rest[1:]), "", 0, seed
+    return kind, task, "", "", "", "/".join(rest), "", tried, seed
 
 
 @dataclass(frozen=True)

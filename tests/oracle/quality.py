@@ -119,7 +119,8 @@ class Quality:
     @cached_property
     def sides(self) -> dict[tuple[str, str], dict[str, list[dict[str, Any]]]]:
         return {
-            key: {one: step.rows for one, step in some.items()} for key, some in self.steps.items()
+            key: {one: self.costs.account.rows(step) for one, step in some.items()}
+            for key, some in self.steps.items()
         }
 
     def side(self, system: str, split: str) -> Sides:
@@ -253,7 +254,9 @@ class Quality:
         found: dict[tuple[str, str], list[list[Row]]] = {}
         for one in sorted(self.costs.account.further, key=lambda one: one.seed):
             if (one.kind, one.task, one.split) == ("evaluate", self.said["name"], "test"):
-                found.setdefault((one.system, one.language), []).append(one.rows)
+                found.setdefault((one.system, one.language), []).append(
+                    self.costs.account.rows(one)
+                )
         return found
 
     def _pairs(

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 from tests.oracle.project import Release, Row, read_releases
-from tests.oracle.verdicts import SEED, Measure, ends, sample, scored
+from tests.oracle.verdicts import JUDGED, SEED, Measure, ends, sample, scored
+
+Judges = AbstractSet[tuple[str, str]]
 
 
-def releases(home: Path, task: str, measure: Measure, writes: bool) -> dict[str, Any] | None:
-    """A task's releases on its first metric."""
-    made = list(read_releases(home, task))
+def releases(
+    home: Path, task: str, measure: Measure, writes: bool, judges: Judges
+) -> dict[str, Any] | None:
+    """A task's releases on its first metric, as far as its judges of today read their answers."""
+    made = [one for one in read_releases(home, task) if _is_judged(one, measure, judges)]
     if not made:
         return None
     languages = sorted({language for one in made for language in one.rows})
@@ -26,6 +31,12 @@ def releases(home: Path, task: str, measure: Measure, writes: bool) -> dict[str,
         ],
         "scores": [row for one in languages for row in _scores(measure, one, made, truth)],
     }
+
+
+def _is_judged(release: Release, measure: Measure, judges: Judges) -> bool:
+    rows = [(language, row) for language, some in release.rows.items() for row in some]
+    said = [(language, row.get(measure.name, {}).get("judge")) for language, row in rows]
+    return measure.name not in JUDGED or judges.issuperset(said)
 
 
 def _scores(

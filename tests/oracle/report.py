@@ -66,9 +66,6 @@ UNCHECKED: Mapping[str, str] = {
 UNCHECKED_METRICS: Mapping[str, str] = {
     "output-language": "py3langid says it: tests/metrics",
     "label-language": "asks for the verbalizers of every language: tests/metrics",
-    "bert-score": "a model says it, in steps whose costs the oracle does not know: tests/metrics",
-    "not-hallucinated": "likewise",
-    "entity-precision": "likewise",
 }
 """Metrics of which no figure is recomputed; as the first one they choose, so much else is not."""
 
@@ -96,8 +93,9 @@ def recomputed(home: Path, said: Mapping[str, Any]) -> dict[str, Any]:
     tasks = [TaskCosts(account, one) for one in said["tasks"]]
     quality = [Quality(one, one.said) for one in tasks]
     drift = [
-        releases(home, one.said["name"], one.measures[0], not one.labels)
+        releases(home, name, measure, not one.labels, account.judges(name, measure.name))
         for one in quality
+        for name, measure in [(one.said["name"], one.measures[0])]
         if known(one.said["metrics"][0])
     ]
     prices = {tuple(sorted(one.items())): dict(one) for one in map(account.price, account.pieces)}

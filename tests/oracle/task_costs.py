@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tests.oracle.account import CLOCKS, Account, Figures, Work, busy, less, less_in_all
-from tests.oracle.project import SEARCH, Piece, Step
+from tests.oracle.project import REFERENCES, SEARCH, Piece, Step
 
 JOINT, NONE = "joint", "none"
 
@@ -159,16 +159,21 @@ class TaskCosts:
         ]
         if len(self.choosable) == 1:
             scores = [one for one in scores if one]
-        return self.account.work([*looked, *scores, *self.of("select", role="")])
+        judged = [s for s in self.of("judge", split="dev", role="") if s.system in self.choosable]
+        return self.account.work([*looked, *scores, *judged, *self.of("select", role="")])
 
     def tests(self) -> list[Piece | None]:
-        return self.account.work(self.of("evaluate", split="test"))
+        """Of all systems, by their judges, too, and what these were set on."""
+        judged = [*self.of("judge", split="test"), *self.of("judge", role=REFERENCES)]
+        return self.account.work([*self.of("evaluate", split="test"), *judged])
 
     def tested(self, system: str) -> list[Piece | None]:
-        return self.account.work(
+        """Its answers in every language, and who judged them."""
+        answers = [
             self.one("evaluate", system=system, language=one, split="test")
             for one in self.languages
-        )
+        ]
+        return self.account.work([*answers, *self.of("judge", system=system, split="test")])
 
     @cached_property
     def comb(self) -> Piece | None:

@@ -8,7 +8,7 @@ All else (formulas, guard, p-values, rows needed) is written down here a second 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil, inf, isfinite, sqrt
@@ -67,12 +67,16 @@ def normalized(row: Row) -> float:
     return float(row["labels"][each.index(max(each))] == row["gold"])
 
 
-SHARES = {
+JUDGED = ("bert-score", "not-hallucinated", "entity-precision")
+"""Those of what a model said of each row, which the rows of its steps have."""
+
+SHARES: Mapping[str, Callable[[Row], float]] = {
     "accuracy": lambda row: float(row["gold"] == row["prediction"]),
     "accuracy-normalized": normalized,
     "free-accuracy": lambda row: float(row["gold"] == row["answer"]),
     "parsed": lambda row: float(row["answer"] != ""),
     **MEANS,
+    **{name: lambda row, name=name: float(row[name]["score"]) for name in JUDGED},
 }
 """The metrics that are means over rows."""
 

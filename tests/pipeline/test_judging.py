@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from koinize.api.reporting import report_results
 from koinize.data import read_rows
 from koinize.errors import InputError
 from koinize.examples.tiny.make_base import write_tiny_base
@@ -22,6 +23,7 @@ from koinize.release import Releases, promote
 from koinize.report.results import results
 from koinize.tracking.rows import answers
 from tests.judges import write_names_judge, write_overlap_judge
+from tests.oracle.report import disagreements
 from tests.pipeline.conftest import Small
 from tests.pipeline.test_run import Recorder
 
@@ -145,8 +147,7 @@ def test_its_loading_is_in_the_ledger_and_its_costs_are_counted(small):
     }
     loads = {one.artifact for one in lines if one.kind == LOAD}
     assert loads & {one.artifact for one in judging}
-    taken = results(gather(project))["tasks"][0]["costs"]
-    assert taken is not None
+    assert disagreements(project.home, report_results(project)) == []
 
 
 @pytest.mark.slow
@@ -162,6 +163,9 @@ def test_a_question_and_a_release_are_judged_too(small):
     release = Releases(project.home, "sum").open(1)
     kept = json.loads((release.folder / "evidence/rows/de.jsonl").read_text().splitlines()[0])
     assert kept["bert-score"]["judge"] == project.judging.judges["bert-score"]
+    said = report_results(small.real())
+    assert said["releases"][0]["scores"]
+    assert disagreements(project.home, said) == []
     # Another adapter and another judge: the answers of the release in use are judged anew.
     small.rows("de", "train", ["other rows", "than before"])
     small.spec(SET.replace("layer: 2", "layer: 1"))
@@ -172,6 +176,9 @@ def test_a_question_and_a_release_are_judged_too(small):
     assert named == ["judge/sum/v1/de/test/bert-score", "judge/sum/v1/en/test/bert-score"]
     compared = {one.metric for one in second.judgement.comparisons}
     assert compared == {"bert-score", "rouge-l", "not-hallucinated", "entity-precision"}
+    said = report_results(small.real())
+    assert len(said["releases"]) == second.switched  # version 1 was judged by another
+    assert disagreements(project.home, said) == []
 
 
 @pytest.mark.slow
