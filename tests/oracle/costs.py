@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from fractions import Fraction
 from typing import Any
 
@@ -161,6 +162,7 @@ def _run(account: Account, every: Sequence[Piece]) -> Figures:
     held = max(span(every), machine(work))
     return {
         "run": every[0].run,
+        "started": _started(every),
         "device": every[0].device,
         "elapsed_seconds": span(every),
         "machine_seconds": machine(work),
@@ -183,6 +185,7 @@ def _timeline(pieces: Sequence[Piece]) -> Figures | None:
     first = min(one.begin for one in every)
     return {
         "run": run,
+        "started": _started(every),
         "elapsed_seconds": span(every),
         "bars": [
             _stretch(one, first)
@@ -190,6 +193,12 @@ def _timeline(pieces: Sequence[Piece]) -> Figures | None:
             if one.kind != "idle"
         ],
     }
+
+
+def _started(every: Sequence[Piece]) -> str:
+    """On the clock on the wall, which is looked at once in a run."""
+    first = min(one.begin for one in every) - every[0].at
+    return (every[0].utc + timedelta(seconds=float(first))).isoformat(timespec="seconds")
 
 
 def _stretch(one: Piece, first: Fraction) -> Mapping[str, Any]:

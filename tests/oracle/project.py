@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +100,19 @@ def _parts(name: str) -> tuple[str, str, str, str, str, str, str, int, int]:
 
 @dataclass(frozen=True)
 class Piece:
-    """One interval of the ledger; `begin` is in seconds since its run began. `lost` is None but for
-    an interrupted training that was saved.
+    """One interval of the ledger; `begin` is in seconds since its run began, as is `at`, when its
+    first line was written, which was at `utc` on the wall. `lost` is None but for an interrupted
+    training that was saved.
     """
 
+    name: str
     run: str
     step: str
     kind: str
     artifact: str
     status: str
     utc: datetime
+    at: Fraction
     begin: Fraction
     seconds: Fraction
     share: Fraction
@@ -116,9 +120,11 @@ class Piece:
     device: str
     energy: Mapping[str, str]
     tokens: int
+    units: int
     error: str
     lost: Fraction | None
     group: str
+    like: str
 
     @property
     def machine(self) -> Fraction:
@@ -127,6 +133,23 @@ class Piece:
     @property
     def end(self) -> Fraction:
         return self.begin + self.seconds
+
+    @property
+    def task(self) -> str:
+        """Empty of what belongs to none."""
+        return [*self.step.removeprefix("whatif/").split("/"), ""][1]
+
+    @property
+    def sort(self) -> tuple[str, str, str]:
+        """Device, kind, and what it is like: the task or, of a merge, the recipe and where it
+        merges; older lines do not say it.
+        """
+        like = self.like or self.task
+        if self.kind == "merge" and not self.like:
+            words = self.step.removeprefix("whatif/").split("/")[2].replace(",", "").split()
+            where = [b for a, b in pairwise(words) if a in ("space", "dialect")]
+            like = " ".join([words[0], *where])
+        return self.device, self.kind, like
 
 
 def read_pieces(home: Path) -> list[Piece]:
@@ -140,12 +163,14 @@ def _piece(start: Mapping[str, Any], end: Mapping[str, Any]) -> Piece:
     seconds = Fraction(end["seconds"])
     ended = end["at"]  # what nobody knows the end of has its seconds from its start on
     return Piece(
+        name=start["interval"],
         run=start["run"],
         step=start["step"],
         kind=start["kind"],
         artifact=start["artifact"],
         status=end["status"],
         utc=datetime.fromisoformat(start["utc"]),
+        at=Fraction(start["at"]),
         begin=Fraction(start["at"]) if ended is None else Fraction(ended) - seconds,
         seconds=seconds,
         share=Fraction(start["share"]),
@@ -153,9 +178,11 @@ def _piece(start: Mapping[str, Any], end: Mapping[str, Any]) -> Piece:
         device=start["device"],
         energy=end["energy"],
         tokens=end["tokens"],
+        units=end["units"],
         error=end["error"],
         lost=Fraction(end["lost"]) if "lost" in end else None,
         group=start.get("group", ""),
+        like=start.get("sort", ""),
     )
 
 

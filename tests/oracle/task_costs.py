@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.oracle.account import CLOCKS, Account, Figures, Work, busy, less, less_in_all
 from tests.oracle.project import REFERENCES, SEARCH, Piece, Step
+from tests.oracle.variation import Variation
 
 JOINT, NONE = "joint", "none"
 
@@ -52,6 +53,7 @@ class TaskCosts:
             },
             "savings_with_choosing": less_in_all(with_choosing, combined),
             "updates": self._updates(),
+            "variation": self.variation.rows(self.said["name"]),
             "break_even": {
                 "training": self._paid_back("training", self.made),
                 "choosing": self._paid_back(
@@ -232,6 +234,10 @@ class TaskCosts:
 
     # updates
 
+    @cached_property
+    def variation(self) -> Variation:
+        return Variation(self.account)
+
     def _stages(self, scope: str) -> tuple[list[Work], list[Work]]:
         """What an update and COMB pay for besides their training, one stage after the other."""
         by_name = dict(zip((n for n in self.candidates if n != "TRUNK"), self.merges, strict=True))
@@ -269,13 +275,18 @@ class TaskCosts:
     def _update(self, trained: Piece | None, scope: str) -> Figures | None:
         if trained is None or not self.merges:
             return None
-        count = 1 if scope == "training" else self.workers
-        return self._loaded([[trained], *self._stages(scope)[0]], count)
+        return self._loaded([[trained], *self._stages(scope)[0]], self._loading(scope))
 
     def _retrained(self, scope: str) -> Figures | None:
-        count = 1 if scope == "training" else self.workers
-        trained: list[Work] = [[one] for one in self.combined]
-        return self._loaded([*trained, *self._stages(scope)[1]], count)
+        return self._loaded(self._again(scope), self._loading(scope))
+
+    def _again(self, scope: str) -> list[Work]:
+        """Everything that COMB trained again consists of."""
+        return [*([one] for one in self.combined), *self._stages(scope)[1]]
+
+    def _loading(self, scope: str) -> int:
+        """How many workers need the model."""
+        return 1 if scope == "training" else self.workers
 
     def _retrained_is(self, scope: str) -> str:
         """Measured, derived or estimated."""
@@ -321,8 +332,22 @@ class TaskCosts:
             "combined": combined,
             "combined_is": combined and self._retrained_is(scope),
             "savings": less_in_all(update, combined),
+            "savings_interval": self._savings_interval(update, combined, stages, scope),
             "saved_at_best": saved,
         }
+
+    def _savings_interval(
+        self, update: Figures | None, combined: Figures | None, stages: Sequence[Work], scope: str
+    ) -> Figures:
+        if not update or not combined:
+            return dict.fromkeys(CLOCKS)
+        ours, theirs = (
+            self.variation.side([[p for p in one if p] for one in some], self._loading(scope))
+            for some in (stages, self._again(scope))
+        )
+        elapsed, used = (self.variation.less(*both) for both in zip(ours, theirs, strict=True))
+        priced = update["cost"] is not None and combined["cost"] is not None
+        return {"elapsed": elapsed, "machine": used, "cost": used if priced else None}
 
     def _paid_back(self, scope: str, work: Work) -> Figures:
         """Each side loads once for each worker that it needs: one training needs one."""

@@ -244,6 +244,14 @@ def test_scores_under_two_signatures_are_told(found):
     assert note in found["notes"]
 
 
+def test_signatures_name_the_systems_of_the_report_alone(found):
+    """What only MEAN was chosen among is nowhere else, and is not there while a recipe is kept."""
+    more = [*TASK.evaluations, evaluation("mean scale 2", "de", 4, "dev")]
+    said = results(source(tasks=[replace(TASK, evaluations=more)]))["tasks"][0]["signatures"]
+    assert said == found["tasks"][0]["signatures"]
+    assert {one for row in said for one in row["systems"]} == {"m", "COMB", "INDV"}
+
+
 def test_setup_on_both_clocks_and_in_money(costs):
     assert costs["combined"] == {
         "elapsed_seconds": 25.0,

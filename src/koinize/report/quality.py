@@ -340,9 +340,12 @@ def _joint(task: TaskInput, verdicts: Sequence[tuple[VerdictRow, Verdict]]) -> I
 
 
 def _signatures(task: TaskInput) -> list[SignatureRow]:
-    """Under which prompt, decoding and data each language's split was scored, and who was."""
+    """Under which prompt, decoding and data each language's split was scored, and who was; a scale
+    that only MEAN was chosen among is no system of the report.
+    """
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for one in task.evaluations:
+    named = {one.name for one in task.systems}
+    for one in (one for one in task.evaluations if one.system in named):
         groups.setdefault((one.split, one.language, one.signature), []).append(one.system)
     return [
         {"split": split, "language": language, "signature": signature, "systems": systems}
