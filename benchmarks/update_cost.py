@@ -11,9 +11,10 @@ Both sides are as the project's own report has them: trained and merged; and tes
 anew, which by default no update does. The recipe is chosen among two merges at the set-up.
 
     OMP_NUM_THREADS=1 python benchmarks/update_cost.py reviews FOLDER
-    OMP_NUM_THREADS=1 python benchmarks/update_cost.py topic FOLDER [--rows 100]
+    OMP_NUM_THREADS=1 python benchmarks/update_cost.py topic FOLDER [--share .33]
 
-For `topic` the data of examples/debian/build.py must be there; `--rows` takes so many of each file.
+For `topic` the data of examples/debian/build.py must be there; `--share` takes that much of each
+file, so that training and test rows stand to one another as they do in all of them.
 What was done in FOLDER is not done again, so it resumes where it was stopped. Prints a table, and
 the same into benchmarks/results/update_cost_TASK.md. Nothing else should be running.
 """
@@ -60,7 +61,7 @@ def koinize(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def set_up(task: str, way: str, folder: Path, rows: int | None) -> Path:
+def set_up(task: str, way: str, folder: Path, share: float) -> Path:
     """A project in which nothing was run; the rows that come later are `later.jsonl`."""
     if task == "reviews":
         koinize("init", "--example", "reviews", folder)
@@ -69,7 +70,8 @@ def set_up(task: str, way: str, folder: Path, rows: int | None) -> Path:
         shutil.copytree(DEBIAN / "data" / task, folder / "data")
         shutil.copy(DEBIAN / task / "koinize.yaml", folder)
         for file in (folder / "data").glob("*.jsonl"):
-            file.write_text("".join(file.read_text().splitlines(keepends=True)[:rows]))
+            kept = file.read_text().splitlines(keepends=True)
+            file.write_text("".join(kept[: round(share * len(kept))]))
         train = folder / "data" / f"{LANGUAGE}.train.jsonl"
         lines = train.read_text().splitlines(keepends=True)
         third = len(lines) // 3
@@ -87,11 +89,11 @@ def set_up(task: str, way: str, folder: Path, rows: int | None) -> Path:
     return folder
 
 
-def measured(task: str, way: str, folder: Path, rows: int | None) -> list[dict[str, Any]]:
+def measured(task: str, way: str, folder: Path, share: float) -> list[dict[str, Any]]:
     """The scopes of the update of one language."""
     data = folder / "data" / f"{LANGUAGE}.train.jsonl"
     if not (folder / "koinize.yaml").exists():
-        set_up(task, way, folder, rows)
+        set_up(task, way, folder, share)
     later = folder / "later.jsonl"
     if later.exists():
         koinize("run", folder)
@@ -129,11 +131,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("task", choices=["reviews", "topic"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rows", type=int)
+    parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--ways", nargs="+", choices=[*TRAINING], default=[*TRAINING])
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    about = f" on {asked.rows} rows of each file at most" if asked.rows else ""
+    about = f" on {asked.share:.0%} of each file" if asked.share < 1 else ""
     table = [
         f"# An update of Japanese against COMB retrained: {asked.task}{about}",
         "",
@@ -145,7 +147,7 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|",
     ]
     for way in asked.ways:
-        table += lines(asked.task, way, measured(asked.task, way, asked.folder / way, asked.rows))
+        table += lines(asked.task, way, measured(asked.task, way, asked.folder / way, asked.share))
         print(*table, sep="\n", flush=True)
     text = "\n".join(table) + "\n"
     (HERE / "results" / f"update_cost_{asked.task}.md").write_text(text)
