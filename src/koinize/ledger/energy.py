@@ -93,7 +93,12 @@ class Meter:
         """As the ledger keeps it: empty when a counter could not be read in the end."""
         if any(one.failed for one in self.counters):
             return {}
-        return {"joules": str(joules.quantize(MILLIJOULE)), "source": self.source}
+        return recorded(joules, self.source)
+
+
+def recorded(joules: Decimal, source: str) -> dict[str, str]:
+    """Energy as the ledger keeps it."""
+    return {"joules": str(joules.quantize(MILLIJOULE)), "source": source}
 
 
 @contextmanager

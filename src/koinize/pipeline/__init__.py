@@ -17,10 +17,10 @@ would, `outlook` when a new trunk would pay, `memory` what its trainings need, a
 test rows can show at all by the `margins`. `run` does them, some at once as `joining` says, one
 interval each in the run's `account`, where an `attempt` at a training counts by what it saved, on
 the machines of `nodes`, through `work`, which finds in `kinds` (a table, one file for each kind)
-what to do; a `trainer` of the user's own is a `process` apart. `results` is the one room where a
-finished task is read: by `report_input` (with `interference` and `endings`), by `whatif`, and by
-releases. `exhibit` shows one example as the model gets it, and `editing` changes koinize.yaml
-itself.
+what to do, while its `meters` measure; a `trainer` of the user's own is a `process` apart.
+`results` is the one room where a finished task is read: by `report_input` (with `interference` and
+`endings`), by `whatif`, and by releases. `exhibit` shows one example as the model gets it, and
+`editing` changes koinize.yaml itself.
 
 Two worked paths.
 

@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from koinize import machine
 from koinize.digest import short
 from koinize.executors import Executor, Place
 from koinize.ledger import MILLISECOND, PROVISION, Heartbeat, Ledger
-from koinize.ledger.energy import Meter
+from koinize.ledger.energy import Meter, recorded
 from koinize.pipeline.attempt import saved
 from koinize.pipeline.nodes import Nodes, Pricing
 from koinize.pipeline.plan import Missing
@@ -32,7 +33,7 @@ class Hand:
 
     `jobs` are those that are not over; all of them `began` at once. Of the worker's time, what lies
     before `upto` (seconds since the run began, by its monotonic clock) is in the ledger; `joules`
-    are those of the time since, as far as they were read.
+    are those of the time since, as far as they were read, `told` those before, if others read them.
     """
 
     jobs: list[Job]
@@ -42,6 +43,7 @@ class Hand:
     upto: Decimal
     place: Place
     joules: Decimal = Decimal(0)
+    told: Decimal = Decimal(0)
 
 
 class Account:
@@ -130,10 +132,10 @@ class Account:
         if hand.jobs:
             equal = seconds / (1 + len(hand.jobs))
             seconds = min(seconds, _milliseconds(facts.get("seconds", equal)))
-        energy = self._energy(hand, left, load, seconds)
+        loaded, own = self._energy(hand, facts, load, seconds, left)
         if load:  # before the end of the step, without which nobody would miss it
             place = self._place(job.step, hand)
-            self.ledger.loaded(name, load, energy=energy[0], **place)
+            self.ledger.loaded(name, load, energy=loaded, **place)
         hand.upto += load + seconds
         self.ledger.end(
             name,
@@ -141,7 +143,7 @@ class Account:
             seconds=seconds,
             tokens=facts.get("tokens", 0),
             units=facts.get("units", 0),
-            energy=energy[1],
+            energy=own,
             error=error,
             at=hand.upto,
             lost=saving.lost(seconds, self._now - hand.began) if saving else None,
@@ -171,21 +173,33 @@ class Account:
             )
 
     def _energy(
-        self, hand: Hand, left: Decimal, load: Decimal, seconds: Decimal
+        self,
+        hand: Hand,
+        facts: Mapping[str, Any],
+        load: Decimal,
+        seconds: Decimal,
+        left: Decimal,
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Of loading and of the step, out of what was read in the time that is left of the hand's;
         whoever still goes on gets the rest.
         """
-        if self.meter is None:
+        if self.meter is not None:
+            record: Callable[[Decimal], dict[str, str]] = self.meter.record
+            joules = hand.joules + self.meter.release(hand.name)
+            if hand.jobs:
+                self.meter.hold(hand.name, hand.place.share)
+        elif "energy" in facts:  # read by the worker, of all of its machine since the hand began
+            record = partial(recorded, source=facts["energy"]["source"])
+            told = Decimal(facts["energy"]["joules"]) * hand.place.share
+            joules, hand.told = max(Decimal(0), hand.joules + told - hand.told), told
+        else:
             return {}, {}
-        joules = hand.joules + self.meter.release(hand.name)
         loading = joules * load / left if left else Decimal(0)
         own = joules - loading
         if hand.jobs:
             own = joules * seconds / left if left else Decimal(0)
             hand.joules = joules - loading - own
-            self.meter.hold(hand.name, hand.place.share)
-        return self.meter.record(loading), self.meter.record(own)
+        return record(loading), record(own)
 
     @property
     def _now(self) -> Decimal:

@@ -243,7 +243,8 @@ class _Run:
     def _start(self, some: Sequence[Missing]) -> None:
         threads = self.executor.threads
         place = self.spec, self.root, self.home, threads
-        jobs = [Job(one.step, *place, self.account.interval(one.step)) for one in some]
+        elsewhere = bool(self.spec.machine.address)
+        jobs = [Job(one.step, *place, self.account.interval(one.step), elsewhere) for one in some]
         hand = self.account.begin(some, jobs, self.executor.place())
         self.predicted.update({one.step.id: one.seconds for one in some})
         for job in jobs:

@@ -1,8 +1,7 @@
 """Doing a step: runs in a worker, reads verified artifacts, commits its own.
 
-What each kind does stands in `koinize.pipeline.kinds`; here is what all of them need.
-
-A worker keeps the base model between steps; torch is imported only by the steps that need it.
+What each kind does stands in `koinize.pipeline.kinds`; here is what all of them need. A worker
+keeps the base model between steps; torch is imported only by the steps that need it.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from koinize.executors import WorkerEndedError
 from koinize.metrics import JudgedMetric, metrics
 from koinize.model import base
 from koinize.model.manner import ENCODING
+from koinize.pipeline import meters
 from koinize.pipeline.inputs import examples_of
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.step import Step
@@ -50,16 +50,15 @@ PROGRESS_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Job:
-    """One step with everything that a worker needs to do it. `home` is the .koinize folder, and
-    `interval` what the ledger calls this attempt.
-    """
+    """One step with all that its worker needs; `interval`: what the ledger calls this attempt."""
 
     step: Step
     spec: Spec
     root: Path
-    home: Path
+    home: Path  # .koinize
     threads: int
     interval: str = ""
+    elsewhere: bool = False  # the run is on another machine
 
     @property
     def progress_file(self) -> Path:
@@ -99,7 +98,7 @@ def perform(job: Job) -> dict[str, Any]:
     store = Store(job.home, job.spec.store)
     started = time.perf_counter()
     kind = KINDS[job.step.kind]
-    machine.reset_peak_memory()
+    meters.begin(job)
     try:
         with _drafting(job, store) as draft:
             loading = _load_first(job) if kind.needs_model and not is_commanded(job) else 0.0
@@ -128,7 +127,7 @@ def perform_together(jobs: Sequence[Job]) -> dict[str, Failure]:
     others may go on for hours. Raises KoinizeError for what ends all of them.
     """
     store, failures = Store(jobs[0].home, jobs[0].spec.store), dict[str, Failure]()
-    machine.reset_peak_memory()
+    meters.begin(jobs[0])
     try:
         loading = [_load_first(jobs[0])]  # told with the first artifact
 
@@ -163,7 +162,7 @@ def _drafting(job: Job, store: Store) -> Iterator[Draft]:
         yield draft
         if KINDS[step.kind].needs_model:
             _model_of(job)  # of files that were read meanwhile, if not before
-        draft.facts["peak_bytes"] = machine.peak_memory()
+        draft.facts.update(meters.facts(job))
 
 
 def _told(job: Job, error: Exception, seconds: float) -> Failure:
