@@ -10,6 +10,7 @@ import torch
 from koinize.errors import InputError
 from koinize.evaluate import evaluate
 from koinize.examples.tiny.make_base import tiny_model, tiny_tokenizer
+from koinize.metrics import metrics, score
 from koinize.model.encoding import buckets
 from koinize.model.loaded import Loaded, adopt
 from koinize.settings import EvaluationSpec
@@ -72,7 +73,10 @@ def test_option_scores_equal_the_oracle(family, settings, batch_tokens):
             example.labels[best],
             example.labels[example.gold],
         )
-        assert set(row) == {"key", "language", "gold", "prediction", "scores", "lengths"}
+        assert row["labels"] == list(example.labels)
+        assert set(row) == {
+            *("key", "language", "gold", "prediction", "labels", "scores", "lengths"),
+        }
 
 
 @pytest.mark.parametrize("settings", [{}, {"sliding_window": 6}])
@@ -114,6 +118,10 @@ def test_normalization_by_length_and_by_pmi():
         gains = [s - a for s, a in zip(scores, alone, strict=True)]
         assert one["prediction"] == example.labels[means.index(max(means))]
         assert other["prediction"] == example.labels[gains.index(max(gains))]
+    # Whatever decided, and in whichever order options stand: rows say which score is whose.
+    normalized, accuracy = metrics.get("accuracy-normalized"), metrics.get("accuracy")
+    expected = score(accuracy, by_length, resamples=2).value
+    assert score(normalized, by_pmi, resamples=2).value == expected
 
 
 def test_a_bfloat16_head_does_not_tie_options():

@@ -74,23 +74,26 @@ class Account:
         from a choice is not repeated.
         """
         ids = {one.id for one in self._steps}
-        return [one for one in self._steps if one.seed and self._merged(one) <= ids]
+        return [one for one in self._steps if one.seed and self._merged(one.manifest) <= ids]
 
-    def _merged(self, one: Step) -> set[str]:
-        """The adapters that it merges, or that the adapter which it scores is a merge of."""
-        inputs = one.manifest["inputs"]
-        if one.kind == "evaluate" and "adapter" in inputs:
-            path = self.home / "artifacts" / inputs["adapter"] / "manifest.json"
-            inputs = read_json(path)["inputs"]
-        return {
-            inputs[name] for name in ("trunk", *self.said["spec"]["languages"]) if name in inputs
-        }
+    def _merged(self, made: Mapping[str, Any]) -> set[str]:
+        """The adapters that are merged in this, in what it scores, or what it decides between."""
+        inputs = made["inputs"]
+        looked = [inputs[name] for name in inputs if name == "adapter" or "|" in name]
+        paths = [self.home / "artifacts" / one / "manifest.json" for one in looked]
+        within = [self._merged(read_json(one)) for one in paths if one.exists()]
+        own = {inputs[one] for one in ("trunk", *self.said["spec"]["languages"]) if one in inputs}
+        return own.union(*within)
 
     @cached_property
     def _steps(self) -> list[Step]:
         """Those of the tasks, languages and systems of today: names are never taken away."""
         every = [one for one in read_steps(self.home) if self._is_asked(one)]
-        return [one for one in every if one.kind not in SCORED or self._is_system(one, every)]
+        found = [one for one in every if one.kind not in SCORED or self._is_system(one, every)]
+        merge, ids = self.said["spec"]["merge"], {one.id for one in every}
+        if merge["scale"] == "search" or merge["choose"] == "halving":  # anew after every change
+            return [one for one in found if self._merged(one.manifest) <= ids]
+        return found
 
     def _is_asked(self, one: Step) -> bool:
         task = next((task for task in self.said["tasks"] if task["name"] == one.task), None)

@@ -93,7 +93,7 @@ def _parts(name: str) -> tuple[str, str, str, str, str, str, str, int, int]:
             return kind, task, "", rest[0], rest[1], rest[3], rest[2], 0, seed
         case "judge":
             return kind, task, rest[0], rest[1], rest[2], "".join(rest[4:]), rest[3], 0, seed
-        case "merge":
+        case "merge" | "search":
             return kind, task, rest[0], "", "", "".join(rest[1:]), "", 0, seed
     return kind, task, "", "", "", "/".join(rest), "", tried, seed
 

@@ -152,7 +152,7 @@ class TaskCosts:
         scored.
         """
         found = [one for one in self.account.steps if one.task == self.said["name"]]
-        looked = [s for s in found if s.kind == SEARCH or s.role == SEARCH]
+        looked = [s for s in found if (s.role or s.kind) == SEARCH]
         made = {one.artifact for one in self.merges if one}
         looked = [one for one in looked if one.id not in made]
         scores = [

@@ -173,10 +173,16 @@ def not_empty(row: Row) -> float:
 
 
 def not_copied(row: Row) -> float:
-    ours, prompt = tokens(row["prediction"]), tokens(row["prompt"])
-    n = len(ours)
-    places = range(len(prompt) - n + 1)
-    return 1.0 - float(n >= 8 and any(prompt[at : at + n] == ours for at in places))
+    """A reference that is a copy makes one right."""
+    copied = [
+        _is_copy(tokens(row[one]), tokens(row["prompt"])) for one in ("prediction", "reference")
+    ]
+    return float(copied != [True, False])
+
+
+def _is_copy(words: Sequence[str], prompt: Sequence[str]) -> bool:
+    n = len(words)
+    return n >= 8 and any(prompt[at : at + n] == words for at in range(len(prompt) - n + 1))
 
 
 def not_repeated(row: Row) -> float:

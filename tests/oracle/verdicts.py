@@ -62,7 +62,9 @@ class Measure:
 
 
 def normalized(row: Row) -> float:
-    """Whether the option with the highest log-probability per token is right."""
+    """Whether the option with the highest log-probability per token is right; of rows by older
+    versions, which do not name their options, nothing is known.
+    """
     each = [one / length for one, length in zip(row["scores"], row["lengths"], strict=True)]
     return float(row["labels"][each.index(max(each))] == row["gold"])
 

@@ -151,6 +151,7 @@ def _row(
         "language": example.language,
         "gold": example.labels[example.gold],
         "prediction": example.labels[max(range(len(compared)), key=compared.__getitem__)],
+        "labels": list(example.labels),
         "scores": scores,
         "lengths": lengths,
     }
