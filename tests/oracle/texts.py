@@ -174,10 +174,8 @@ def not_empty(row: Row) -> float:
 
 def not_copied(row: Row) -> float:
     """A reference that is a copy makes one right."""
-    copied = [
-        _is_copy(tokens(row[one]), tokens(row["prompt"])) for one in ("prediction", "reference")
-    ]
-    return float(copied != [True, False])
+    ours, theirs, prompt = (tokens(row[one]) for one in ("prediction", "reference", "prompt"))
+    return float(not _is_copy(ours, prompt) or _is_copy(theirs, prompt))
 
 
 def _is_copy(words: Sequence[str], prompt: Sequence[str]) -> bool:

@@ -74,7 +74,7 @@ def test_a_figure_that_nobody_recomputes_is_found(fake: Arena, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["choices", "trunk", "texts", "part", "seeds"])
+@pytest.mark.parametrize("kind", ["choices", "trunk", "texts", "part", "seeds", "search"])
 def test_a_project_that_is_really_trained(kind: str, real: Arena, tmp_path: Path) -> None:
     change, runs = KINDS[kind]
     assert real.koinize("init", "--example", "tiny", "project", cwd=tmp_path).code == 0
@@ -111,14 +111,22 @@ def with_a_trunk(spec: str) -> str:
 
 
 def with_a_part(spec: str) -> str:
-    """A trunk on some of the rows, and nobody trained COMB."""
-    spec = spec[: spec.index("\nmerge:\n")] + f"\nbaselines: [base]\n{INLINE}"
+    """A trunk on some of the rows, and nobody trained COMB; PAPER has the candidates' names."""
+    spec = spec[: spec.index("\nmerge:\n")] + f"\nbaselines: [base, paper]\n{INLINE}"
     return spec.replace("max_length: 128", "max_length: 128, trunk: 0.4")
 
 
 def with_seeds(spec: str) -> str:
     """The comparison is made twice; one candidate is kept from the choice among two."""
     return spec.replace("training: {", "training: {seeds: 2, ") + INLINE
+
+
+def searching(spec: str) -> str:
+    """Scales are looked for on dev, again after an update, by rows whose sums do not decide."""
+    spec = f"{spec[: spec.index('merge:')]}merge: {{candidates: [ties], scale: search}}\n{INLINE}"
+    metrics = "[accuracy-normalized, macro-f1]"
+    spec = spec.replace("kind: classify", f"kind: classify\n    metrics: {metrics}")
+    return f"{spec}evaluation: {{normalize: pmi}}\n"
 
 
 def writing(spec: str) -> str:
@@ -141,5 +149,6 @@ KINDS = {
     "texts": (writing, 1),
     "part": (with_a_part, 1),
     "seeds": (with_seeds, 2),
+    "search": (searching, 2),
 }
 """What of the example is another, and how often it is run: again after an edit."""
