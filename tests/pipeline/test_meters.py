@@ -30,25 +30,21 @@ def counter(monkeypatch):
     meters.here.cache_clear()
 
 
-def job(elsewhere=True):
-    return SimpleNamespace(elsewhere=elsewhere)
-
-
 def test_a_worker_elsewhere_counts_from_where_its_work_began(counter):
-    meters.begin(job())
+    meters.begin(elsewhere=True)
     counter.level += 7
-    assert meters.facts(job())["energy"] == {"joules": "7.000", "source": "a fake meter"}
+    assert meters.facts(elsewhere=True)["energy"] == {"joules": "7.000", "source": "a fake meter"}
     counter.level += 2  # another artifact of the same group
-    assert meters.facts(job())["energy"]["joules"] == "9.000"
+    assert meters.facts(elsewhere=True)["energy"]["joules"] == "9.000"
     counter.level += 50  # nothing in hand
-    meters.begin(job())
+    meters.begin(elsewhere=True)
     counter.level += 1
-    assert meters.facts(job())["energy"]["joules"] == "1.000"
+    assert meters.facts(elsewhere=True)["energy"]["joules"] == "1.000"
 
 
 def test_on_the_machine_of_the_run_it_reads_no_meter(counter):
-    meters.begin(job(elsewhere=False))
-    assert set(meters.facts(job(elsewhere=False))) == {"peak_bytes"}
+    meters.begin(elsewhere=False)
+    assert set(meters.facts(elsewhere=False)) == {"peak_bytes"}
 
 
 def test_without_a_meter_there_is_no_figure(monkeypatch):
@@ -58,8 +54,8 @@ def test_without_a_meter_there_is_no_figure(monkeypatch):
 
     monkeypatch.setattr(meters, "metering", nothing)
     meters.here.cache_clear()
-    meters.begin(job())
-    assert set(meters.facts(job())) == {"peak_bytes"}
+    meters.begin(elsewhere=True)
+    assert set(meters.facts(elsewhere=True)) == {"peak_bytes"}
     meters.here.cache_clear()
 
 

@@ -11,13 +11,9 @@ from __future__ import annotations
 import threading
 from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING
 
 from koinize import machine
 from koinize.ledger.energy import Meter, metering
-
-if TYPE_CHECKING:
-    from koinize.pipeline.work import Job
 
 SAMPLED_SECONDS = 30.0  # a counter of a busy server wraps after ten minutes or more
 WORK = "work"
@@ -58,18 +54,18 @@ def here() -> Here | None:
     return Here(meter) if meter else None
 
 
-def begin(job: Job) -> None:
-    """What this worker has in hand begins."""
+def begin(*, elsewhere: bool) -> None:
+    """What this worker has in hand begins; its run is `elsewhere`, on another machine, or here."""
     machine.reset_peak_memory()
-    if job.elsewhere and (meter := here()):
+    if elsewhere and (meter := here()):
         meter.begin()
 
 
-def facts(job: Job) -> dict[str, object]:
+def facts(*, elsewhere: bool) -> dict[str, object]:
     """What is recorded of an artifact that is made now: `peak_bytes`, and `energy` if its run
     cannot read it itself.
     """
     found: dict[str, object] = {"peak_bytes": machine.peak_memory()}
-    if job.elsewhere and (meter := here()) and (counted := meter.counted()):
+    if elsewhere and (meter := here()) and (counted := meter.counted()):
         found["energy"] = counted
     return found

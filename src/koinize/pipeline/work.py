@@ -98,7 +98,7 @@ def perform(job: Job) -> dict[str, Any]:
     store = Store(job.home, job.spec.store)
     started = time.perf_counter()
     kind = KINDS[job.step.kind]
-    meters.begin(job)
+    meters.begin(elsewhere=job.elsewhere)
     try:
         with _drafting(job, store) as draft:
             loading = _load_first(job) if kind.needs_model and not is_commanded(job) else 0.0
@@ -127,7 +127,7 @@ def perform_together(jobs: Sequence[Job]) -> dict[str, Failure]:
     others may go on for hours. Raises KoinizeError for what ends all of them.
     """
     store, failures = Store(jobs[0].home, jobs[0].spec.store), dict[str, Failure]()
-    meters.begin(jobs[0])
+    meters.begin(elsewhere=jobs[0].elsewhere)
     try:
         loading = [_load_first(jobs[0])]  # told with the first artifact
 
@@ -162,7 +162,7 @@ def _drafting(job: Job, store: Store) -> Iterator[Draft]:
         yield draft
         if KINDS[step.kind].needs_model:
             _model_of(job)  # of files that were read meanwhile, if not before
-        draft.facts.update(meters.facts(job))
+        draft.facts.update(meters.facts(elsewhere=job.elsewhere))
 
 
 def _told(job: Job, error: Exception, seconds: float) -> Failure:
