@@ -17,17 +17,23 @@ from koinize.store import Home
 @pytest.fixture
 def counter(monkeypatch):
     """A node whose meter stands at `counter.level` joules."""
-    level = SimpleNamespace(level=100)
+    level = SimpleNamespace(level=100, closed=False)
+
+    def read():
+        assert not level.closed  # as NVML, which answers nobody who has left it
+        return level.level
 
     @contextmanager
     def metering():
-        yield Meter([Counter(lambda: level.level, 1)], "a fake meter")
+        yield Meter([Counter(read, 1)], "a fake meter")
+        level.closed = True
 
     monkeypatch.setattr(meters, "metering", metering)
     monkeypatch.setattr(meters.threading, "Thread", lambda **_: SimpleNamespace(start=list))
     meters.here.cache_clear()
     yield level
     meters.here.cache_clear()
+    meters._OPEN.close()
 
 
 def test_a_worker_elsewhere_counts_from_where_its_work_began(counter):

@@ -3,8 +3,8 @@
 Counted is what lives at the peak: the base's weights, what the optimizer has of each adapter, what
 autograd keeps of one forward pass for the way back, and one piece of logits. A test compares the
 third with what autograd says that it keeps. On a CPU the interpreter with its libraries comes to
-it, the tokenizer, and what lies free between blocks that are in use, as rows of one length leave
-it. Rows of many lengths may leave more: docs/log.md has figures.
+it, the tokenizer, and what lies free between blocks that are in use, of which docs/log.md has
+figures.
 
 Of families that are not in FAMILIES, and of files that do not say enough, nothing is said. Nothing
 here imports torch.
@@ -46,6 +46,9 @@ TOKENIZER = 10
 HOLES = 1.4
 """What a pass makes a process grow by, for each byte that autograd keeps of it, where all rows are
 as long: the rest is memory that glibc cannot give to whoever asks next."""
+PIECES = 20
+"""As many float32 matrices of tokens x MLP width lie free besides, of what layers need for a moment
+and of what passes of other lengths left. Fitted: benchmarks/results/train_memory.md."""
 
 # Positions per product with the output layer: 128 x 262,144 float32 logits are 134 MB.
 HEAD_ROWS = 128
@@ -187,10 +190,11 @@ def training_memory(
         base += round((BITS / 8 - item) * decoder.linear) + item * decoder.largest
     rows = min(rows_of_head(decoder.vocabulary, on_cpu=on_cpu), target_tokens)
     kept = decoder.kept(lora, item, recomputed=recomputed) * pass_tokens
+    free = round((HOLES - 1) * kept) + PIECES * SINGLE * decoder.middle * pass_tokens
     return TrainingMemory(
         base=base,
         adapters=each * decoder.factors(lora) * adapters,
-        kept=int(HOLES * kept) if on_cpu else kept,
+        kept=kept + free if on_cpu else kept,
         logits=(LOGIT_BYTES + item) * rows * decoder.vocabulary,
         process=PROCESS + TOKENIZER * decoder.tokenizer_bytes if on_cpu else 0,
         pass_tokens=pass_tokens,

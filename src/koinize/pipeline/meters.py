@@ -9,6 +9,7 @@ made, and puts that among the artifact's facts; the run takes the worker's share
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from decimal import Decimal
 from functools import cache
 
@@ -17,6 +18,7 @@ from koinize.ledger.energy import Meter, metering
 
 SAMPLED_SECONDS = 30.0  # a counter of a busy server wraps after ten minutes or more
 WORK = "work"
+_OPEN = ExitStack()  # until the process ends
 
 
 class Here:
@@ -50,7 +52,7 @@ class Here:
 @cache
 def here() -> Here | None:
     """This machine's, opened once; None where there is nothing to read."""
-    meter = metering().__enter__()  # until the process ends
+    meter = _OPEN.enter_context(metering())
     return Here(meter) if meter else None
 
 
