@@ -146,6 +146,28 @@ def test_no_gpu_is_no_wish(monkeypatch):
     assert machine.gpu_of(0) is None
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("143771, 604\n81559, 551\n", (81559 - 551) * 2**20),
+        ("[N/A], [N/A]\n", None),
+        ("No devices were found\n", None),
+        ("", None),
+    ],
+)
+def test_the_memory_of_the_smallest_gpu_in_use_is_asked_for(tmp_path, monkeypatch, said, expected):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho \"$1\" > {tmp_path}/asked\nprintf '{said}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-b")
+    monkeypatch.setattr(machine, "gpus", lambda: ("H200", "H100"))
+    assert machine.gpu_memory.__wrapped__() == expected
+    assert (tmp_path / "asked").read_text() == "--id=2,GPU-b\n"
+    program.unlink()
+    assert machine.gpu_memory.__wrapped__() is None
+
+
 FAULTS = """
 import resource, sys
 import numpy as np

@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,10 @@ from pathlib import Path
 from types import FrameType
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+ASKED_OF_A_GPU = (
+    "--query-gpu=memory.total,memory.reserved",  # of which the second is the driver's
+    "--format=csv,noheader,nounits",  # MiB
+)
 DRIVER = Path("/proc/driver/nvidia/gpus")
 # Bytes that glibc can be told to keep in a block; its older versions refuse more than the second.
 LARGEST, LARGEST_OF_OLDER = 2**31 - 1, 1 << 25
@@ -127,6 +132,20 @@ def visible() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     entries = named.split(",") if named else [str(number) for number in range(len(gpus()))]
     return [one.strip() for one in entries[: len(gpus())]]
+
+
+@cache
+def gpu_memory() -> int | None:
+    """Bytes of the smallest GPU in use, as CUDA counts them; None where the driver's own program,
+    nvidia-smi, does not say.
+    """
+    command = ["nvidia-smi", f"--id={','.join(visible())}", *ASKED_OF_A_GPU]
+    try:
+        asked = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
+        lines = [line.split(",") for line in asked.stdout.splitlines()]
+        return min((int(total) - int(reserved)) << 20 for total, reserved in lines)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from koinize.examples.tiny.make_base import tiny_model, tiny_tokenizer
 from koinize.model.loaded import adopt
-from koinize.model.memory import Decoder, decoder_in, training_memory
+from koinize.model.memory import Decoder, decoder_in, tokens_that_fit, training_memory
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.train.lora import injected
 
@@ -73,6 +74,29 @@ def test_by_hand() -> None:
     assert not training_memory(TINY, lora, four, **asked).base_is_shared  # type: ignore[union-attr]
     only = LoraSpec(r=2, targets=("q_proj",))
     assert TINY.kept(only, 2) == 248 - 24 - 4
+
+
+@pytest.mark.parametrize(
+    ("adapters", "full", "tokens", "less"),
+    [
+        # The base 2 x 1,000, of 72 factors 18 bytes each, of a token 248 and 14 x 100 for logits.
+        (1, 2000 + 18 * 72 + 1648 * 8192, 8192, 4096),
+        (1, 2000 + 18 * 72 + 1648 * 4096, 4096, 2048),
+        (1, 2000 + 18 * 72 + 1648 * 2048, 2048, 1024),
+        (1, 2000 + 18 * 72 + 1648 * 1024, 1024, 1024),  # even where that does not fit
+        # Two that share a pass: of each factor one more copy of two bytes, and twice the tokens.
+        (2, 2000 + 2 * 20 * 72 + 2 * 1648 * 2048, 2048, 1024),
+    ],
+)
+def test_a_gpu_gets_as_many_tokens_as_fit_into_nine_tenths(
+    adapters: int, full: int, tokens: int, less: int
+) -> None:
+    lora, training = LoraSpec(r=2), TrainingSpec()
+    enough = math.ceil(full / 0.9)
+    for memory, expected in ((enough, tokens), (enough - 2, less)):
+        asked = {"dtype": "bfloat16", "gpu_bytes": memory, "adapters": adapters}
+        assert tokens_that_fit(TINY, lora, training, **asked) == expected
+        assert tokens_that_fit(TINY, replace_dropout(lora), training, **asked) is None
 
 
 def replace_dropout(lora: LoraSpec) -> LoraSpec:

@@ -109,6 +109,7 @@ def test_a_program_trains_and_its_adapter_is_kept(commanded: Commanded) -> None:
     assert (seen["base_model"], seen["start"], seen["threads"]) == ("base", "", 1)
     assert seen["lora"]["alpha"] == 32.0
     assert seen["training"]["epochs"] == 2
+    assert seen["training"]["batch_tokens"] == 1024  # a number, for who adds up
     assert "trainer" not in seen["training"]
 
 

@@ -6,9 +6,11 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from koinize.cli import application
@@ -299,7 +301,8 @@ def test_a_try_without_an_adapter_is_an_artifact_while_another_one_may_have_one(
         for place in range(len(trainings)):
             ended(place, error, 0.5)
 
-    monkeypatch.setattr("koinize.pipeline.work.loaded", lambda job: None)
+    nothing = SimpleNamespace(device=torch.device("cpu"))
+    monkeypatch.setattr("koinize.pipeline.work.loaded", lambda job: nothing)
     monkeypatch.setattr("koinize.model.base.identity", lambda *_: "b" * 64)
     monkeypatch.setattr("koinize.train.train", fail)
     monkeypatch.setattr("koinize.train.train_together", fail_together)

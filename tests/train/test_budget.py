@@ -42,7 +42,7 @@ def test_it_goes_on_with_half_a_pass_and_says_so_once(tmp_path, caplog, error):
     assert max(passes[5:]) <= 40 < max(passes)
     said = [one.getMessage() for one in caplog.records]
     assert said == [
-        "memory ran out: passes are cut in half, to 512 tokens now; lower training.batch_tokens "
+        "memory ran out: passes are cut in half, to 512 tokens now; set training.batch_tokens "
         "to begin with that, which changes no identity"
     ]
 

@@ -45,7 +45,7 @@ def show_plan(todo: Plan, project: Project) -> None:
     for line in (*_seed_lines(todo, project), *_open_lines(todo, project)):
         console.print(line, markup=False, highlight=False)
     comparisons = (*set_up_lines(todo), *saving_lines(todo))
-    memory = [str(todo.memory)] if todo.memory else []
+    memory = [str(one) for one in (todo.memory, todo.passes) if one]
     for line in (*estimate_lines(todo), *comparisons, *outlook_lines(todo), *memory):
         console.print(line, markup=False, highlight=False)
     for note in (*kept_recipes(project), *too_few_rows(project)):
@@ -128,6 +128,7 @@ def plan_json(todo: Plan, project: Project) -> dict[str, object]:
         "too_few_rows": [asdict(one) for one in too_few_rows(project)],
         "lengths": _lengths_json(todo),
         "memory": _memory_json(todo),
+        "passes": todo.passes and asdict(todo.passes),
     }
 
 

@@ -342,6 +342,13 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def gpu_bytes(device: torch.device) -> int | None:
+    """The memory of a GPU; None of a CPU, and of accelerators that nobody has tried."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def reset_peak(device: torch.device) -> None:
     """Starts a new count of the peak memory."""
     if device.type == "cuda":

@@ -15,7 +15,7 @@ from koinize.pipeline.alternative import Comparison, SetUp, compare, set_up
 from koinize.pipeline.estimate import Estimate, Rates, Work, schedule
 from koinize.pipeline.experience import Experience
 from koinize.pipeline.lengths import Lengths, Use
-from koinize.pipeline.memory import Need
+from koinize.pipeline.memory import Need, Passes
 from koinize.pipeline.outlook import Outlook, outlooks
 from koinize.pipeline.step import Step
 from koinize.pipeline.wording import in_words, reworded
@@ -47,7 +47,8 @@ class Plan:
     the ledger knows nothing, `kinds` all of them. `comparison` stands where the missing steps are
     an update, `set_up` where they are what comes before any; `outlook` where a new generation would
     pay. `lengths` says what the missing steps will find of their rows; None while the base model is
-    not here to count them. `memory` is what the missing trainings need; None where nobody can say.
+    not here to count them. `memory` is what the missing trainings need, None where nobody can say;
+    `passes` what `training.batch_tokens: auto` is on the GPUs here.
     """
 
     missing: tuple[Missing, ...]
@@ -62,6 +63,7 @@ class Plan:
     outlook: tuple[Outlook, ...] = ()
     lengths: Mapping[Use, Lengths] | None = None
     memory: Need | None = None
+    passes: Passes | None = None
     machines: int = 1
 
     @property

@@ -26,7 +26,7 @@ from koinize.pipeline.inputs import Inputs, survey
 from koinize.pipeline.judging import Judging, fetch, identities, rows_of
 from koinize.pipeline.lengths import Lengths, Use, measure, refuse
 from koinize.pipeline.lineage import History
-from koinize.pipeline.memory import HERE, needed
+from koinize.pipeline.memory import HERE, needed, passes_here
 from koinize.pipeline.nodes import average, executor_of, greeting, pricing
 from koinize.pipeline.overrides import refuse_contradictions
 from koinize.pipeline.plan import Missing, Plan, plan
@@ -184,8 +184,9 @@ class Project:
             cache = base.user_cache()
             refuse_unfit(self.spec, steps, self.root, self.home, self._base_here, cache)
         missing = [one.step for one in todo.missing]
-        memory = needed(self.spec, missing, self.inputs, self._base_here, workers)
-        return replace(todo, lengths=self._lengths(todo), memory=memory)
+        passes = passes_here(self.spec, missing, self._base_here, workers)
+        memory = needed(self.spec, missing, self.inputs, self._base_here, workers, passes)
+        return replace(todo, lengths=self._lengths(todo), memory=memory, passes=passes)
 
     def _lengths(self, todo: Plan) -> Mapping[Use, Lengths] | None:
         """What the missing steps will find of their rows; None until the base model is here."""

@@ -27,6 +27,7 @@ from koinize.pipeline.account import Account, Hand
 from koinize.pipeline.attempt import last_attempt, saved
 from koinize.pipeline.joining import joined
 from koinize.pipeline.margins import commit_margins
+from koinize.pipeline.memory import workers_of_a_gpu
 from koinize.pipeline.nodes import executor_of, greeting, pricing
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
@@ -243,8 +244,8 @@ class _Run:
     def _start(self, some: Sequence[Missing]) -> None:
         threads = self.executor.threads
         place = self.spec, self.root, self.home, threads
-        elsewhere = bool(self.spec.machine.address)
-        jobs = [Job(one.step, *place, self.account.interval(one.step), elsewhere) for one in some]
+        more = bool(self.spec.machine.address), workers_of_a_gpu(self.spec, self.executor.workers)
+        jobs = [Job(one.step, *place, self.account.interval(one.step), *more) for one in some]
         hand = self.account.begin(some, jobs, self.executor.place())
         self.predicted.update({one.step.id: one.seconds for one in some})
         for job in jobs:

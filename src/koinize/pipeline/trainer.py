@@ -105,7 +105,10 @@ def _give(order: Order, spec: Spec, trainer: TrainerCommand, scratch: Path) -> d
         "base_model": spec.base.model,
         "dtype": spec.base.dtype,
         "lora": order.lora.model_dump(mode="json"),
-        "training": order.training.model_dump(mode="json", exclude=set(NOT_FOR_A_TRAINER)),
+        "training": {
+            **order.training.model_dump(mode="json", exclude=set(NOT_FOR_A_TRAINER)),
+            "batch_tokens": order.training.pass_tokens,
+        },
         "threads": order.threads,
     }
     text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"

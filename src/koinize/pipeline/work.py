@@ -59,6 +59,7 @@ class Job:
     threads: int
     interval: str = ""
     elsewhere: bool = False  # the run is on another machine
+    sharing: int = 1  # workers that have one GPU's memory among them
 
     @property
     def progress_file(self) -> Path:
@@ -95,8 +96,7 @@ def perform(job: Job) -> dict[str, Any]:
 
     Raises KoinizeError with a message for people; the unexpected leaves its traceback in a log.
     """
-    store = Store(job.home, job.spec.store)
-    started = time.perf_counter()
+    store, started = Store(job.home, job.spec.store), time.perf_counter()
     kind = KINDS[job.step.kind]
     meters.begin(elsewhere=job.elsewhere)
     try:

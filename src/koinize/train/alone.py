@@ -114,7 +114,7 @@ class _Loop:
     ) -> None:
         self.loaded, self.training = loaded, training
         self.progress, self.saving = progress, saving
-        self.budget = Budget(loaded.pass_tokens(training.batch_tokens))
+        self.budget = Budget(loaded.pass_tokens(training.pass_tokens))
         layers = layers_of(peft_model)
         self.factors: dict[str, Tensor] = {
             tensor_name(name, side): getattr(one, f"lora_{side}")["default"].weight

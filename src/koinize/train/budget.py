@@ -55,7 +55,7 @@ class Budget:
     def _say(self) -> None:
         if not self._said:
             logger.warning(
-                "memory ran out: passes are cut in half, to %d tokens now; lower "
+                "memory ran out: passes are cut in half, to %d tokens now; set "
                 "training.batch_tokens to begin with that, which changes no identity",
                 self.tokens,
             )

@@ -141,7 +141,7 @@ class _Loop:
         self.accelerated = on_accelerator(loaded.device)
         self.unread: list[Tensor] = []
         # What one adapter may put into a pass, times the adapters: also when some have ended.
-        tokens = sum(one.settings.batch_tokens for one in learners)
+        tokens = sum(one.settings.pass_tokens for one in learners)
         self.budget = Budget(loaded.pass_tokens(tokens))
 
     def run(self) -> None:
@@ -229,7 +229,7 @@ class _Loop:
     def _passes(self, rows: Mapping[int, list[Row]]) -> Iterator[list[Share]]:
         """Cuts the rows of adapters, by their places, into passes within the budget."""
         own = {
-            place: max(self.budget.tokens // len(rows), self.live[place].settings.batch_tokens)
+            place: max(self.budget.tokens // len(rows), self.live[place].settings.pass_tokens)
             for place in rows
         }
         cut = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 from koinize.errors import KoinizeError
 from koinize.ledger.address import TRUNK
 from koinize.model import base
+from koinize.model.memory import decoder_in
 from koinize.pipeline import work
 from koinize.pipeline.generation import draw, read_anchors
 from koinize.pipeline.lineage import read_learnt, select, together, write_learnt
+from koinize.pipeline.memory import reckoned_tokens
 from koinize.pipeline.seeds import further_of
 from koinize.pipeline.step import NO_NUMBER
 from koinize.pipeline.trainer import Order, trained
 from koinize.pipeline.tries import may_fail, number_of
 from koinize.pipeline.work import Job, Over
+from koinize.settings import CPU_TOKENS
 from koinize.store import Draft, Store
 from koinize.tasks import Example
 
@@ -95,7 +98,8 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
         return asked.by_command(job, draft)
     from koinize.train import NoNumberError, train
 
-    one, loaded = asked.training(job, store, draft.folder), work.loaded(job)
+    loaded = work.loaded(job)
+    (one,) = _sized([asked.training(job, store, draft.folder)], job, loaded)
     try:
         with _within(job, loaded):
             report = train(
@@ -121,7 +125,9 @@ def perform_together(jobs: Sequence[Job], store: Store, scratch: Path, over: Ove
     from koinize.train import NoNumberError, train_together
 
     ready = list(_ready(jobs, store, over))
-    trainings = [asked.training(job, store, scratch / job.step.id) for job, asked in ready]
+    loaded = work.loaded(jobs[0])
+    wanted = [asked.training(job, store, scratch / job.step.id) for job, asked in ready]
+    trainings = _sized(wanted, jobs[0], loaded)
 
     def ended(place: int, outcome: TrainingReport | KoinizeError, seconds: float) -> None:
         job, asked = ready[place]
@@ -134,9 +140,22 @@ def perform_together(jobs: Sequence[Job], store: Store, scratch: Path, over: Ove
         else:
             over(job, partial(asked.move, outcome, trainings[place].out), seconds)
 
-    report, loaded = work.reporter(*jobs), work.loaded(jobs[0])
+    report = work.reporter(*jobs)
     with _within(jobs[0], loaded):
         train_together(loaded, trainings, progress=report, ended=ended)
+
+
+def _sized(trainings: Sequence[Training], job: Job, loaded: Loaded) -> list[Training]:
+    """The same where they share their passes; of batch_tokens: auto, on a GPU, a number."""
+    from koinize.model.loaded import gpu_bytes
+
+    memory = gpu_bytes(loaded.device)
+    if memory is None or job.spec.training.batch_tokens != "auto":
+        return list(trainings)
+    decoder = decoder_in(base.prepare(job.spec.base, job.root, base.user_cache()))
+    tokens = reckoned_tokens(job.spec, decoder, memory // job.sharing, len(trainings))
+    own = {"batch_tokens": tokens or CPU_TOKENS}
+    return [replace(one, settings=one.settings.model_copy(update=own)) for one in trainings]
 
 
 def _within(job: Job, loaded: Loaded) -> AbstractContextManager[None]:
