@@ -57,4 +57,5 @@ def test_settings_that_a_former_koinize_did_not_know_are_no_others() -> None:
     now = EvaluationSpec().model_dump(mode="json")
     former = {name: value for name, value in now.items() if name != "free"}
     assert answered_alike(former, now)
+    assert answered_alike(former, {**now, "batch_tokens": 512})  # which bounds memory alone
     assert not answered_alike(former, {**now, "free": True})

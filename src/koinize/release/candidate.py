@@ -15,7 +15,7 @@ from koinize.pipeline import Project, Step
 from koinize.pipeline.lineage import ancestors
 from koinize.pipeline.results import TEST, Results, refuse_missing
 from koinize.pipeline.systems import BASE, COMB
-from koinize.settings import EvaluationSpec
+from koinize.settings import MEMORY_ONLY, EvaluationSpec
 from koinize.store import Artifact
 
 
@@ -156,9 +156,11 @@ def _settings(results: Results, merge: Step) -> dict[str, Any]:
 
 
 def answered_alike(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether evaluation settings are the same: what was not known then was at its default."""
-    defaults = EvaluationSpec().model_dump(mode="json")
-    return {**defaults, **before} == {**defaults, **now}
+    """Whether evaluation settings are the same: what was not known then was at its default, and
+    what only bounds memory says nothing of answers.
+    """
+    defaults, silent = EvaluationSpec().model_dump(mode="json"), dict.fromkeys(MEMORY_ONLY)
+    return {**defaults, **before, **silent} == {**defaults, **now, **silent}
 
 
 def _data(task: str, steps: Iterable[Step]) -> dict[str, dict[str, Any]]:
