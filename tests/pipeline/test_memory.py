@@ -27,8 +27,7 @@ def test_it_warns_where_the_workers_need_more_than_there_is() -> None:
     need = Need(ONE, 2, 4_000_000_000)
     assert str(need) == (
         "a training needs roughly 2.3 GB for each worker if its passes are full (1,024 tokens; "
-        "less if not, and up to half as much again where rows differ much in length), of which "
-        "0.5 GB are the base model"
+        "less if not), of which 0.5 GB are the base model"
     )
     assert need.warning == (
         "2 workers that train may need 4.1 GB and this machine has 4.0 GB: lower "

@@ -41,11 +41,10 @@ class Need:
 
     def __str__(self) -> str:
         one = self.memory
-        more = ", and up to half as much again where rows differ much in length"
-        tokens = f"{one.pass_tokens:,} tokens; less if not{more if self.machine_bytes else ''}"
         return (
             f"a training needs roughly {_gigabytes(one.total)} for each worker if its passes are "
-            f"full ({tokens}), of which {_gigabytes(one.base)} are the base model"
+            f"full ({one.pass_tokens:,} tokens; less if not), of which {_gigabytes(one.base)} are "
+            "the base model"
         )
 
     @property
