@@ -107,7 +107,7 @@ class Variation:
                 freedom += part**2 / (steps - 1)
             else:
                 unseen += sum(abs(moved[one.name]) for one in here)
-        if unseen > 0.1:  # too much of it was done once
+        if unseen > 0.1 + 1e-9:  # too much of it was done once
             return None
         t = float(student.ppf(0.975, variance**2 / freedom)) if freedom else 1.96
         ratio, factor = mine / whole, exp(t * sqrt(variance))

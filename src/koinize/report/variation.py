@@ -25,6 +25,7 @@ from koinize.report.costs import Accounts
 
 UNSEEN = 1.0
 """The deviation of a sort of which one step was done: it may be off by all of itself."""
+ROUNDING = 1e-9  # of sums of shares: of short steps they are exactly the limit now and then
 MOST_UNSEEN = 0.1
 """The largest share of a side that such sorts may be; beyond it there is no interval."""
 
@@ -111,7 +112,7 @@ class Variation:
                 part = UNSEEN**2 * moved
                 unseen += sum(abs(shares[one]) for one in some)
             variance += part
-        if unseen > MOST_UNSEEN:
+        if unseen > MOST_UNSEEN + ROUNDING:
             return None
         t = stdtrit(variance**2 / freedom, 0.975) if freedom else 1.96
         ratio, factor = mine / whole, math.exp(t * math.sqrt(variance))
