@@ -110,6 +110,18 @@ def test_copies_of_one_adapter_are_itself(recipe, case, copies):
     assert_close(product(merged), case.delta(language))
 
 
+@pytest.mark.parametrize("recipe", ["mean", "sum"])
+@FEW
+@given(case=cases(), rank=st.sampled_from([1, 2, 0.9]))
+def test_what_cancels_is_nothing_also_where_the_rank_is_cut(recipe, case, rank):
+    """D - D = 0; to divide by what rounding leaves of it gives an update of any size."""
+    one = next(iter(case.updates.values()))
+    opposite = {"de": one, "en": Factors(-one.B, one.A)}
+    merged = merge_module("m", opposite, configured(recipe, rank=rank))
+    of_one = float(one.B.norm() * one.A.norm())
+    assert product(merged).norm() <= CLOSE * of_one
+
+
 @every_recipe
 @FEW
 @given(case=cases(fewest=2))

@@ -80,7 +80,7 @@ def module_bytes(
     """The most bytes of tensors that merging one module holds at a time."""
     from koinize.merge.approximation import krylov_columns
     from koinize.merge.linalg import GRAM_ROWS
-    from koinize.merge.spaces.dense import group_rows
+    from koinize.merge.spaces._aligned import group_rows
     from koinize.merge.sparsify._trimmed import waiting_bytes
     from koinize.merge.stack import TILE_ELEMENTS
 

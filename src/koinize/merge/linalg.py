@@ -85,11 +85,14 @@ def _by_rows(matrix: Tensor) -> bool:
     return matrix.stride(1) == 1
 
 
-def strong_eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, largest first, and vectors of a Gram matrix, without its rounding noise."""
+def strong_eigh(symmetric: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, largest first, and vectors of a Gram matrix, without its rounding noise.
+
+    noise: what rounding alone may have made of a 0, where the matrix itself does not show it.
+    """
     values, vectors = eigh(symmetric)
     values, vectors = values.flip(0), vectors.flip(1)
-    values = values.clamp_min(0.0)
+    values = values.where(values > noise, 0.0)
     count = numerical_rank(values.sqrt())
     return values[:count], vectors[:, :count]
 

@@ -10,6 +10,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from koinize.adapter import Factors
+from koinize.merge import place
+
+# Products of few rows are slow, and of many they leave the cache.
+FEWEST_ROWS, MOST_ROWS = 32, 128
+GROUP_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,38 @@ class Aligned:
     lift: Callable[[Factors], Factors]
     like: Factors | None = None
     add_trunk: Callable[[Tensor], Tensor] | None = None
+
+
+def multiplied(products: Sequence[Factors], sample: Callable[[int], Tensor] | None = None) -> Part:
+    """X_i = B_i A_i, formed a group of rows at a time; on a GPU, whole.
+
+    A matrix library splits a product by its shape, and the last bit with it: on some processors a
+    row of a product is not the product of that row. So products are always taken over the same
+    rows, whatever tiles somebody asks for.
+    """
+    count, columns = products[0].B.shape[0], products[0].A.shape[1]
+    height = group_rows(columns) if place.on_cpu(products[0].B) else count
+
+    def block(index: int, rows: slice) -> Tensor:
+        B, A = products[index].B, products[index].A
+        first = rows.start - rows.start % height
+        last = min(count, -(-rows.stop // height) * height)
+        whole = B.new_empty(last - first, columns)
+        for start in range(first, last, height):
+            group = slice(start - first, start - first + height)
+            torch.mm(B[start : start + height], A, out=whole[group])
+        return whole[rows.start - first : rows.stop - first]
+
+    return Part((count, columns), block, group=height, sample=sample)
+
+
+def group_rows(columns: int) -> int:
+    """How many rows of an update with so many columns a core always computes together.
+
+    A multiple of 16, so that in any block every group begins on a line of the cache.
+    """
+    rows = GROUP_ELEMENTS // columns
+    return min(MOST_ROWS, max(FEWEST_ROWS, rows - rows % 16))
 
 
 def adding(trunk: Factors) -> Callable[[Tensor], Tensor]:

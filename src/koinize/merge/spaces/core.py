@@ -22,7 +22,7 @@ from koinize.merge.linalg import (
     strong_eigh,
     times_blocks,
 )
-from koinize.merge.spaces._aligned import Aligned, Part, adding
+from koinize.merge.spaces._aligned import Aligned, adding, multiplied
 from koinize.merge.trunk import branch
 
 Pick = Callable[[Tensor], Tensor]  # some of the columns of a matrix
@@ -105,13 +105,11 @@ def _own_right(matrix: Tensor, own: slice, last: slice, rank: int) -> Tensor:
 def _aligned(U: Basis, V: Basis, to_left: Sequence[Tensor], to_right: Sequence[Tensor]) -> Aligned:
     """X_i = left_i right_i', and the way back."""
 
-    def block(index: int, rows: slice) -> Tensor:
-        return to_left[index][rows] @ to_right[index].T
-
     def lift(merged: Factors) -> Factors:
         return Factors(B=U.times(merged.B), A=V.times(merged.A.T).T)
 
-    return Aligned((Part((len(to_left[0]), len(to_right[0])), block),), lift)
+    products = [Factors(left, right.T) for left, right in zip(to_left, to_right, strict=True)]
+    return Aligned((multiplied(products),), lift)
 
 
 def _basis(
@@ -135,7 +133,6 @@ def _shared_basis(talls: tuple[Tensor, ...], inner: Tensor, change: Tensor) -> t
     L = root(change @ change.T)
     squares, W = strong_eigh(L.T @ inner @ L)
     mix = L @ (W * reciprocal(squares.sqrt()))
-    # In the memory order in which `_basis` gives it, for products of some of its rows.
     return Basis(talls, mix), (change.T @ (inner @ mix)).T
 
 
@@ -143,11 +140,14 @@ def _balancing(inner_B: Tensor, inner_A: Tensor) -> tuple[Tensor, Tensor]:
     """The changes of basis b, a (rank x k, float64) that make B b = U sqrt(S), A' a = V sqrt(S).
 
     With L L' = B' B and L' (A A') L = P S^2 P', they are a = L P / sqrt(S) and b = A A' a / S.
+    Where B A is 0 although B and A are not, as in a sum of updates that cancel, all of S is
+    rounding, and to divide by it would make an update of it.
     """
     if not len(inner_B):
         return inner_B, inner_A
     L = root(inner_B)
-    squares, P = strong_eigh(L.T @ inner_A @ L)
+    rounding = torch.finfo(L.dtype).eps * float(inner_B.trace() * inner_A.trace())
+    squares, P = strong_eigh(L.T @ inner_A @ L, rounding)
     inverse = reciprocal(squares.sqrt())
     a = (L @ P) * inverse.sqrt()
     return (inner_A @ a) * inverse, a
