@@ -16,7 +16,9 @@ from tests.oracle.project import (
     REFERENCES,
     Piece,
     Step,
+    parts_of,
     read_json,
+    read_lines,
     read_pieces,
     read_steps,
 )
@@ -82,8 +84,20 @@ class Account:
         looked = [inputs[name] for name in inputs if name == "adapter" or "|" in name]
         paths = [self.home / "artifacts" / one / "manifest.json" for one in looked]
         within = [self._merged(read_json(one)) for one in paths if one.exists()]
-        own = {inputs[one] for one in ("trunk", *self.said["spec"]["languages"]) if one in inputs}
+        own = {inputs[one] for one in ("trunk", *self.parts) if one in inputs}
         return own.union(*within)
+
+    @cached_property
+    def parts(self) -> list[str]:
+        """What adapters are called where they are merged: a language, or a task's language."""
+        languages = self.said["spec"]["languages"]
+        across = self.said["spec"]["merge"]["across"]
+        return [*languages, *(f"{task}.{one}" for task in across for one in languages)]
+
+    def sharing(self, task: str) -> list[str]:
+        """This task, then those that its adapter serves as well."""
+        across = self.said["spec"]["merge"]["across"]
+        return [task, *(one for one in across if task in across and one != task)]
 
     @cached_property
     def _steps(self) -> list[Step]:
@@ -129,6 +143,16 @@ class Account:
             for row in rows:
                 row[judge.metric] = said[row["key"]]
         return rows
+
+    def answers(self, artifact: str) -> list[dict[str, Any]]:
+        """The rows of an evaluation, or of what judged one."""
+        folder = self.home / "artifacts" / artifact
+        made, rows = read_json(folder / "manifest.json"), read_lines(folder / "rows.jsonl")
+        if not made["name"].startswith("judge/"):
+            return rows
+        metric, said = parts_of(made["name"])[6], {line["key"]: line for line in rows}
+        answered = self.answers(made["inputs"]["answers"])
+        return [{**row, metric: said[row["key"]]} for row in answered]
 
     def judges(self, task: str, metric: str) -> set[tuple[str, str]]:
         """Each language with who judges it today."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any
@@ -17,7 +17,7 @@ Bar = tuple[str, str, list[Piece]]
 
 def costs(account: Account, tasks: Sequence[TaskCosts]) -> Figures:
     """All of a report's `costs`."""
-    bars = [bar for task in tasks for bar in _bars(task)]
+    bars = list(_each_once(bar for task in tasks for bar in _bars(task)))
     bars += _beside(account, bars)
     rows = []
     for task, label, work in bars:
@@ -36,6 +36,14 @@ def costs(account: Account, tasks: Sequence[TaskCosts]) -> Figures:
         "runs": [_run(account, one) for one in runs],
         "timeline": _timeline(account.pieces),
     }
+
+
+def _each_once(bars: Iterable[Bar]) -> Iterator[Bar]:
+    """What several tasks share is of the first of them."""
+    seen = set[str]()
+    for task, label, work in bars:
+        yield task, label, [one for one in work if one.name not in seen]
+        seen |= {one.name for one in work}
 
 
 def _bars(task: TaskCosts) -> list[Bar]:

@@ -69,11 +69,11 @@ def read_steps(home: Path) -> list[Step]:
         folder = home / "artifacts" / one
         if (folder / "manifest.json").exists():
             manifest = read_json(folder / "manifest.json")
-            found.append(Step(*_parts(name), one, manifest, folder))
+            found.append(Step(*parts_of(name), one, manifest, folder))
     return found
 
 
-def _parts(name: str) -> tuple[str, str, str, str, str, str, str, int, int]:
+def parts_of(name: str) -> tuple[str, str, str, str, str, str, str, int, int]:
     """Kind, task, system, language, split, role, metric, number of the try and of the seed."""
     kind, task, *rest = [*name.split("/"), ""]
     rest = [one for one in rest if one]
@@ -138,6 +138,11 @@ class Piece:
     def task(self) -> str:
         """Empty of what belongs to none."""
         return [*self.step.removeprefix("whatif/").split("/"), ""][1]
+
+    @property
+    def role(self) -> str:
+        """Of a merge or a choice."""
+        return parts_of(self.step)[5]
 
     @property
     def sort(self) -> tuple[str, str, str]:

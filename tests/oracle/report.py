@@ -24,7 +24,9 @@ NAMING = (
     *("task", "split", "metric", "system", "reference", "language", "version", "name", "label"),
     *("run", "scope"),
 )
-"""What tells the rows of a list apart; those of a timeline the step, all others their place."""
+"""What tells the rows of a list apart; those of a timeline the step, of what varies the kind of
+work; all others their place.
+"""
 
 UNCHECKED: Mapping[str, str] = {
     "format": "a constant",
@@ -74,7 +76,8 @@ def leaves(value: object, at: Place = ()) -> Iterator[tuple[Place, object]]:
     elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
         taken = Counter[str]()
         for number, one in enumerate(value):
-            names = [one["step"]] if "start_seconds" in one else [one.get(key) for key in NAMING]
+            own = "step" if "start_seconds" in one else "kind" if "percent" in one else ""
+            names = [one[own]] if own else [one.get(key) for key in NAMING]
             name = "|".join(str(name) for name in names if name is not None) or str(number)
             taken[name] += 1
             again = f" ({taken[name]})" if taken[name] > 1 else ""

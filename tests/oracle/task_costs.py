@@ -238,16 +238,28 @@ class TaskCosts:
     def variation(self) -> Variation:
         return Variation(self.account)
 
+    @cached_property
+    def served(self) -> list[TaskCosts]:
+        """Where an update releases another adapter: this task, and those that share it."""
+        tasks = {one["name"]: one for one in self.account.said["tasks"]}
+        names = self.account.sharing(self.said["name"])
+        return [self, *(TaskCosts(self.account, tasks[one]) for one in names[1:])]
+
     def _stages(self, scope: str) -> tuple[list[Work], list[Work]]:
-        """What an update and COMB pay for besides their training, one stage after the other."""
+        """What an update and COMB pay for besides their training, one stage after the other: an
+        update for every task that its merge serves.
+        """
         by_name = dict(zip((n for n in self.candidates if n != "TRUNK"), self.merges, strict=True))
         merge: Work = [by_name.get(self.chosen)]
-        tested, comb_tested = self.tested(self.chosen), self.tested("COMB")
-        comb_tested = comb_tested if all(comb_tested) else tested
+        tested = [work for one in self.served for work in one.tested(self.chosen)]
+        choice = [work for one in self.served for work in one.choice]
+        choice = list({id(one): one for one in choice}.values())  # it is made once
+        comb_tested = self.tested("COMB")
+        comb_tested = comb_tested if all(comb_tested) else self.tested(self.chosen)
         return {
             "training": ([merge], []),
             "testing": ([merge, tested], [comb_tested]),
-            "choosing": ([self.merges, self.choice, tested], [comb_tested]),
+            "choosing": ([self.merges, choice, tested], [comb_tested]),
         }[scope]
 
     def _loaded(self, stages: Iterable[Work], workers: int) -> Figures | None:
@@ -293,14 +305,13 @@ class TaskCosts:
         tested = all(self.tested("COMB"))
         if not self.comb or self.said["changed_since"] or (scope != "training" and not tested):
             return "estimated"
-        return self._origin([[self.comb], *self._stages(scope)[1]], self.comb)
+        return self._origin([[self.comb], *self._stages(scope)[1]], self.comb, [self.said["name"]])
 
-    def _origin(self, stages: Sequence[Work], trained: Piece) -> str:
-        """Whether one run did this and trained nothing else of the task."""
+    def _origin(self, stages: Sequence[Work], trained: Piece, tasks: Sequence[str]) -> str:
+        """Whether one run did this and trained nothing else of these tasks."""
         runs = {one.run for stage in stages for one in stage if one}
         pieces = [one for one in self.account.pieces if one.kind == "train" and one.run in runs]
-        task = self.said["name"]
-        here = {one.artifact for one in pieces if task in one.step.split("/")[1:2]}
+        here = {one.artifact for one in pieces if {*tasks} & {*one.step.split("/")[1:2]}}
         mine = {one.artifact for one in self.account.whole(trained)}
         return "measured" if len(runs) == 1 and here <= mine else "derived"
 
@@ -318,6 +329,7 @@ class TaskCosts:
     def _scoped(self, trained: Piece | None, scope: str) -> Figures:
         update, combined = self._update(trained, scope), self._retrained(scope)
         stages = [[trained], *self._stages(scope)[0]]
+        tasks = self.account.sharing(self.said["name"])
         saved = None
         if update and combined:
             alone = sum(
@@ -328,7 +340,7 @@ class TaskCosts:
         return {
             "scope": scope,
             "update": update,
-            "update_is": self._origin(stages, trained) if update and trained else None,
+            "update_is": self._origin(stages, trained, tasks) if update and trained else None,
             "combined": combined,
             "combined_is": combined and self._retrained_is(scope),
             "savings": less_in_all(update, combined),

@@ -60,10 +60,14 @@ class Variation:
         return max(stdev(one) for one in rates if len(one) > 1)
 
     def rows(self, task: str) -> list[dict[str, Any]]:
-        """Of every kind of a task's work, and of loads: the mean square over steps, in percent."""
+        """Of every kind of a task's work, also of what it shares with others, and of loads: the
+        mean square over steps, in percent.
+        """
+        _, *others = self.account.sharing(task)
         kinds = dict[str, set[Sort]]()
         for one in (one for some in self.sorts.values() for one in some):
-            if one.kind == "load" or one.task == task:
+            common = one.task in others and one.kind in ("merge", "select") and not one.role
+            if one.kind == "load" or one.task == task or common:
                 kinds.setdefault(one.kind, set()).add(one.sort)
         found = list[dict[str, Any]]()
         for kind, sorts in kinds.items():

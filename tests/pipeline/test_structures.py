@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from koinize.merge.division import divided
 from koinize.merge.recipe import MergeSettings
 from koinize.metrics import metrics
 from koinize.pipeline.across import spelled_out
+from koinize.pipeline.experience import learn
+from koinize.pipeline.plan import plan
 from koinize.pipeline.systems import among
 from koinize.pipeline.whatif import Question, changed
 from koinize.release.archive import Releases
 from koinize.spec.edit import add_language, remove_language
 from koinize.spec.splice import YamlText
+from koinize.store import Store
 from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.ledgers import interval
+from tests.pipeline.test_plan import PRICE, commit
 from tests.test_end_to_end import artifacts
 
 GROUPED = SPEC.replace("languages: [en, de]", "languages: [en, de, ja]").replace(
@@ -184,6 +190,57 @@ def test_one_language_changed_trains_one_adapter_of_one_task(shared: Small) -> N
         "train/mood/comb",  # which is kept where it was made before
     }
     assert {"merge/mood/mean", "merge/tone/mean", "evaluate/tone/mean/en/test"} <= changed
+
+
+@pytest.mark.parametrize(("task", "folder"), [("mood", "data"), ("tone", "tone")])
+def test_an_update_of_one_task_is_tested_and_chosen_in_both(
+    task: str, folder: str, shared: Small, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "home")
+    for one in shared.steps().values():
+        commit(store, one)
+    rows = shared.root / folder / "de.train.jsonl"
+    rows.write_text(rows.read_text() + '{"text": "one more", "label": "bad"}\n')
+    steps = shared.steps()
+    took = {"train": "1", "merge": "5", "select": "2"}
+    history = [*(interval(kind, took[kind], 1) for kind in took), interval("evaluate", "1", 10)]
+    found = plan(list(steps.values()), store, learn(history), 1, PRICE).comparison
+    assert found is not None
+    assert found.tasks == (task,)
+
+    def scoring(split: str, *systems: str) -> float:
+        names = product(("mood", "tone"), systems, ("de", "en"))
+        return sum(steps[f"evaluate/{t}/{s}/{one}/{split}"].units / 10 for t, s, one in names)
+
+    # The first candidate stands for the one that is released: it serves both tasks.
+    trained = steps[f"train/{task}/de"].units + 5
+    tested = trained + scoring("test", "mean")
+    chosen = tested + 5 + scoring("dev", "mean", "sum scale 0.5") + 2
+    assert [one.update.machine.value for one in found.scopes] == pytest.approx(
+        [trained, tested, chosen]
+    )
+    comb = steps[f"train/{task}/comb"].units
+    own = sum(steps[f"evaluate/{task}/COMB/{one}/test"].units / 10 for one in ("de", "en"))
+    assert [one.retrain.machine.value for one in found.scopes] == pytest.approx(
+        [comb, comb + own, comb + own]
+    )
+
+
+def test_a_task_that_joins_another_is_set_up_with_the_merges_of_both(
+    shared: Small, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "home")
+    steps = shared.steps()
+    for one in (one for one in steps.values() if (one.kind, one.task) == ("train", "mood")):
+        commit(store, one)
+    history = [interval("train", "1", 1), interval("merge", "5", 1)]
+    found = plan(list(steps.values()), store, learn(history), 1, PRICE).set_up
+    assert found is not None
+    assert found.tasks == ("tone",)
+    trained = sum(steps[f"train/tone/{one}"].units for one in ("de", "en"))
+    merges = {one.id for one in steps.values() if (one.kind, one.task) == ("merge", "tone")}
+    assert steps["merge/mood/mean"].id in merges
+    assert found.merged.machine.value == pytest.approx(trained + 5 * len(merges))
 
 
 def test_a_margin_weighs_a_task_in_the_choice(shared: Small) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -74,11 +75,12 @@ def test_a_figure_that_nobody_recomputes_is_found(fake: Arena, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["choices", "trunk", "texts", "part", "seeds", "search"])
+@pytest.mark.parametrize("kind", ["choices", "trunk", "texts", "part", "seeds", "search", "across"])
 def test_a_project_that_is_really_trained(kind: str, real: Arena, tmp_path: Path) -> None:
     change, runs = KINDS[kind]
     assert real.koinize("init", "--example", "tiny", "project", cwd=tmp_path).code == 0
     root = tmp_path / "project"
+    shutil.copytree(root / "data", root / "sign")  # of a second task
     spec = root / "koinize.yaml"
     spec.write_text(change(spec.read_text()))
     for again in range(runs):
@@ -89,6 +91,9 @@ def test_a_project_that_is_really_trained(kind: str, real: Arena, tmp_path: Path
             assert real.koinize("promote", "--no-score", cwd=root).code == 0
         said = said_by(real, root)
         assert disagreements(root / ".koinize", said) == []
+        spent = [one["machine_seconds"] for one in said["costs"]["breakdown"]]
+        ran = [one["machine_seconds"] + one["idle_seconds"] for one in said["costs"]["runs"]]
+        assert sum(spent) == pytest.approx(sum(ran))  # each second in one bar
         if kind == "seeds":
             assert any(len(one["by_seed"]) == 2 for one in said["tasks"][0]["pooled"])
             report = real.koinize("report", cwd=root).output
@@ -129,6 +134,18 @@ def searching(spec: str) -> str:
     return f"{spec}evaluation: {{normalize: pmi}}\n"
 
 
+def sharing(spec: str) -> str:
+    """Two tasks of two kinds, whose adapters are merged into one that serves both."""
+    second = (
+        "  sign:\n    kind: generate\n    data: sign/{language}.{split}.jsonl\n"
+        "    target: label\n    max_new_tokens: 6\n    metrics: [rouge-1]\n"
+        '    margins: {rouge-1: 20}\n    prompt: "{text} :"\nlora:'
+    )
+    spec = spec[: spec.index("merge:")].replace("lora:", second).replace("epochs: 4", "epochs: 2")
+    merges = "candidates: [{recipe: mean, weights: [{sign: 2}, {ja: 3}]}, knots-ties]"
+    return f"{spec}merge: {{across: [mood, sign], {merges}}}\nbaselines: [comb, mean]\n{INLINE}"
+
+
 def writing(spec: str) -> str:
     """As a Debian summary has it."""
     spec = spec.replace(
@@ -150,5 +167,6 @@ KINDS = {
     "part": (with_a_part, 1),
     "seeds": (with_seeds, 2),
     "search": (searching, 2),
+    "across": (sharing, 2),
 }
 """What of the example is another, and how often it is run: again after an edit."""

@@ -9,6 +9,8 @@ report speak of these and of no others, so a figure means the same in both:
     choosing   the recipe is chosen anew: the other candidates are merged, all are scored on dev.
                COMB has nothing to choose.
 
+Where tasks share an adapter, an update of one is tested and chosen in all of them.
+
 What only a report wants (MEAN, each language's adapter, the other candidates on test) is in none.
 """
 

@@ -80,7 +80,8 @@ def compare(
 ) -> Comparison | None:
     """None unless adapters of a task are missing while others are there: then it is an update.
 
-    `chosen` has the title of what each task would release, as far as it was chosen before.
+    `chosen` has the title of what each task would release, as far as it was chosen before. Where
+    tasks share an adapter an update of one is tested and chosen in all of them.
     """
     tasks = [task for task in dict.fromkeys(one.step.task for one in missing) if task]
     alternatives = {
@@ -90,8 +91,15 @@ def compare(
     found = {task: some for task, some in alternatives.items() if some}
     if not found:
         return None
-    update = [one for one in missing if one.step.task in found and not _of_comb(one.step)]
-    released = {task: _released(steps, task, chosen.get(task)) for task in found}
+    served = _sharing(steps, found)
+    update = [
+        one
+        for one in missing
+        if one.step.task in served
+        and not _of_comb(one.step)
+        and (one.step.task in found or one.step.kind not in TRAIN)
+    ]
+    released = {task: _released(steps, task, chosen.get(task)) for task in served}
     paid = [(one, released[one.step.task].scope(one.step.address)) for one in update]
     work = [_work(step, rates) for some in found.values() for step in some]
     besides = [one for one, scope in paid if scope is None]
@@ -112,6 +120,13 @@ def compare(
         ),
         workers=workers,
     )
+
+
+def _sharing(steps: Sequence[Step], tasks: Collection[str]) -> set[str]:
+    """These tasks, and those for which the same choice is made: one adapter serves both."""
+    choices = [one for one in steps if one.kind == "select" and not one.address.role]
+    made = {one.id for one in choices if one.task in tasks}
+    return {*tasks, *(one.task for one in choices if one.id in made)}
 
 
 def _sides(scope: Scope, update: Schedule, retrain: Schedule, shared: Schedule) -> Sides:
@@ -148,10 +163,11 @@ def set_up(
             combined.append(_work(comb, rates))
     if not tasks:
         return None
+    shared = {one.id for one in steps if one.task in tasks}  # also with a task that was set up
     merged = [
         one
         for one in missing
-        if one.step.task in tasks
+        if (one.step.task in tasks or one.step.id in shared)
         and one.step.kind in ("train", "merge")
         and not _of_comb(one.step)
         and not one.step.seed

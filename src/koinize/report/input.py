@@ -123,3 +123,10 @@ class ReportInput:
     continued: Mapping[Address, Sequence[str]] = field(default_factory=dict)
     tries: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tones: Mapping[str, Tone] = field(default_factory=dict)
+
+    def sharing(self, task: str) -> list[str]:
+        """The tasks that one adapter serves (`merge.across`), this one first; it alone where it has
+        its own.
+        """
+        across: Sequence[str] = self.spec.get("merge", {}).get("across", [])
+        return [task, *(one for one in across if one != task)] if task in across else [task]

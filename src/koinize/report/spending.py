@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from koinize.ledger import (
@@ -53,7 +53,7 @@ class Phase:
 
 def breakdown(source: ReportInput, accounts: Accounts) -> list[SpentRow]:
     """All machine time that the ledger knows, each second once, idle time included."""
-    rows = [row for task in source.tasks for row in _task_rows(task, accounts)]
+    rows = list(_each_once(row for task in source.tasks for row in _task_rows(task, accounts)))
     counted = {id(one) for row in rows for one in row.work}
     counted |= {id(one) for some in accounts.attempts.values() for one in some}
     standing = {id(one) for one in accounts.standing.values()}
@@ -82,6 +82,15 @@ def breakdown(source: ReportInput, accounts: Accounts) -> list[SpentRow]:
     bars = [_bar(row.task, row.label, row.kind, one) for row, one in taken if one]
     waited = _idle(source, accounts)
     return [*bars, _bar("", "idle", "idle", waited)] if waited else bars
+
+
+def _each_once(phases: Iterable[Phase]) -> Iterator[Phase]:
+    """What several tasks stand on, such as merges across them, is the work of the first."""
+    seen = set[str]()
+    for one in phases:
+        work = [each for each in one.work if each.id not in seen]
+        seen |= {each.id for each in work}
+        yield replace(one, work=work)
 
 
 def _bar(task: str, label: str, kind: Tone, taken: Taken) -> SpentRow:

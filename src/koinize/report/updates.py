@@ -96,7 +96,8 @@ class Updates:
         """After how many updates of one language merging has cost less than COMB."""
         work = merged_at_set_up(self.task, self.accounts)
         made = self.accounts.taken(work)
-        whole = self.accounts.taken([*work, *self._choice, *self._tests()])
+        choice, tests = choosing(self.task, self.accounts), self._tests(self._chosen, self.task)
+        whole = self.accounts.taken([*work, *choice, *tests])
         return {
             "training": self._break_even(made if self._merges else None, "training"),
             "choosing": self._break_even(whole if self._merges else None, "choosing"),
@@ -120,8 +121,11 @@ class Updates:
         return dict(zip(names, found, strict=True))
 
     @cached_property
-    def _choice(self) -> list[Interval | None]:
-        return choosing(self.task, self.accounts)
+    def _served(self) -> list[TaskInput]:
+        """The tasks in which an update releases something else, this one first."""
+        sharing = self.accounts.source.sharing(self.task.name)
+        others = [one for one in self.accounts.source.tasks if one.name in sharing[1:]]
+        return [self.task, *others]
 
     @cached_property
     def _chosen(self) -> str:
@@ -132,20 +136,25 @@ class Updates:
         comb = self.accounts.standing.get(combined_training(self.task))
         return workers_of([comb, *self._set_up, *self.trainings.values()])
 
-    def _tests(self, title: str = "") -> list[Interval | None]:
-        """The scores on test of what would be released, or of another system."""
+    def _tests(self, title: str, task: TaskInput) -> list[Interval | None]:
+        """The scores of a system on a task's test."""
         found = {
             (step.system.title, step.language): one
-            for step, one in self.accounts.of(self.task.name, "evaluate").items()
+            for step, one in self.accounts.of(task.name, "evaluate").items()
             if step.split == "test" and not step.role
         }
         judged = [
             one
-            for step, one in self.accounts.of(self.task.name, "judge").items()
-            if step.split == "test" and step.system.title == (title or self._chosen)
+            for step, one in self.accounts.of(task.name, "judge").items()
+            if step.split == "test" and step.system.title == title
         ]
-        answered = [found.get((title or self._chosen, one)) for one in self.task.languages]
-        return [*answered, *judged]
+        return [*(found.get((title, one)) for one in task.languages), *judged]
+
+    def _choosing(self) -> list[Interval | None]:
+        """What choosing anew takes: of tasks that share an adapter the dev of each decides."""
+        work = [one for task in self._served for one in choosing(task, self.accounts)]
+        missing = [None for one in work if one is None]
+        return [*missing, *{one.id: one for one in work if one}.values()]
 
     def _row(self, trained: Interval | None, scope: Scope) -> ScopeRow:
         update, retrained = self._update(trained, scope), self._retrained(scope)
@@ -171,32 +180,39 @@ class Updates:
         then: list[Sequence[Interval | None]] = []
         if scope == "choosing":
             merges = list(self._merges.values())
-            then.append(self._choice)
+            then.append(self._choosing())
         if scope != "training":
-            then.append(self._tests())
+            served = [self._tests(self._chosen, one) for one in self._served]
+            then.append([one for some in served for one in some])
         stages: list[Sequence[Interval | None]] = [[trained], merges, *then]
-        return self._in_stages(stages, scope, trained)
+        return self._in_stages(stages, scope, trained, self._served)
 
     def _retrained(self, scope: Scope) -> Side:
         """COMB trained again and, in the wider scopes, scored on test."""
         comb = in_training(self.accounts, combined_training(self.task))
-        tests = self._tests(COMB.title)
+        tests = self._tests(COMB.title, self.task)
         tested = all(tests)
         stages: list[Sequence[Interval | None]] = [[comb]]
         if comb is None:  # the same rows pass the model, one language after the other
             other_rows = self.task.branches is not None and not self.task.joint
             stages = [[None]] if other_rows else [[one] for one in self._set_up]
         if scope != "training":
-            stages.append(tests if tested else self._tests())
-        side = self._in_stages(stages, scope, comb)
+            stages.append(tests if tested else self._tests(self._chosen, self.task))
+        side = self._in_stages(stages, scope, comb, [self.task])
         is_older = bool(self.task.changed_since)  # it would see other rows, were it trained again
         guessed = comb is None or is_older or (scope != "training" and not tested)
         return replace(side, origin="estimated") if guessed else side
 
     def _in_stages(
-        self, stages: Sequence[Sequence[Interval | None]], scope: Scope, trained: Interval | None
+        self,
+        stages: Sequence[Sequence[Interval | None]],
+        scope: Scope,
+        trained: Interval | None,
+        tasks: Sequence[TaskInput],
     ) -> Side:
-        """One stage after the other, whatever this ledger's order was, and loading before them."""
+        """One stage after the other, whatever this ledger's order was, and loading before them;
+        `tasks` are those whose adapters the work depends on.
+        """
         work = [one for stage in stages for one in stage]
         taken = self.accounts.taken(work)  # nothing of nothing
         known = [one for one in work if one]
@@ -205,7 +221,7 @@ class Updates:
         elapsed = sum((self._seconds(stage) for stage in stages), Decimal(0))
         workers = 1 if scope == "training" else self._workers
         together = Taken(elapsed, taken.machine, taken.cost, taken.steps).plus(self._loads(workers))
-        origin: Origin = "measured" if self._was_done(known, trained) else "derived"
+        origin: Origin = "measured" if self._was_done(known, trained, tasks) else "derived"
         parts = [self._parts(stage) for stage in stages]
         machine = {one.id: float(self._machine(one)) for one in known}
         each = 1 / max(1, len(self._loaded))
@@ -230,13 +246,15 @@ class Updates:
     def _seconds(self, stage: Sequence[Interval | None]) -> Decimal:
         return covered(attempt for one in stage if one for attempt in self.accounts.whole(one))
 
-    def _was_done(self, work: Sequence[Interval], trained: Interval | None) -> bool:
-        """Whether one run did all of this and made no other training of the task."""
-        runs = {one.run for one in work}
+    def _was_done(
+        self, work: Sequence[Interval], trained: Interval | None, tasks: Sequence[TaskInput]
+    ) -> bool:
+        """Whether one run did all of this and made no other training of these tasks."""
+        runs, names = {one.run for one in work}, {one.name for one in tasks}
         made = {
             one.artifact
             for one in self.accounts.source.intervals
-            if one.run in runs and one.kind == "train" and one.address.task == self.task.name
+            if one.run in runs and one.kind == "train" and one.address.task in names
         }
         tries = self.accounts.source.tries.get(trained.artifact, ()) if trained else ()
         return len(runs) == 1 and trained is not None and made - {*tries} == {trained.artifact}

@@ -119,13 +119,17 @@ class Variation:
         return [100 * (1 - ratio * factor), 100 * (1 - ratio / factor)]
 
     def rows(self, task: str) -> list[VariationRow]:
-        """Of every kind of work on a task, and of loading the model, how far its sorts stray in
-        the mean over steps, in percent; null where no sort of it was done twice.
+        """Of every kind of work on a task, merges and choices for it and others among them, and of
+        loading the model, how far its sorts stray in the mean over steps, in percent; null where
+        no sort of it was done twice.
         """
+        _, *others = self.accounts.source.sharing(task)
         done: dict[str, set[Sort]] = {}
         for one in self._steps.values():
-            loads = one.kind == LOAD
-            if one.status == "done" and (loads or one.address.task == task) and one.kind != GATE:
+            step = one.address
+            shared = step.task in others and step.kind in ("merge", "select") and not step.role
+            mine = shared or one.kind == LOAD or step.task == task
+            if one.status == "done" and mine and one.kind != GATE:
                 done.setdefault(one.kind, set()).add(sort_of(one))
         found: list[VariationRow] = []
         for kind, sorts in done.items():
