@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -408,6 +409,23 @@ def test_the_longest_training_starts_first(small: Small) -> None:
         None,  # type: ignore[arg-type]
     )
     assert run._ready()[0].step.name == "train/mood/comb"
+
+
+def test_judges_come_last_and_metric_by_metric(small: Small) -> None:
+    """So that a worker loads each judge once, where nothing else is left to do."""
+    train = next(one for one in small.steps().values() if one.kind == "train")
+    asked = [("judge", "ner"), ("judge", "nli"), ("judge", "ner"), ("train", "")]
+    steps = [
+        replace(train, address=replace(train.address, kind=kind, metric=metric))
+        for kind, metric in asked
+    ]
+    turns = sorted((Missing(step, "", 9.0) for step in steps), key=running._turn)
+    assert [(one.step.kind, one.step.address.metric) for one in turns] == [
+        ("train", ""),
+        ("judge", "ner"),
+        ("judge", "ner"),
+        ("judge", "nli"),
+    ]
 
 
 def test_a_signal_whose_exception_was_lost_stops_the_run_before_the_next_step(

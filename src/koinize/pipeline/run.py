@@ -219,7 +219,7 @@ class _Run:
 
     def _ready(self) -> list[Missing]:
         """What could start now, the longest training first so that no worker waits for it, and
-        judges last, so that a worker changes its model seldom.
+        judges last, metric by metric, so that a worker changes its model seldom.
         """
         in_hand = {job.step.id for hand in self.running.values() for job in hand.jobs}
         blocked = self.waiting.keys() | in_hand
@@ -332,8 +332,9 @@ class _Run:
         self.watcher.moved(job.step, done, total)
 
 
-def _turn(one: Missing) -> tuple[bool, float]:
-    return one.step.kind == "judge", -one.seconds if one.step.kind == "train" else 0.0
+def _turn(one: Missing) -> tuple[bool, str, float]:
+    step = one.step
+    return step.kind == "judge", step.address.metric, -one.seconds * (step.kind == "train")
 
 
 def _ended_by(error: BaseException | None, job: Job) -> Failure:
