@@ -16,7 +16,7 @@ import koinize
 SOURCE = Path(koinize.__file__).parent
 
 LAYERS = (
-    {"errors", "digest", "catalog", "files", "frozen", "shown"},
+    {"errors", "digest", "catalog", "exchange", "files", "frozen", "shown"},
     {"adapter", "data", "ledger", "machine", "settings", "store"},
     {"executors", "merge", "metrics", "model", "tasks"},
     {
