@@ -110,7 +110,7 @@ def test_verify_says_how_many_records_and_where_they_end(call: Call, ledger: Led
         f"head {last}\n"
         "releases, artifacts and earlier heads agree with it; whoever can write all of these files "
         "can write another story in all of them: note the head elsewhere, and give it as --head "
-        "later, or sign it (`koinize ledger sign`)\n",
+        "later, sign it (`koinize ledger sign`) or have it stamped (`koinize ledger stamp`)\n",
         "",
     )
     found = json.loads(call("verify", "--json")[1])

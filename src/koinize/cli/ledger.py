@@ -1,4 +1,4 @@
-"""The commands of the ledger: show, verify, sign, export, prices."""
+"""The commands of the ledger: show, verify, sign, stamp, export, prices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from koinize.cli.options import ACCOUNT, AsJson, Place, SpecFile, existing_spec_file, print_json
+from koinize.cli.options import ACCOUNT, AsJson, Place, SpecFile, print_json
+from koinize.cli.vouching import (
+    BEYOND,
+    SIGNED,
+    STAMPED,
+    of_authority,
+    of_signer,
+    opened,
+    sign,
+    signature_told,
+    signatures,
+    stamp,
+    stamp_told,
+    stamps,
+)
 from koinize.shown import message
 
 if TYPE_CHECKING:
@@ -18,21 +32,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from koinize.ledger import Head, Ledger, Setback
-    from koinize.ledger.signatures import Signatures, Signed
+    from koinize.ledger import Ledger, Setback
     from koinize.ledger.summary import Sum
-
-BEYOND = (
-    "releases, artifacts and earlier heads agree with it; whoever can write all of these files can "
-    "write another story in all of them: note the head elsewhere, and give it as --head later, or "
-    "sign it (`koinize ledger sign`)"
-)
-
-SIGNED = (
-    "what was signed is as it was, for whoever trusts these keys; a whole project that was put "
-    "back to an earlier day has that day's signatures: compare the last one's time with what you "
-    "know"
-)
 
 group = typer.Typer(
     name="ledger",
@@ -54,7 +55,7 @@ def show(place: Place = None, spec: SpecFile = None, as_json: AsJson = False) ->
 
     from koinize.ledger.summary import everything, kinds, runs
 
-    ledger = _ledger(place, spec)
+    ledger = opened(place, spec)
     intervals = ledger.intervals()
     by_kind, by_run, whole = kinds(intervals), runs(intervals), everything(intervals)
     setbacks = ledger.setbacks()
@@ -95,68 +96,47 @@ def verify(
         Path | None,
         typer.Option(help="Whose signatures count: a file of OpenSSH's allowed signers."),
     ] = None,
+    authorities: Annotated[
+        Path | None,
+        typer.Option(help="Whose time stamps count: a PEM file of authorities' root certificates."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that no line was changed, dropped or moved.
 
     And that the ledger tells what releases and artifacts tell. Says where the chain ends.
     """
-    from koinize.release.audit import contradictions, unsigned
+    from koinize.release.audit import contradictions, unsigned, unstamped
 
-    ledger = _ledger(place, spec)
+    ledger = opened(place, spec)
     head, setbacks = ledger.verify(), ledger.setbacks()
     found = contradictions(ledger.path.parent)
     if noted and not ledger.has(noted):
         found.append(f"no record of the ledger has the digest {noted}, which --head asks for")
-    signed = _signatures(ledger).checked(signers) if signers else []
-    if signers:
-        found += unsigned(ledger, signed, signers)
+    signed = signatures(ledger).checked(signers) if signers else []
+    stamped = stamps(ledger).checked(authorities) if authorities else []
+    found += unsigned(ledger, signed, signers) if signers else []
+    found += unstamped(ledger, stamped, authorities) if authorities else []
     if as_json:
         told = {"records": head.records, "head": head.digest, "contradictions": found}
-        by_whom = {"signed": [_told(one) for one in signed]} if signers else {}
-        print_json({**told, "clock_set_back": _json(setbacks), **by_whom})
+        by_whom = {"signed": [signature_told(one) for one in signed]} if signers else {}
+        since = {"stamped": [stamp_told(one) for one in stamped]} if authorities else {}
+        print_json({**told, "clock_set_back": _json(setbacks), **by_whom, **since})
     else:
         typer.echo(f"{head.records} records, each follows from the one before it")
         typer.echo(f"head {head.digest}")
-        signers_said = [_by_whom(one, head) for one in signed]
-        for line in (*_warnings(setbacks), *signers_said, *found):
+        vouched = [of_signer(one, head) for one in signed]
+        vouched += [of_authority(one, head) for one in stamped]
+        for line in (*_warnings(setbacks), *vouched, *found):
             typer.echo(message(line))
-        if not found:
-            typer.echo(SIGNED if signers else BEYOND)
-        if not signers and (kept := len(_signatures(ledger))):
-            typer.echo(f"signatures that were not looked at: {kept}; --signers FILE checks them")
+        for line in _closing(ledger, signers, authorities, sound=not found):
+            typer.echo(line)
     if found:
         raise typer.Exit(1)
 
 
-@group.command()
-def sign(
-    key: Annotated[
-        Path,
-        typer.Option(help="An OpenSSH private key, or the public half of one that an agent holds."),
-    ],
-    place: Place = None,
-    spec: SpecFile = None,
-) -> None:
-    """Sign where the ledger ends, with an OpenSSH key.
-
-    Who has no such key can then write no other story for what was signed.
-    """
-    from koinize.errors import KoinizeError
-    from koinize.release.audit import contradictions
-
-    ledger = _ledger(place, spec)
-    head = ledger.verify()
-    if not head.records:
-        raise KoinizeError("nothing was recorded yet, so there is nothing to sign")
-    if found := contradictions(ledger.path.parent):
-        raise KoinizeError(
-            f"what contradicts itself is not signed: {found[0]}",
-            remedy="`koinize ledger verify` says all of it",
-        )
-    file = _signatures(ledger).sign(head, key)
-    typer.echo(f"signed: {head.records} records, head {head.digest}")
-    typer.echo(message(f"wrote {file}; `koinize ledger verify --signers FILE` checks it"))
+group.command()(sign)
+group.command()(stamp)
 
 
 @group.command()
@@ -171,7 +151,7 @@ def export(
     from koinize.ledger.summary import COLUMNS, write_csv
     from koinize.store import replaceable, write_atomically
 
-    intervals = _ledger(place, spec).intervals()
+    intervals = opened(place, spec).intervals()
     if csv is None:
         write_csv(intervals, sys.stdout)
         return
@@ -204,32 +184,16 @@ def prices(as_json: AsJson = False) -> None:
         typer.echo(f"{names}: {source}")
 
 
-def _ledger(place: Path | None, spec: Path | None) -> Ledger:
-    """The ledger of the project; its koinize.yaml may be broken, but it has to be there."""
-    from koinize.ledger import Ledger
-    from koinize.store.home import FOLDER, Home
-
-    return Ledger(Home(existing_spec_file(place, spec).parent / FOLDER).ledger)
-
-
-def _signatures(ledger: Ledger) -> Signatures:
-    from koinize.ledger.signatures import Signatures
-    from koinize.store.home import Home
-
-    return Signatures(Home(ledger.path.parent).signatures)
-
-
-def _by_whom(one: Signed, head: Head) -> str:
-    later = head.records - one.head.records
-    on = f"{one.head.records} records, on {one.at} by the signer's clock"
-    if not one.by:
-        return f"a signature on {on} is of a key that --signers does not have"
-    return f"signed by {one.by}: {on}" + (f"; {later} records came later" if later > 0 else "")
-
-
-def _told(one: Signed) -> dict[str, object]:
-    told = {"records": one.head.records, "head": one.head.digest, "at": one.at}
-    return {"by": one.by or None, **told}
+def _closing(
+    ledger: Ledger, signers: Path | None, authorities: Path | None, *, sound: bool
+) -> Iterable[str]:
+    """What was shown, if all is sound, and what nobody asked for."""
+    if sound:
+        yield from [SIGNED] * bool(signers) + [STAMPED] * bool(authorities) or [BEYOND]
+    if not signers and (kept := len(signatures(ledger))):
+        yield f"signatures that were not looked at: {kept}; --signers FILE checks them"
+    if not authorities and (kept := len(stamps(ledger))):
+        yield f"time stamps that were not looked at: {kept}; --authorities FILE checks them"
 
 
 def _table(first: str, lines: Iterable[tuple[str, Sum]]) -> Table:

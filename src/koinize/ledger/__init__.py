@@ -7,7 +7,8 @@ Seconds, money and joules are decimals; a price always comes with its unit, sour
 `docs/ledger.md` has the format.
 
 What is in here: `recording`, the ledger itself, on `chain` (`lines` that follow from one another;
-`heads` are where it once ended, `signatures` whose word that is), as `history` reads it, and
+`heads` are where it once ended, `signatures` whose word that is, `stamps` since when, by `tokens`
+of an `authority`), as `history` reads it, and
 `heartbeat` (when a run was last alive); `address`, which step an interval is about; `interval`, one
 piece of work and the sums over many, with `summary` for tables; `scopes`, what an update and
 retraining pay for; `margins`, what a language may lose and when that was said.

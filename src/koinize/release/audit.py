@@ -3,7 +3,7 @@
 A chain of digests shows a line that was changed, not that the whole file was written anew, cut or
 emptied. But where it ended is noted beside it and in every release, and every artifact says how
 long it took to make. Whoever changes one without the others is found. Whoever changes all of them
-is not: for that, note the head elsewhere, or sign it.
+is not: for that, note the head elsewhere, sign it, or have it stamped.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from koinize.digest import short
 from koinize.errors import KoinizeError
 from koinize.ledger import GATE, LOAD, Head, Interval, Ledger
 from koinize.ledger.signatures import Signed
+from koinize.ledger.stamps import Stamped
 from koinize.release.archive import Releases
 from koinize.release.garbage import tasks_released
 from koinize.store import Home, Store
@@ -51,6 +52,21 @@ def unsigned(ledger: Ledger, signed: list[Signed], signers: Path) -> list[str]:
         "anew since"
         for one in trusted
         if one.head in lost
+    ]
+
+
+def unstamped(ledger: Ledger, stamped: list[Stamped], authorities: Path) -> list[str]:
+    """What the stamps of those that count contradict, a sentence for each."""
+    trusted = [one for one in stamped if one.at]
+    if not trusted:
+        return [f"no stamp on this ledger holds by the certificates in {authorities}"]
+    lost = ledger.forgotten(one.head for one in trusted)
+    return [
+        f"{one.by} stamped a ledger of {one.head.records} records at {one.at.isoformat()}, the "
+        f"last of which begins with {short(one.head.digest)}; it is not there: lines were cut off "
+        "or written anew since"
+        for one in trusted
+        if one.at and one.head in lost
     ]
 
 

@@ -16,10 +16,10 @@ FOLDER = ".koinize"
 class Home:
     """The places in the `.koinize` of one project, which is `folder`.
 
-    What cannot be made again, and is never written over: `ledger`, `signatures`, `releases`. What a
-    run makes again, at a price: `artifacts`. What only saves time, and may be removed at any
-    moment: `names`, `inputs`, `experience`, `lengths`, `digests`, interference, `cache`,
-    `checkpoints`.
+    What cannot be made again, and is never written over: `ledger`, `signatures`, `stamps`,
+    `releases`. What a run makes again, at a price: `artifacts`. What only saves time, and may be
+    removed at any moment: `names`, `inputs`, `experience`, `lengths`, `digests`, interference,
+    `cache`, `checkpoints`.
     What belongs to a process at work: `lock`, `holder`, `heartbeat`, progress, `temporary`.
     """
 
@@ -63,6 +63,11 @@ class Home:
     def signatures(self) -> Path:
         """A file for each time that somebody signed where the ledger ended."""
         return self.folder / "signatures"
+
+    @property
+    def stamps(self) -> Path:
+        """A file for each time that an authority stamped where the ledger ended."""
+        return self.folder / "stamps"
 
     @property
     def releases(self) -> Path:
