@@ -7,12 +7,12 @@ Seconds, money and joules are decimals; a price always comes with its unit, sour
 `docs/ledger.md` has the format.
 
 What is in here: `recording`, the ledger itself, on `chain` (`lines` that follow from one another;
-`heads` are where it once ended, `signatures` whose word that is, `stamps` since when, by `tokens`
-of an `authority`), as `history` reads it, and
-`heartbeat` (when a run was last alive); `address`, which step an interval is about; `interval`, one
-piece of work and the sums over many, with `summary` for tables; `scopes`, what an update and
-retraining pay for; `margins`, what a language may lose and when that was said.
-`prices` is the price book, `energy` reads the meters.
+`heads` are where it once ended, `signatures` whose word that is, `stamps` since when: `tokens` as
+an `authority` gives them, put in order by `der`), as `history` reads it, and `heartbeat` (when a
+run was last alive); `address`, which step an interval is about; `interval`, one piece of work and
+the sums over many, with `summary` for tables; `scopes`, what an update and retraining pay for;
+`margins`, what a language may lose and when that was said. `prices` is the price book, `energy`
+reads the meters.
 
 Two worked paths. A step starts: `Ledger.start` appends a line with run, address, share and price;
 it ends: `Ledger.end` appends the seconds by the run's own clock. A reader asks
