@@ -451,7 +451,10 @@ def test_files_that_hold_no_certificates(
     good = tsa.root.read_text()
     lines = good.splitlines()
     garbage = base64.b64encode(random.Random(1).randbytes(600)).decode()
-    for bad in ("", "text", "\n".join(lines[:-2]), f"{lines[0]}\n{garbage}\n{lines[-1]}\n"):
+    odd = base64.b64decode("".join(lines[1:-1])).replace(b"Root of Clock", b"Root of \x80lock")
+    no_utf8 = base64.b64encode(odd).decode()  # which rfc3161-client would die of
+    framed = [f"{lines[0]}\n{text}\n{lines[-1]}\n" for text in (garbage, no_utf8)]
+    for bad in ("", "text", "\n".join(lines[:-2]), *framed, good + framed[1]):
         (tmp_path / "bad.pem").write_text(bad)
         code, _, err = call("verify", "--authorities", "bad.pem")
         assert code == 2

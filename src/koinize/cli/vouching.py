@@ -92,9 +92,10 @@ def stamp(
     place: Place = None,
     spec: SpecFile = None,
 ) -> None:
-    """Have an authority stamp where the ledger ends: that it was there at that time.
+    """Have an authority stamp where the ledger ends.
 
-    The authority gets a digest and nothing else. Needs `pip install 'koinize[stamp]'`.
+    It says that the ledger had come so far at that time, by a clock that you do not set. It gets a
+    digest and a random number, and nothing else. Needs `pip install 'koinize[stamp]'`.
     """
     from koinize.errors import InputError
 
