@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.oracle.report import disagreements, leaves, unchecked
+from tests.oracle.report import UNCHECKED, disagreements, left
 
 REPORT = "from koinize.cli import main; main()"
 
@@ -21,8 +21,12 @@ def check(project: Path) -> int:
     said = json.loads(done.stdout)
     wrong = disagreements(project / ".koinize", said)
     sys.stdout.writelines(f"{one}\n" for one in wrong)
-    count = sum(not unchecked(place) for place, _ in leaves(said))
-    sys.stdout.write(f"{count} figures of {project}, {len(wrong)} disagree\n")
+    every, left_out = left(said)
+    out = left_out.total()
+    sys.stdout.write(f"{every - out} of {every} figures of {project}, {len(wrong)} disagree\n")
+    sys.stdout.write(f"{out} not looked at:\n")
+    for pattern, count in left_out.most_common():
+        sys.stdout.write(f"{count:7,} {pattern}: {UNCHECKED[pattern]}\n")
     return 1 if wrong else 0
 
 

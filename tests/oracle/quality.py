@@ -25,9 +25,8 @@ from tests.oracle.verdicts import (
     best_in,
     fewest_rows,
     judged,
-    known,
     mean_of,
-    measures,
+    measure_of,
     scored,
     smallest_margin,
 )
@@ -97,9 +96,7 @@ class Quality:
         means = dict.fromkeys(candidates, 0.0)
         for name in account.sharing(among):
             metric = tasks[name]["metrics"][0]
-            if not known(metric):
-                return self.chosen
-            (measure,) = measures([metric], tasks[name]["labels"])
+            measure = measure_of(metric, tasks[name], account.said["spec"]["tasks"][name])
             margin = tasks[name]["margins"][metric] if len(account.sharing(among)) > 1 else 1
             for title in candidates:
                 parts = [part for one, _, part in inputs if one == title]
@@ -116,8 +113,9 @@ class Quality:
 
     @cached_property
     def measures(self) -> list[Measure]:
-        """Those that are written down here."""
-        return measures([one for one in self.said["metrics"] if known(one)], self.labels)
+        """The first one chooses."""
+        asked = self.costs.account.said["spec"]["tasks"][self.said["name"]]
+        return [measure_of(one, self.said, asked) for one in self.said["metrics"]]
 
     @property
     def margins(self) -> Mapping[str, float]:
@@ -252,8 +250,6 @@ class Quality:
         self, scores: Sequence[Mapping[str, Any]], systems: Sequence[Mapping[str, Any]]
     ) -> Iterator[Figures]:
         """Every candidate on dev; one that is another's twin has that one's scores."""
-        if not self._selects:
-            return
         dev = {
             (row["system"], row["language"]): {k: row[k] for k in ("value", "low", "high", "n")}
             for row in scores
@@ -271,11 +267,6 @@ class Quality:
                 "mean": dev.get((one["name"], overall)),
                 "languages": {each: dev.get((one["name"], each)) for each in self.languages},
             }
-
-    @property
-    def _selects(self) -> bool:
-        """Whether the metric that chooses is written down here."""
-        return known(self.said["metrics"][0])
 
     # verdicts
 
@@ -319,9 +310,7 @@ class Quality:
                 yield from ((self.chosen, reference, one) for one in self.measures)
         for one in self.said["systems"]:
             if not one["same_as"] and one["name"] not in (self.chosen, self.said["reference"]):
-                yield from (
-                    (one["name"], self.said["reference"], m) for m in self.measures[: self._selects]
-                )
+                yield one["name"], self.said["reference"], self.measures[0]
 
     def _rows(self, languages: Sequence[Sequence[str]]) -> Iterator[Figures]:
         for system, reference, measure in self._comparisons():
@@ -347,7 +336,7 @@ class Quality:
     def _against_mean(self) -> Figures | None:
         ours, theirs = self.whole(self.chosen), self.whole("MEAN")
         margin = self.margins.get(self.said["metrics"][0], 0)
-        if "MEAN" not in self.names or not (self._selects and ours and theirs and margin > 0):
+        if "MEAN" not in self.names or not (ours and theirs and margin > 0):
             return None
         metric = self.measures[0]
         named = {"system": self.chosen, "reference": "MEAN", "metric": metric.name}
@@ -393,7 +382,7 @@ class Quality:
         return {
             "utc": first["utc"],
             "beforehand": not seen,
-            "changed": [self._by_former(*one) for one in changed.items() if known(one[0])],
+            "changed": [self._by_former(*one) for one in changed.items()],
             "later": [one for one in self.said["metrics"] if one not in first["margins"]],
         }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from tests.oracle.costs import costs
 from tests.oracle.quality import Quality
 from tests.oracle.releases import releases
 from tests.oracle.task_costs import TaskCosts
-from tests.oracle.verdicts import known
 
 Place = tuple[str, ...]
 
@@ -32,7 +31,7 @@ UNCHECKED: Mapping[str, str] = {
     "format": "a constant",
     "created": "when the report was made",
     "version": "koinize's",
-    "project": "as koinize.yaml has it, like the next ones",
+    "project": "koinize.yaml",
     "spec": "koinize.yaml with its defaults: tests/spec",
     "tasks/*/name": "koinize.yaml",
     "tasks/*/kind": "koinize.yaml",
@@ -46,26 +45,20 @@ UNCHECKED: Mapping[str, str] = {
     "tasks/*/selection/*/kind": "koinize.yaml",
     "tasks/*/selection/*/settings": "koinize.yaml",
     "tasks/*/halved": "koinize.yaml; halving has tests of its own in tests/search",
-    "tasks/*/scores/*/signature": "text on how it was made: golden values in tests/metrics",
-    "tasks/*/verdicts/*/signature": "likewise",
-    "tasks/*/pooled/*/signature": "likewise",
-    "tasks/*/against_mean/signature": "likewise",
-    "releases/*/scores/*/signature": "likewise",
+    "tasks/*/scores/*/signature": "how it was made, in words: golden values in tests/metrics",
+    "tasks/*/verdicts/*/signature": "how it was made, in words: golden values in tests/metrics",
+    "tasks/*/pooled/*/signature": "how it was made, in words: golden values in tests/metrics",
+    "tasks/*/against_mean/signature": "how it was made, in words: golden values in tests/metrics",
+    "releases/*/scores/*/signature": "how it was made, in words: golden values in tests/metrics",
     "costs/breakdown/*/kind": "a colour",
     "costs/timeline/lanes": "where a bar is drawn",
-    "costs/timeline/bars/*/lane": "likewise",
+    "costs/timeline/bars/*/lane": "where a bar is drawn",
     "costs/timeline/bars/*/kind": "what stands in a bar",
-    "costs/timeline/bars/*/name": "likewise",
+    "costs/timeline/bars/*/name": "what stands in a bar",
     "costs/timeline/bars/*/tone": "a colour",
     "notes": "sentences: tests/report and tests/pipeline",
 }
 """Everything in a report's JSON that is not recomputed, and why. `*` is any row of a list."""
-
-UNCHECKED_METRICS: Mapping[str, str] = {
-    "output-language": "py3langid says it: tests/metrics",
-    "label-language": "asks for the verbalizers of every language: tests/metrics",
-}
-"""Metrics of which no figure is recomputed; as the first one they choose, so much else is not."""
 
 
 def leaves(value: object, at: Place = ()) -> Iterator[tuple[Place, object]]:
@@ -95,7 +88,6 @@ def recomputed(home: Path, said: Mapping[str, Any]) -> dict[str, Any]:
         releases(home, name, measure, not one.labels, account.judges(name, measure.name))
         for one in quality
         for name, measure in [(one.said["name"], one.measures[0])]
-        if known(one.said["metrics"][0])
     ]
     prices = {tuple(sorted(one.items())): dict(one) for one in map(account.price, account.pieces)}
     return {
@@ -127,19 +119,25 @@ def disagreements(home: Path, said: Mapping[str, Any]) -> list[str]:
     return sorted(wrong)
 
 
+def left(said: Mapping[str, Any]) -> tuple[int, Counter[str]]:
+    """How many leaves there are, and how many are left out by each line of the list."""
+    listed = [listed_as(place) for place, _ in leaves(said)]
+    return len(listed), Counter(one for one in listed if one)
+
+
 def unchecked(place: Place) -> bool:
     """Whether a leaf, or something that it is a part of, is listed."""
-    rows = {name for part in place for name in part.split("|")}
-    listed = any(_is_listed(place[: n + 1]) for n in range(len(place)))
-    return listed or bool(rows & UNCHECKED_METRICS.keys())
+    return bool(listed_as(place))
 
 
-def _is_listed(place: Place) -> bool:
-    patterns = (one.split("/") for one in UNCHECKED)
-    return any(
-        len(place) == len(pattern)
-        and all(one in ("*", part) for one, part in zip(pattern, place, strict=True))
-        for pattern in patterns
+def listed_as(place: Place) -> str:
+    """The line of the list that leaves it out; empty for what is recomputed."""
+    return next((one for one in UNCHECKED if _stands_in(place, one.split("/"))), "")
+
+
+def _stands_in(place: Place, pattern: Sequence[str]) -> bool:
+    return len(place) >= len(pattern) and all(
+        one in ("*", part) for one, part in zip(pattern, place, strict=False)
     )
 
 

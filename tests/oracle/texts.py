@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -188,6 +189,22 @@ def not_repeated(row: Row) -> float:
     return len(grams) / grams.total() if grams else 1.0
 
 
+@cache
+def _identifier() -> Any:
+    """py3langid is the reference here as it is for koinize: what it says is not said again."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+def right_language(row: Row) -> float:
+    """Unless it is surely another one; regions and scripts do not count, nor written forms."""
+    said, probability = _identifier().classify(row["prediction"])
+    same = {"nb": "no", "nn": "no", "yue": "zh", "wuu": "zh", "cmn": "zh"}
+    asked, said = (re.split("[-_]", one)[0].lower() for one in (row["language"], said))
+    return float(probability < 0.8 or same.get(asked, asked) == same.get(said, said))
+
+
 MEANS: Mapping[str, Callable[[Row], float]] = {
     "exact-match": exact,
     "rouge-1": lambda row: rouge(1, row),
@@ -199,6 +216,7 @@ MEANS: Mapping[str, Callable[[Row], float]] = {
     "not-empty": not_empty,
     "not-copied": not_copied,
     "not-repeated": not_repeated,
+    "output-language": right_language,
 }
 """The metrics that are means over rows."""
 

@@ -7,6 +7,7 @@ All else (formulas, guard, p-values, rows needed) is written down here a second 
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,15 +28,18 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric over some labels, by name."""
+    """A metric over some labels, by name; `texts` stand for them in one language or another."""
 
     name: str
     labels: tuple[str, ...]
+    texts: frozenset[str]
 
     def vectors(self, rows: Sequence[Row]) -> np.ndarray:
         """What of each row is summed: hits and rows; or hits, predictions and gold by label."""
         if self.name == "chrf":
             return np.array([shared_characters(one) for one in rows], dtype=float)
+        if self.name == "label-language":
+            return np.array([[not foreign(one, self.texts), 1.0] for one in rows])
         if share := SHARES.get(self.name):
             return np.array([[share(one), 1.0] for one in rows])
         found = np.zeros((len(rows), 3, len(self.labels)))
@@ -52,7 +56,7 @@ class Measure:
         """From sums (..., k) to points (...)."""
         if self.name == "chrf":
             return character_f(sums)
-        if self.name in SHARES:
+        if self.name in {*SHARES, "label-language"}:
             return 100 * sums[..., 0] / sums[..., 1]
         hits, said, gold = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
         under = {"precision": said, "recall": gold}.get(self.name, (said + gold) / 2)
@@ -82,7 +86,7 @@ SHARES: Mapping[str, Callable[[Row], float]] = {
 }
 """The metrics that are means over rows."""
 
-FREE = ("free-accuracy", "free-macro-f1", "parsed")
+FREE = ("free-accuracy", "free-macro-f1", "parsed", "label-language")
 """Those of what was written, which nobody does on dev."""
 
 
@@ -99,14 +103,25 @@ def character_f(sums: np.ndarray) -> np.ndarray:
     return 100 * 5 * precision * recall / np.where(under > 0, under, 1)
 
 
-def known(name: str) -> bool:
-    """Whether a metric is one of those that are written down here."""
-    return name in {*SHARES, *FREE, "chrf", "precision", "recall", "macro-f1"}
+METRICS = {*SHARES, *FREE, "chrf", "precision", "recall", "macro-f1"}
+"""All that are written down here."""
 
 
-def measures(names: Sequence[str], labels: Sequence[str]) -> list[Measure]:
-    """The metrics of a task, its own first."""
-    return [Measure(name, tuple(sorted(labels))) for name in names]
+def measure_of(name: str, task: Mapping[str, Any], asked: Mapping[str, Any]) -> Measure:
+    """A metric of a task, which is so in the report and was asked for so in koinize.yaml."""
+    assert name in METRICS, f"nobody has written {name} down here"
+    by_language = (asked.get("verbalizers") or {}).values()
+    texts = [text for some in by_language if not isinstance(some, str) for text in some.values()]
+    return Measure(name, tuple(sorted(task["labels"])), frozenset(map(stripped, texts)))
+
+
+def foreign(row: Row, texts: frozenset[str]) -> bool:
+    """Whether what was written is no answer here and stands for a label in another language."""
+    return row["answer"] == "" and stripped(row["written"]) in texts
+
+
+def stripped(text: str) -> str:
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def drawn(vectors: np.ndarray, counts: Sequence[int], n: int, times: int, seed: int) -> np.ndarray:

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from koinize.metrics import metrics
 from koinize.pipeline import Project
 from koinize.pipeline.report_input import gather
 from koinize.report import results
 from tests.oracle.report import disagreements
+from tests.oracle.texts import MEANS
+from tests.oracle.verdicts import METRICS
 from tests.reliability.arena import Arena
 from tests.reliability.conftest import write_project
 
@@ -61,6 +64,28 @@ def test_set_up_and_updates_of_every_language(fake: Arena, tmp_path: Path) -> No
     assert len(said["costs"]["runs"]) == 4
 
 
+def test_every_metric_is_written_down_in_the_oracle() -> None:
+    assert set(METRICS) == set(metrics.names())
+
+
+WRITTEN = (
+    ("pt-BR", "A cafeteira chegou ontem e funciona muito bem, obrigado pela entrega rápida."),
+    ("nb", "Kaffetrakteren kom i går og virker veldig bra, takk for rask levering hjem til meg."),
+    ("nb", "Die Kaffeemaschine kam gestern an und funktioniert sehr gut, vielen Dank dafür."),
+    ("yue", "咖啡机昨天到了，用起来非常好，谢谢你们这么快就送到我家里来。"),
+    ("ja", "The coffee machine arrived yesterday and works very well, thank you for it."),
+    ("de", "X-200"),
+)
+
+
+@pytest.mark.slow
+def test_the_language_of_a_text_is_the_same_for_both() -> None:
+    metric = metrics.get("output-language")
+    rows = [{"language": one, "reference": "", "prediction": text} for one, text in WRITTEN]
+    ours = [metric.statistics([row])[0, 0] for row in rows]
+    assert ours == [MEANS["output-language"](row) for row in rows] == [1, 1, 0, 1, 0, 1]
+
+
 @pytest.mark.slow
 def test_a_figure_that_nobody_recomputes_is_found(fake: Arena, tmp_path: Path) -> None:
     root = tmp_path / "project"
@@ -101,6 +126,9 @@ def test_a_project_that_is_really_trained(kind: str, real: Arena, tmp_path: Path
             assert "INDV (one seed)" not in report
         if kind in ("choices", "seeds"):
             assert any("is kept from the choice" in one for one in said["notes"]) == bool(again)
+        if kind == "choices":
+            found = [s for s in said["tasks"][0]["scores"] if s["metric"] == "label-language"]
+            assert min(one["value"] for one in found) < 100
         if kind == "trunk":
             assert len(said["releases"][0]["releases"]) == again + 1
 
@@ -153,15 +181,23 @@ def writing(spec: str) -> str:
     )
     metrics = (
         "rouge-l, rouge-1, rouge-2, rouge-lsum, chrf, exact-match, number-precision, "
-        "number-recall, not-empty, not-copied, not-repeated"
+        "number-recall, not-empty, not-copied, not-repeated, output-language"
     )
     start = spec.index("    labels:")
     spec = f"{spec[:start]}    metrics: [{metrics}]\n{spec[spec.index('    prompt:') :]}"
     return f"{spec[: spec.index('merge:')]}merge: {{candidates: [ties]}}\n{INLINE}"
 
 
+def answering(spec: str) -> str:
+    """The model also writes to each test row, in signs that each language has of its own."""
+    words = {"de": "+-", "en": "yn", "ja": "ox"}
+    each = [f'{one}: {{good: "{good}\\n", bad: "{bad}\\n"}}' for one, (good, bad) in words.items()]
+    spec = spec.replace("kind: classify", "kind: classify\n    free: true")
+    return spec.replace('{good: "+", bad: "-"}', f"{{{', '.join(each)}}}")
+
+
 KINDS = {
-    "choices": (str, 2),
+    "choices": (answering, 2),
     "trunk": (with_a_trunk, 2),
     "texts": (writing, 1),
     "part": (with_a_part, 1),
