@@ -33,7 +33,7 @@ signer_digest = sha256
 default_policy = 1.2.3.4.1
 digests = {digests}
 clock_precision_digits = 3
-ess_cert_id_alg = sha256
+ess_cert_id_alg = {naming}
 """
 STAMPING = "extendedKeyUsage=critical,timeStamping"
 CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
@@ -83,15 +83,19 @@ class Authority:
         openssl("ts", "-reply", "-config", "config", *files, *key, *more, folder=self.folder)
         return (self.folder / "answer").read_bytes()
 
-    def forged(self, request: bytes, signer: str, *more: str) -> bytes:
-        """The same with what `openssl ts` refuses to sign by: a CMS message of the same content."""
+    def forged(self, request: bytes, signer: str, *, naming: bool = True) -> bytes:
+        """The same with what `openssl ts` refuses to sign by: a CMS message of the same content.
+
+        With `naming` the certificate is named by its digest, as it should.
+        """
         (self.folder / "honest").write_bytes(self.answer(request))
         openssl("ts", "-reply", "-in", "honest", "-token_out", "-out", "token", folder=self.folder)
         taken = ("-inform", "DER", "-in", "token", "-noverify", "-out", "content")
         openssl("cms", "-verify", *taken, folder=self.folder)
-        kind = ("-econtent_type", TST_INFO, "-nodetach", "-binary", "-cades", "-md", "sha256")
+        kind = ("-econtent_type", TST_INFO, "-nodetach", "-binary", "-md", "sha256")
+        kind += ("-cades",) * naming
         files = ("-in", "content", "-outform", "DER", "-out", "signed")
-        key = ("-signer", f"{signer}.pem", "-inkey", "tsa.key", *more)
+        key = ("-signer", f"{signer}.pem", "-inkey", "tsa.key")
         openssl("cms", "-sign", *kind, *files, *key, folder=self.folder)
         granted = bytes.fromhex("3003020100")
         body = granted + (self.folder / "signed").read_bytes()
@@ -105,10 +109,15 @@ class Authority:
         return openssl("ts", "-verify", *files, *more, folder=self.folder, check=False)
 
 
-def authority(folder: Path, name: str, digests: str = "sha256") -> Authority:
-    """A new one, that stamps as CN=NAME."""
+def authority(
+    folder: Path, name: str, digests: str = "sha256", naming: str = "sha256"
+) -> Authority:
+    """A new one, that stamps digests of this kind as CN=NAME.
+
+    `naming`: the hash function by which its tokens name their certificate.
+    """
     folder.mkdir()
-    (folder / "config").write_text(CONFIG.format(folder=folder, digests=digests))
+    (folder / "config").write_text(CONFIG.format(folder=folder, digests=digests, naming=naming))
     (folder / "index").touch()
     (folder / "numbers").write_text("4000\n")
     (folder / "stamps").write_text("01\n")

@@ -21,6 +21,7 @@ from tests.fuzzing import damaged
 from tests.timestamping import Authority, authority, listening, openssl
 
 pytest.importorskip("rfc3161_client", reason="koinize[stamp] is not installed")
+x509 = pytest.importorskip("cryptography.x509")
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="OpenSSL is not installed")
 
 MADE = {"run": "r1", "step": "s", "kind": "train", "artifact": "", "device": "d", "share": "1"}
@@ -91,8 +92,8 @@ def test_which_authority_stamped_how_much_and_when(
     code, out, _ = stamped(call, tsa.answer)
     after = datetime.now(UTC)
     assert code == 0
-    assert out.startswith(f"stamped: 2 records, head {head.digest}, at 20")
-    assert "whose stamp that is has not been looked at" in out
+    assert out.startswith(f"the answer says: 2 records, head {head.digest}, 20")
+    assert "whose word that is has not been looked at" in out
     assert tsa.verifies(answer_in(stamp(tmp_path)), statement(ledger))
     work(ledger, 2)
     code, told = verified(call, tsa.root)
@@ -139,7 +140,7 @@ def test_a_question_is_taken_elsewhere_and_its_answer_brought_back(
     (tmp_path / "answer.tsr").write_bytes(tsa.answer(asked))
     code, out, _ = call("stamp", "--response", "answer.tsr")
     assert code == 0
-    assert out.startswith("stamped: 2 records, head ")
+    assert out.startswith("the answer says: 2 records, head ")
     assert tsa.verifies(answer_in(stamp(tmp_path)), said)
     assert verified(call, tsa.root)[0] == 0
     code, _, err = call("stamp", "--response", "answer.tsr")
@@ -278,29 +279,74 @@ def test_a_certificate_of_the_same_root_that_is_not_for_stamping(
     assert told["stamped"][0]["by"] == ("CN=Not a Clock" if holds else None)
 
 
+@pytest.mark.parametrize("which", ["none", "another"])
+def test_a_token_that_does_not_name_its_certificate(
+    call: Call, ledger: Ledger, tsa: Authority, tmp_path: Path, which: str
+) -> None:
+    """RFC 3161, section 2.4.1, asks for its digest, signed: there is none, or another."""
+    if which == "another":  # the same key with another certificate, exchanged after signing
+        own = der(tsa.folder / "tsa.pem")
+        twin = twin_of(tsa, tmp_path / "twin", "Clock", size=len(own))
+        answer = lambda query: tsa.answer(query).replace(own, der(twin))  # noqa: E731
+        roots = tmp_path / "twin" / "root.pem"
+    else:
+        answer = lambda query: tsa.forged(query, "tsa", naming=False)  # noqa: E731
+        roots = tsa.root
+    assert stamped(call, answer)[0] == 0
+    assert not tsa.verifies(answer_in(stamp(tmp_path)), statement(ledger), roots=roots)
+    code, told = verified(call, roots)
+    assert code == 1
+    assert told["stamped"][0]["why_not"] == (
+        "it does not say that it is by the certificate that it is by"
+    )
+
+
+@pytest.mark.parametrize("function", ["sha1", "sha384", "sha512"])
+def test_a_token_that_names_its_certificate_by_another_function(
+    call: Call, ledger: Ledger, tmp_path: Path, function: str
+) -> None:
+    """SHA-1 is the first version of the attribute, which some authorities still use."""
+    made = authority(tmp_path / "made", "Clock", naming=function)
+    stamped(call, made.answer)
+    digest = hashlib.new(function, der(made.folder / "tsa.pem")).digest()
+    assert digest in answer_in(stamp(tmp_path))
+    assert made.verifies(answer_in(stamp(tmp_path)), statement(ledger))
+    assert verified(call, made.root)[0] == 0
+
+
+def der(path: Path) -> bytes:
+    return base64.b64decode("".join(path.read_text().splitlines()[1:-1]))
+
+
+def twin_of(tsa: Authority, folder: Path, subject: str, size: int = 0) -> Path:
+    """A certificate for the key of `tsa`, of its number and issuer's name, by somebody else.
+
+    Of `size` bytes, if that is given: its signature has now one more, now one less.
+    """
+    fake = authority(folder, "Clock").folder
+    shutil.copy(tsa.folder / "tsa.key", fake / "tsa.key")
+    number = x509.load_pem_x509_certificate((tsa.folder / "tsa.pem").read_bytes()).serial_number
+    for _ in range(100):
+        (fake / "numbers").write_text(f"{number:04x}\n")
+        (fake / "index").write_text("")  # so that one number is given again
+        made = Authority(fake).issue("twin", subject)
+        if size in (0, len(der(made))):
+            return made
+    raise AssertionError("no signature of a hundred has this size")
+
+
 def test_another_name_for_the_key_that_stamped(
     call: Call, ledger: Ledger, tsa: Authority, tmp_path: Path
 ) -> None:
     """A certificate of nobody, with the number and the issuer of the true one, put beside it."""
-    fake = authority(tmp_path / "fake", "Clock").folder
-    number = int(fake_number(tsa))
-    shutil.copy(tsa.folder / "tsa.key", fake / "tsa.key")
-    (fake / "numbers").write_text(f"{number:04x}\n")
-    (fake / "index").write_text("")  # so that one number is given twice
-    Authority(fake).issue("put-in", "The Best of Clocks")
-    stamped(call, lambda request: tsa.answer(request, "tsa", "-chain", str(fake / "put-in.pem")))
+    twin = str(twin_of(tsa, tmp_path / "twin", "The Best of Clocks"))
+    stamped(call, lambda request: tsa.answer(request, "tsa", "-chain", twin))
     assert b"The Best of Clocks" in answer_in(stamp(tmp_path))
     code, told = verified(call, tsa.root)
     (found,) = told["stamped"]
     assert code == 1
     assert found["by"] is None
     assert found["why_not"] == "it does not say which of several certificates it is by"
-
-
-def fake_number(tsa: Authority) -> int:
-    from cryptography import x509
-
-    return x509.load_pem_x509_certificate((tsa.folder / "tsa.pem").read_bytes()).serial_number
 
 
 def test_a_certificate_that_had_ended_before_the_stamp(
@@ -403,6 +449,12 @@ def test_an_authority_that_gives_no_answer(call: Call, ledger: Ledger, tmp_path:
         f"koinize: {url} refuses with status 500: Internal Server Error; expected the address of a "
         "time stamping authority\n"
     )
+    with listening(lambda _: b"", status=302) as url:
+        said = f"koinize: {url} redirects to elsewhere; give that address itself\n"
+        assert call("stamp", "--authority", url)[2] == said
+    with_login = call("stamp", "--authority", "http://me:secret@127.0.0.1/")[2]
+    assert "the address holds a name or password" in with_login
+    assert "secret" not in with_login
     with listening(lambda _: bytes(2 << 20)) as url:
         assert "answers with more than 1 MB" in call("stamp", "--authority", url)[2]
     assert not (tmp_path / ".koinize" / "stamps").exists()
@@ -451,7 +503,7 @@ def test_files_that_hold_no_certificates(
     good = tsa.root.read_text()
     lines = good.splitlines()
     garbage = base64.b64encode(random.Random(1).randbytes(600)).decode()
-    odd = base64.b64decode("".join(lines[1:-1])).replace(b"Root of Clock", b"Root of \x80lock")
+    odd = der(tsa.root).replace(b"Root of Clock", b"Root of \x80lock")
     no_utf8 = base64.b64encode(odd).decode()  # which rfc3161-client would die of
     framed = [f"{lines[0]}\n{text}\n{lines[-1]}\n" for text in (garbage, no_utf8)]
     for bad in ("", "text", "\n".join(lines[:-2]), *framed, good + framed[1]):
@@ -524,8 +576,7 @@ def test_damaged_stamps_are_refused_in_words(
                 held += 1
         except tokens.NoTokenError:
             refused += 1
-    root = len(base64.b64decode("".join(tsa.root.read_text().splitlines()[1:-1])))
-    assert 0 < held <= root // 3 + 20
+    assert 0 < held <= len(der(tsa.root)) // 3 + 20
     assert refused > 200
 
 
@@ -542,10 +593,20 @@ def test_certificates_in_between(
     files = ("-in", "cross.csr", "-out", "cross.pem", "-extfile", "cross.ext", "-days", "30")
     openssl("ca", *given, *files, folder=tsa.folder)
     cross = str(tsa.folder / "cross.pem")
-    assert stamped(call, lambda query: between.answer(query, "tsa", "-chain", cross))[0] == 0
-    answer, said = answer_in(stamp(tmp_path)), statement(ledger)
-    for root, holds in ((tsa.root, True), (tsa.folder / "cross.pem", False), (between.root, True)):
-        assert tsa.verifies(answer, said, roots=root) is holds
+    both = tmp_path / "both.pem"
+    both.write_text((tsa.folder / "cross.pem").read_text() + tsa.root.read_text())
+
+    def assert_alike(root: Path, holds: bool) -> None:
+        answer = answer_in(stamp(tmp_path))
+        assert tsa.verifies(answer, statement(ledger), roots=root) is holds
         code, told = verified(call, root)
         assert code == (0 if holds else 1)
         assert told["stamped"][0]["by"] == ("CN=Far Clock" if holds else None)
+
+    assert stamped(call, lambda query: between.answer(query, "tsa", "-chain", cross))[0] == 0
+    for root, holds in ((tsa.root, True), (tsa.folder / "cross.pem", False), (between.root, True)):
+        assert_alike(root, holds)
+    stamp(tmp_path).unlink()
+    assert stamped(call, between.answer)[0] == 0  # it sends none
+    for root, holds in ((tsa.root, False), (both, True), (between.root, True)):
+        assert_alike(root, holds)

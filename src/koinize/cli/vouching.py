@@ -135,6 +135,8 @@ def _ask(kept: Stamps, head: Head, url: str) -> None:
 
 
 def _ask_later(kept: Stamps, head: Head, file: Path) -> None:
+    from shlex import quote
+
     from koinize.store import refuse_own_folder
     from koinize.store.durable import refuse_existing, write_atomically
 
@@ -144,7 +146,8 @@ def _ask_later(kept: Stamps, head: Head, file: Path) -> None:
     kept.remember(head, asked)
     write_atomically(file, asked.request)
     typer.echo(f"asked for: {head.records} records, head {head.digest}")
-    sent = f"curl -H 'Content-Type: application/timestamp-query' --data-binary @{file.name} URL"
+    kind = "'Content-Type: application/timestamp-query'"
+    sent = f"curl -H {kind} --data-binary {quote(f'@{file}')} URL"
     typer.echo(message(f"wrote {file}, to be sent to an authority, such as by `{sent}`"))
     typer.echo("`koinize ledger stamp --response FILE` takes its answer")
 
@@ -166,10 +169,10 @@ def _take(ledger: Ledger, file: Path) -> None:
 
 
 def _tell(head: Head, file: Path, at: datetime) -> None:
-    typer.echo(f"stamped: {head.records} records, head {head.digest}, at {at.isoformat()}")
+    typer.echo(f"the answer says: {head.records} records, head {head.digest}, {at.isoformat()}")
     typer.echo(
         message(
-            f"wrote {file}; whose stamp that is has not been looked at: `koinize ledger verify "
+            f"wrote {file}; whose word that is has not been looked at: `koinize ledger verify "
             "--authorities FILE` does"
         )
     )

@@ -1,10 +1,8 @@
 """Time stamps of RFC 3161: what is asked, what is answered, and who vouches for the answer.
 
 All that knows rfc3161-client (extra `koinize[stamp]`) is in here. It parses, and has OpenSSL check
-the token's signature and its chain of certificates as they were at the time in the token. What is
-not checked: whether a certificate was revoked (there is no network), and the attribute by which a
-token names its certificate (ESSCertID): the name told is that of the one certificate there is for
-the key that signed.
+the token's signature and its chain of certificates as they were at the time in the token; `der`
+has what it leaves out. Whether a certificate was revoked is not looked at: there is no network.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from typing import Any
 from koinize.errors import InputError
 from koinize.exchange import kind_of
 from koinize.files import LARGEST_TEXT, read_bytes
-from koinize.ledger.der import sorted_certificates
+from koinize.ledger.der import names, sorted_certificates
 from koinize.shown import line
 
 SHA256 = "2.16.840.1.101.3.4.2.1"
@@ -118,8 +116,8 @@ def certificates(path: Path) -> list[Any]:
     try:
         with _of_others("its certificates cannot be read"):
             found = list(x509.load_pem_x509_certificates(read_bytes(path, LARGEST_TEXT)))
-            for one in found:  # what OpenSSL itself does not take would end the library's process
-                store = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            store = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            for one in found:  # the library panics on what OpenSSL does not read
                 store.load_verify_locations(cadata=one.public_bytes(Encoding.DER))
     except NoTokenError:
         raise InputError(
@@ -134,6 +132,7 @@ def vouched(answer: bytes, statement: bytes, named: Sequence[Any]) -> Voucher:
     The chain has to end at a root among them, and to have been valid at the time of the stamp.
     Raises NoTokenError for an answer that cannot be read.
     """
+    from cryptography.hazmat.primitives.serialization import Encoding
     from rfc3161_client import VerificationError, VerifierBuilder
 
     found = _parsed(answer)
@@ -145,6 +144,8 @@ def vouched(answer: bytes, statement: bytes, named: Sequence[Any]) -> Voucher:
         signers = _signers(found, named)
         if len(signers) != 1:
             return Voucher(why="it does not say which of several certificates it is by")
+        if not names(answer, signers[0].public_bytes(Encoding.DER)):
+            return Voucher(why="it does not say that it is by the certificate that it is by")
         return Voucher(line(signers[0].subject.rfc4514_string()), signers[0].not_valid_after_utc)
 
 
