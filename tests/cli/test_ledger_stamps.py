@@ -425,6 +425,8 @@ def test_answers_that_are_none(call: Call, ledger: Ledger, tsa: Authority, tmp_p
         code, _, err = stamped(call, lambda _, content=content: content)
         assert code == 2
         assert err == f"koinize: URL is {kind} where a time stamp in DER belongs\n"
+    bare = stamped(call, lambda q: tsa.answer(bytes([q[0], q[1] - 3]) + q[2:-3]))  # not certReq
+    assert bare[2] == "koinize: URL has no certificate of the authority\n"
     code, _, err = stamped(call, lambda query: tsa.answer(query)[:-7])
     assert err == (
         "koinize: URL is something else, or damaged, where a time stamp in DER belongs\n"
