@@ -479,6 +479,13 @@ def test_covered_time_is_that_of_a_clock_that_ticks_seconds(stretches):
     assert covered(some) == len(ticks)
 
 
+def test_the_clock_set_back_between_two_runs_takes_nothing_from_either():
+    """The second run begins at the same time on the wall; no run goes on beside another."""
+    first = [interval("60", "1", {}), replace(interval("60", "1", {}), started=BEGIN + 30 * SECOND)]
+    again = [replace(one, run="s") for one in first]
+    assert covered([*first, *again]) == 90 + 90
+
+
 def test_idle_time_covers_nothing():
     assert covered([replace(interval("9", "0.5", {}), kind="idle")]) == 0
 

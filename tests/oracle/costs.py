@@ -28,7 +28,7 @@ def costs(account: Account, tasks: Sequence[TaskCosts]) -> Figures:
     if idle := next((dict(one) for one in around if one["label"] == "idle"), None):
         del idle["elapsed_seconds"]
         rows.append({"task": "", **idle})
-    runs = _runs(account)
+    runs = runs_of(account.pieces)
     return {
         "breakdown": rows,
         "around": around,
@@ -119,18 +119,18 @@ def _around(account: Account) -> list[tuple[str, Figures]]:
     for status in ("failed", "interrupted"):
         lost = [p for p in account.pieces if p.status == status and p.kind != "idle"]
         rows.append((status, account.amount([one for one in lost if id(one) not in saved])))
-    runs = _runs(account)
+    runs = runs_of(account.pieces)
     if runs:
-        waited = [_waited(one) for one in runs]
+        unused = [waited(one) for one in runs]
         paid = [account.hourly(one[0]) for one in runs]
         cost = [
             some * hourly / 3600
-            for some, hourly in zip(waited, paid, strict=True)
+            for some, hourly in zip(unused, paid, strict=True)
             if hourly is not None
         ]
         idle = {
             "elapsed_seconds": sum((span(one) - busy(one) for one in runs), Fraction(0)),
-            "machine_seconds": sum(waited, Fraction(0)),
+            "machine_seconds": sum(unused, Fraction(0)),
             "cost": sum(cost, Fraction(0)) if len(cost) == len(runs) else None,
             "steps": 0,
         }
@@ -138,7 +138,7 @@ def _around(account: Account) -> list[tuple[str, Figures]]:
     return [(label, taken) for label, taken in rows if taken]
 
 
-def _waited(run: Sequence[Piece]) -> Fraction:
+def waited(run: Sequence[Piece]) -> Fraction:
     """As it was recorded; of a run that recorded none, what its work left of the machine."""
     unused = [one for one in run if one.kind == "idle"]
     return machine(unused) if unused else max(Fraction(0), span(run) - machine(run))
@@ -156,26 +156,26 @@ def _energy(pieces: Sequence[Piece]) -> Figures | None:
     }
 
 
-def _runs(account: Account) -> list[list[Piece]]:
+def runs_of(pieces: Iterable[Piece]) -> list[list[Piece]]:
     runs: dict[str, list[Piece]] = {}
-    for one in account.pieces:
+    for one in pieces:
         runs.setdefault(one.run, []).append(one)
     return list(runs.values())
 
 
 def _run(account: Account, every: Sequence[Piece]) -> Figures:
     work = [one for one in every if one.kind != "idle"]
-    waited, hourly = _waited(every), account.hourly(every[0])
+    unused, hourly = waited(every), account.hourly(every[0])
     steps = Counter(one.status for one in work if one.kind not in ("provision", "load"))
     held = max(span(every), machine(work))
     return {
         "run": every[0].run,
-        "started": _started(every),
+        "started": started(every),
         "device": every[0].device,
         "elapsed_seconds": span(every),
         "machine_seconds": machine(work),
-        "idle_seconds": waited,
-        "idle_cost": None if hourly is None else waited * hourly / 3600,
+        "idle_seconds": unused,
+        "idle_cost": None if hourly is None else unused * hourly / 3600,
         "cost": None if hourly is None else held * hourly / 3600,
         "steps": {one: steps[one] for one in ("done", "failed", "interrupted", "open")},
         "failed_seconds": machine(one for one in work if one.status == "failed"),
@@ -193,7 +193,7 @@ def _timeline(pieces: Sequence[Piece]) -> Figures | None:
     first = min(one.begin for one in every)
     return {
         "run": run,
-        "started": _started(every),
+        "started": started(every),
         "elapsed_seconds": span(every),
         "bars": [
             _stretch(one, first)
@@ -203,7 +203,7 @@ def _timeline(pieces: Sequence[Piece]) -> Figures | None:
     }
 
 
-def _started(every: Sequence[Piece]) -> str:
+def started(every: Sequence[Piece]) -> str:
     """On the clock on the wall, which is looked at once in a run."""
     first = min(one.begin for one in every) - every[0].at
     return (every[0].utc + timedelta(seconds=float(first))).isoformat(timespec="seconds")

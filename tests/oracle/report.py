@@ -107,8 +107,13 @@ def _named(task: Mapping[str, Any]) -> dict[str, str]:
 
 def disagreements(home: Path, said: Mapping[str, Any]) -> list[str]:
     """Where a report and the oracle differ, or one has a figure that the other lacks."""
+    return differences(said, recomputed(home, said))
+
+
+def differences(said: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Where two of a form differ, each leaf by its place."""
     report = {place: one for place, one in leaves(said) if not unchecked(place)}
-    found = {place: one for place, one in leaves(recomputed(home, said)) if not unchecked(place)}
+    found = {place: one for place, one in leaves(other) if not unchecked(place)}
     wrong = [
         f"{'/'.join(place)}: {report.get(place, 'nothing')!r} and not {_shown(found, place)}"
         for place in report.keys() | found.keys()

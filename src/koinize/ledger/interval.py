@@ -128,12 +128,16 @@ def total(intervals: Iterable[Interval]) -> tuple[Decimal, Decimal]:
 
 
 def covered(intervals: Iterable[Interval]) -> Decimal:
-    """Seconds during which at least one of these ran: their wall time. Idle time is no running."""
-    seconds, until = Decimal(0), Decimal("-Infinity")
+    """Seconds during which at least one of these ran: their wall time. Idle time is no running.
+
+    One run comes after another, whatever the clock on the wall says, which may have been set back.
+    """
+    seconds, reached = Decimal(0), dict[str, Decimal]()
     busy = (one for one in intervals if one.kind != IDLE)
     for interval in sorted(busy, key=lambda one: one.begin):
+        until = reached.get(interval.run, interval.begin)
         seconds += max(Decimal(0), interval.end - max(interval.begin, until))
-        until = max(until, interval.end)
+        reached[interval.run] = max(until, interval.end)
     return seconds
 
 
