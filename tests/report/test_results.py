@@ -502,6 +502,24 @@ def test_break_even_is_what_counting_says(setup, combined, update):
         assert behind.index(True) == found["until"]
 
 
+@pytest.mark.parametrize(("thirds", "expected"), [(5, (162, None)), (7, (0, 163)), (8, (0, 82))])
+def test_a_mean_of_three_decimals_moves_no_break_even(thirds, expected):
+    """COMB takes 2. An update takes a third less, and the set-up 54 more: 162 updates pay for it.
+    Or it takes one or two thirds more, and the set-up 54 less: 162 or 81 use that up.
+    """
+    setup = Decimal(2 + 54) if thirds == 5 else Decimal(2 - 54)
+    found = break_even(setup, Decimal(2), Decimal(thirds) / 3)
+    assert (found["updates"], found["until"]) == expected
+
+
+def test_a_trace_of_rounding_is_no_extra():
+    trace = Decimal("1e-27")
+    found = break_even(Decimal(2) + trace, Decimal(2), Decimal(3))
+    assert (found["updates"], found["until"]) == (0, 1)
+    found = break_even(Decimal(3), Decimal(2), Decimal(2) - trace)
+    assert found["updates"] is None
+
+
 def test_break_even_needs_all_three():
     assert break_even(None, Decimal(1), Decimal(1)) is None
     assert break_even(Decimal(1), None, Decimal(1)) is None

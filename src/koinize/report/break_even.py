@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
+from fractions import Fraction
+from math import ceil, floor
 
 from koinize.report.cost_figures import BreakEven
 
 Figure = Decimal | None
+DIGITS = 9
+"""Of a number of updates: the mean of three decimals is rounded in its 28th digit, and what is 162
+updates exactly may be a trace more."""
 
 
 def break_even(setup: Figure, combined: Figure, update: Figure) -> BreakEven | None:
@@ -20,15 +25,15 @@ def break_even(setup: Figure, combined: Figure, update: Figure) -> BreakEven | N
     """
     if setup is None or combined is None or update is None:
         return None
-    extra, saved = Decimal(setup) - combined, Decimal(combined) - update
+    extra, saved = (_exactly(one) for one in (setup - combined, combined - update))
     updates: int | None = 0
     until = None
     if extra > 0:
-        updates = _ceiling(extra / saved) if saved > 0 else None
+        updates = ceil(round(extra / saved, DIGITS)) if saved > 0 else None
     elif saved < 0:
-        until = int(extra / saved) + 1
+        until = floor(round(extra / saved, DIGITS)) + 1
     return {"extra": float(extra), "saved": float(saved), "updates": updates, "until": until}
 
 
-def _ceiling(value: Decimal) -> int:
-    return int(value.to_integral_value(ROUND_CEILING))
+def _exactly(value: Decimal) -> Fraction:
+    return round(Fraction(value), 2 * DIGITS)
