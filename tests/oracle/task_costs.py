@@ -311,7 +311,9 @@ class TaskCosts:
         """Whether one run did this and trained nothing else of these tasks."""
         runs = {one.run for stage in stages for one in stage if one}
         pieces = [one for one in self.account.pieces if one.kind == "train" and one.run in runs]
-        here = {one.artifact for one in pieces if {*tasks} & {*one.step.split("/")[1:2]}}
+        kinds = ("train", "trunk", "branch")
+        own = {one.id for one in self.account.steps if one.kind in kinds and one.task in tasks}
+        here = {p.artifact for p in pieces if p.task in tasks or p.artifact in own}
         mine = {one.artifact for one in self.account.whole(trained)}
         return "measured" if len(runs) == 1 and here <= mine else "derived"
 

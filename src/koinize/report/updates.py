@@ -251,10 +251,14 @@ class Updates:
     ) -> bool:
         """Whether one run did all of this and made no other training of these tasks."""
         runs, names = {one.run for one in work}, {one.name for one in tasks}
+        current = self.accounts.source.current.items()  # equal tasks have each other's
+        theirs = {one for step, one in current if step.kind == "train" and step.task in names}
         made = {
             one.artifact
             for one in self.accounts.source.intervals
-            if one.run in runs and one.kind == "train" and one.address.task in names
+            if one.run in runs
+            and one.kind == "train"
+            and (one.address.task in names or one.artifact in theirs)
         }
         tries = self.accounts.source.tries.get(trained.artifact, ()) if trained else ()
         return len(runs) == 1 and trained is not None and made - {*tries} == {trained.artifact}
