@@ -83,33 +83,33 @@ class Quality:
     def chosen(self) -> str:
         return self.costs.chosen
 
-    def _best_on_dev(self) -> str:
-        """Of the candidates the one with the highest mean over languages, by the rows that the
-        choice read; the first one where several have it. Of tasks that share an adapter the means,
-        each in margins, are added.
+    def _best_on_dev(self, role: str = "") -> str:
+        """Of what this choice is among the one with the highest mean over languages, by the rows
+        that it read; where several have it, the one that it took. Of tasks that share an adapter
+        the means, each in margins, are added.
         """
-        account, among = self.costs.account, self.said["name"]
-        (choice,) = self.costs.of("select", role="")
+        account, own = self.costs.account, self.said["name"]
+        among = [own] if role else account.sharing(own)
+        (choice,) = self.costs.of("select", role=role)
         inputs = [one.rpartition("|") for one in choice.manifest["inputs"] if "|" in one]
         candidates = [title for title, _, part in inputs if part == "adapter"]
         tasks = {one["name"]: one for one in account.said["tasks"]}
         means = dict.fromkeys(candidates, 0.0)
-        for name in account.sharing(among):
+        for name in among:
             metric = tasks[name]["metrics"][0]
             measure = measure_of(metric, tasks[name], account.said["spec"]["tasks"][name])
-            margin = tasks[name]["margins"][metric] if len(account.sharing(among)) > 1 else 1
+            margin = tasks[name]["margins"][metric] if len(among) > 1 else 1
             for title in candidates:
-                parts = [part for one, _, part in inputs if one == title]
-                own = [one for one in parts if one.rpartition(".")[0] in ("", name)]
+                scored = [part for one, _, part in inputs if one == title and part != "adapter"]
                 rows = [
                     account.answers(choice.manifest["inputs"][f"{title}|{one}"])
-                    for one in own
-                    if one != "adapter"
+                    for one in scored
+                    if one.rpartition(".")[0] in ("", name)
                 ]
                 scores = [float(measure.points(measure.vectors(s).sum(axis=0))) for s in rows]
                 means[title] += fmean(scores) / margin if scores else 0
-        best = max(means.values())
-        return next(one for one in candidates if means[one] > best - 1e-9)
+        equal = [one for one in candidates if means[one] > max(means.values()) - 1e-9]
+        return choice.facts["chosen"] if choice.facts["chosen"] in equal else equal[0]
 
     @cached_property
     def measures(self) -> list[Measure]:
@@ -186,7 +186,8 @@ class Quality:
 
     def _own_rank(self, system: Mapping[str, Any]) -> int:
         """Of adapters that koinize trained: as lora has it for the languages that they serve."""
-        owner = system["settings"].get("adapter", system["name"].removesuffix(" only"))
+        best = self._best_on_dev("single") if system["kind"] == "single" else system["name"]
+        owner = best.removesuffix(" only")
         owners = self.languages if owner == "INDV" else [owner]
         lora = self._learnt()
         return max(lora["overrides"].get(one, {}).get("r", lora["r"]) for one in owners)
@@ -197,9 +198,11 @@ class Quality:
             name = self.names[system["name"]]
             return self.costs.one("merge", system=name, role="")
         if system["kind"] == "mean":
-            (choice,) = self.costs.of("select", role=system["name"].lower())
+            role = system["name"].lower()
+            (choice,) = self.costs.of("select", role=role)
+            adapter = choice.manifest["inputs"][f"{self._best_on_dev(role)}|adapter"]
             merges = [one for one in self.costs.account.steps if one.kind == "merge"]
-            return next(one for one in merges if one.id == choice.facts["adapter"])
+            return next(one for one in merges if one.id == adapter)
         return None
 
     def _same_as(self, system: Mapping[str, Any]) -> str | None:

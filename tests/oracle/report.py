@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,12 @@ def _named(task: Mapping[str, Any]) -> dict[str, str]:
 
 def disagreements(home: Path, said: Mapping[str, Any]) -> list[str]:
     """Where a report and the oracle differ, or one has a figure that the other lacks."""
-    return differences(said, recomputed(home, said))
+    return differences(said, recomputed(home, said)) + [
+        f"tasks/{task['name']}/selection: not the best first"
+        for task in said["tasks"]
+        for means in [[one["mean"]["value"] for one in task["selection"] if one["mean"]]]
+        if any(after > before + 1e-9 for before, after in pairwise(means))
+    ]
 
 
 def differences(said: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
