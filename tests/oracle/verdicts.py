@@ -293,9 +293,15 @@ def of_seeds(by_seed: np.ndarray, times: int = 10_000) -> np.ndarray:
     return by_seed.std(ddof=1) / sqrt(k) * order.permutation(quantiles)
 
 
-def judged(measure: Measure, sides: Mapping[str, Sequence[Pair]], margin: float) -> dict[str, Any]:
+def judged(
+    measure: Measure,
+    sides: Mapping[str, Sequence[Pair]],
+    margin: float,
+    level: float = TAIL,
+    planned: tuple[float, float] | None = None,
+) -> dict[str, Any]:
     """The verdict on the mean over these languages, of which each has a pair of sides for every
-    seed; of one language, on that one.
+    seed; of one language, on that one. `planned` are level and power of the rows to decide.
     """
     samples = [sample(measure, sides[one], SEED + place) for place, one in enumerate(sorted(sides))]
     keys = [sorted(row["key"] for row in sides[one][0][0]) for one in sorted(sides)]
@@ -319,7 +325,7 @@ def judged(measure: Measure, sides: Mapping[str, Sequence[Pair]], margin: float)
     error = max(seen, at_margin) if isfinite(at_margin) else seen
     error = sqrt(error**2 + np.var(by_seed, ddof=1) / len(by_seed)) if chance.any() else error
     said = "worse" if high < 0 else "inconclusive"
-    said = "better" if p_better <= TAIL else "not worse" if p <= TAIL else said
+    said = "better" if p_better <= level else "not worse" if p <= level else said
     return {
         "verdict": said,
         "difference": observed,
@@ -330,20 +336,25 @@ def judged(measure: Measure, sides: Mapping[str, Sequence[Pair]], margin: float)
         "p_value": p,
         "p_better": p_better,
         "p_worse": (above + 1) / 10_001 if above else 1 / 10_000,
-        "rows_needed": needed(observed, error, margin, n)
+        "rows_needed": needed(observed, error, margin, n, *(planned or (level, 0.8)))
         if said == "inconclusive" and len(by_seed) == 1
         else None,
-        "level": TAIL,
+        "level": level,
         "error": error,
         "by_seed": by_seed.tolist() if len(by_seed) > 1 else [],
     }
 
 
-def needed(difference: float, error: float, margin: float, n: int) -> int:
-    """Rows that decide with 80 %: that a loss is within the margin, or that there is one."""
-    z = NormalDist().inv_cdf(1 - TAIL) + NormalDist().inv_cdf(0.8)
-    far = max(difference + margin, -difference)  # the farther bound takes fewer rows
-    return max(n + 1, ceil(1.1 * n * (z / far * error) ** 2))
+def needed(
+    difference: float, error: float, margin: float, n: int, level: float, power: float
+) -> int:
+    """Rows that decide with this power: that a loss is within the margin, or, always at 2.5 %, that
+    there is one; whichever takes fewer.
+    """
+    z, beyond = NormalDist().inv_cdf, NormalDist().inv_cdf(power)
+    within = (z(1 - level) + beyond) / (difference + margin) if difference > -margin else inf
+    without = (z(1 - TAIL) + beyond) / -difference if difference < 0 else inf
+    return max(n + 1, ceil(1.1 * n * (min(within, without) * error) ** 2))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
