@@ -4,14 +4,23 @@ docs/releases.md and docs/metrics.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.oracle.account import Account
-from tests.oracle.project import Row, read_json, read_lines, read_releases
+from tests.oracle.account import Account, busy, machine
+from tests.oracle.project import (
+    Row,
+    Step,
+    read_json,
+    read_lines,
+    read_pieces,
+    read_releases,
+    read_steps,
+)
 from tests.oracle.quality import Quality
 from tests.oracle.task_costs import TaskCosts
 from tests.oracle.verdicts import TAIL, Measure, all_languages, holm, judged
@@ -35,6 +44,8 @@ class Promotion:
     ours: Sides
     incumbent: int
     writes: bool
+    steps: Sequence[Step]
+    choice: Step
 
     def results(self) -> Figures:
         """As `--json` has them, without words, and what does not depend on answers."""
@@ -60,6 +71,10 @@ class Promotion:
             "rows": {one: self._counts(one) for one in self._pairs},
             "lost": [lost for one in verdicts for lost in self._worst(one)],
         }
+
+    def cost(self) -> Figures:
+        """What the candidate took: all work on what it stands on, with choosing."""
+        return cost(self.home, self.steps, self.choice)
 
     # the test
 
@@ -192,7 +207,39 @@ def promotion(home: Path, report: Mapping[str, Any], task: str, incumbent: int) 
         ours=quality.side(quality.chosen, "test"),
         incumbent=incumbent,
         writes=not said["labels"],
+        steps=list(quality.steps[quality.chosen, "test"].values()),
+        choice=quality.costs.of("select", role="")[0],
     )
+
+
+def cost(home: Path, tests: Iterable[Step], choice: Step) -> Figures:
+    """What a release with these answers on test took: all work on what it stands on, with choosing
+    among what is still called something.
+    """
+    steps = read_steps(home)
+    named = {one.id for one in steps}
+    base = next((one for one in steps if one.kind == "base"), None)
+    left = [one.id for one in (*tests, choice, base) if one]
+    behind = set[str]()
+    while left:
+        one = left.pop()
+        inputs = read_json(home / "artifacts" / one / "manifest.json")["inputs"]
+        new = {of for name, of in inputs.items() if of in named or name == "parent"} - behind
+        behind.add(one)
+        left += new
+    pieces = read_pieces(home)
+    if pieces[-1].kind == "gate":  # this look itself, which goes on while the evidence is written
+        pieces.pop()
+    spent = [one for one in pieces if one.artifact in behind]
+    money = sum(
+        (one.machine * Fraction(one.price["per_hour"]) / 3600 for one in spent), Fraction(0)
+    )
+    return {
+        "wall_seconds": busy(spent),
+        "machine_seconds": machine(spent),
+        "money": money,
+        "intervals": len(spent),
+    }
 
 
 def level_of(attempt: int) -> float:

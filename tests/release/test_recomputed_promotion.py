@@ -33,8 +33,15 @@ def promoted(arena: Arena, root: Path) -> dict[str, Any]:
     assert ended.code in (0, 3), ended.output
     json_begins = ended.output.index("{\n")  # what goes to standard error stands around it
     said: dict[str, Any] = json.JSONDecoder().raw_decode(ended.output, json_begins)[0]
+    look = promotion(root / ".koinize", said_by(arena, root), "mood", said["incumbent"])
+    if said["switched"]:
+        evidence = root / said["folder"] / "evidence" / "evidence.json"
+        spent, found = json.loads(evidence.read_text())["cost"], look.cost()
+        assert float(spent["machine_seconds"]) == pytest.approx(float(found["machine_seconds"]))
+        assert spent["wall_seconds"] == pytest.approx(float(found["wall_seconds"]))
+        assert float(spent["money"]["USD"]) == pytest.approx(float(found["money"]), abs=5e-7)
+        assert spent["intervals"] == found["intervals"]
     if said["incumbent"]:
-        look = promotion(root / ".koinize", said_by(arena, root), "mood", said["incumbent"])
         found = look.results()
         assert differences(plain({key: said[key] for key in found}), found) == []
     return said
@@ -54,9 +61,9 @@ def test_attempts_that_pass_and_that_do_not(real: Arena, tmp_path: Path) -> None
     root = tmp_path / "project"
     spec = root / "koinize.yaml"
     text = spec.read_text()
-    text = (
-        f"{text[: text.index('merge:')]}merge: {{candidates: [ties]}}\nbaselines: [comb]\n{INLINE}"
-    )
+    price = text[text.index("price:") :]
+    merge = "merge: {candidates: [ties], mean_scales: [1.0, 1.5]}\nbaselines: [comb, mean]\n"
+    text = f"{text[: text.index('merge:')]}{merge}{INLINE}{price}"
     spec.write_text(f"{text}margins: {{macro-f1: 75, accuracy: 75}}\n")
     passed = []
     for language in ("", "ja", "de", "en"):

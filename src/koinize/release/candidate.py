@@ -128,16 +128,19 @@ def _baselines(
 
 
 def _behind(steps: Iterable[Step], by_id: Mapping[str, Step]) -> set[str]:
-    """The ids of these steps and of all that they need, the choosing included; what a kept choice
-    once chose among may be no step any more.
+    """The ids of these steps and of all that they need, the choosing included, but for baselines,
+    whose choices are only made before anything is tested; what a kept choice once chose among may
+    be no step any more.
     """
+    baselines = {one.id for one in by_id.values() if one.kind == "select" and one.address.role}
     found: set[str] = set()
     waiting = list(steps)
     while waiting:
         step = waiting.pop()
         if step.id not in found:
             found.add(step.id)
-            waiting.extend(by_id[need] for need in step.needs if need in by_id)
+            needed = {*step.needs} - (baselines - {*step.uses.ids()})
+            waiting.extend(by_id[need] for need in needed if need in by_id)
     return found
 
 
