@@ -414,6 +414,18 @@ def test_what_was_done_at_once_shares_the_time_until_the_kill(path):
     assert round(rest.machine_seconds, 6) == 13 - 6
 
 
+def test_a_kill_leaves_no_half_milliseconds(path):
+    """3.819 s are shared out by two: the second begins where the first ended, and has the rest."""
+    ledger = Ledger(path)
+    for name in ("de", "en"):
+        start(ledger, name, group="g", at=Decimal("1.112"))
+    Ledger(path).close_abandoned(Heartbeat(0.0, "r1", Decimal("4.931")))
+    de, en, _ = Ledger(path).intervals()
+    assert de.seconds + en.seconds == Decimal("3.819")
+    assert {de.seconds, en.seconds} == {Decimal("1.909"), Decimal("1.910")}
+    assert (en.begin - de.begin, en.end - de.begin) == (de.seconds, Decimal("3.819"))
+
+
 def test_a_heartbeat_of_another_run_tells_no_more_than_its_time(path):
     start(Ledger(path), "de")
     began = Ledger(path).intervals()[0].started.timestamp()

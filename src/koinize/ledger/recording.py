@@ -289,7 +289,7 @@ class Ledger:
         """Close one interval; by the run's own clock if possible, else by the wall clock."""
         begin, parts = left_of(one, self.intervals())
         if last and origin is not None and last.run == one.run and last.at is not None:
-            seconds = (last.at - (begin - origin)) / parts
+            seconds = ((last.at - (begin - origin)) / parts).quantize(MILLISECOND)
             at = begin - origin + max(Decimal(0), seconds)
         else:
             seconds, at = (Decimal(last.unix) - begin if last else Decimal(0)) / parts, None
@@ -308,8 +308,8 @@ class Ledger:
 
     def _complete(self, one: Interval, facts: Mapping[str, Any], past: History) -> None:
         """Close one interval by what its work measured."""
-        seconds = Decimal(str(facts["seconds"]))
-        load = Decimal(str(facts.get("load_seconds", 0)))
+        seconds = Decimal(str(facts["seconds"])).quantize(MILLISECOND)
+        load = Decimal(str(facts.get("load_seconds", 0))).quantize(MILLISECOND)
         origin = past.origins.get(one.run)
         began = None if origin is None else left_of(one, self.intervals())[0] - origin
         recorded = any(other.id == _load_of(one.id) for other in past.intervals)
