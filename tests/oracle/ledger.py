@@ -1,5 +1,9 @@
 """What `koinize ledger show` says, once more, from the lines of the ledger; and what has to hold of
 them by docs/ledger.md, whatever was done.
+
+What one line says is taken as it is. How the seconds of steps that were done at once were shared
+out (by the tokens of every optimizer step) and how many joules fell into one interval left no trace
+by which to reckon again; that they add up is looked at.
 """
 
 from __future__ import annotations
