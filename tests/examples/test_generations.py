@@ -496,3 +496,18 @@ def test_a_small_study_runs_is_resumed_and_analysed(
         "ja": 4,
     }
     assert json.dumps(comb)
+
+
+@pytest.mark.slow
+def test_the_tables_of_shares_are_those_of_the_kept_answers(load, tmp_path):
+    """docs/results/shares.md shows every row that the analysis makes of what is kept beside it."""
+    results = STUDY.parents[1] / "docs" / "results"
+    for path in (results / "shares").glob("*.gz"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert load("analysis").main([str(tmp_path)]) == 0
+    found = (tmp_path / "generations.md").read_text().split("\n### ")
+    tables = [part for part in found if part.startswith("reviews: Everything at once: ")]
+    rows = [line for part in tables for line in part.splitlines() if line.startswith("| ")]
+    assert len(rows) > 30
+    shown = (results / "shares.md").read_text().splitlines()
+    assert [row for row in rows if row not in shown] == []
