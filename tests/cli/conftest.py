@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from koinize.cli import main
+from koinize.ledger import Ledger
 from koinize.pipeline import project as projects
 from tests.pipeline.conftest import Small
 
 Call = Callable[..., tuple[int, str, str]]
 """Arguments -> exit code, output, errors."""
+MADE = {"run": "r1", "step": "s", "kind": "train", "artifact": "", "device": "d", "share": "1"}
+
+
+def work(ledger: Ledger, number: int) -> None:
+    """An interval of so many seconds: two records."""
+    ledger.start(f"r1-{number}", price={}, **MADE)
+    ledger.end(f"r1-{number}", status="done", seconds=Decimal(number))
 
 
 @pytest.fixture
@@ -41,3 +50,19 @@ def call(small: Small, koinize: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.chdir(small.root)
     monkeypatch.setattr(projects.base, "identity", lambda *_: "b" * 64)
     return koinize
+
+
+@pytest.fixture
+def worked(tmp_path: Path) -> Ledger:
+    """The ledger of a project with one interval, whose koinize.yaml is broken."""
+    (tmp_path / "koinize.yaml").write_text("a broken file: [")
+    ledger = Ledger(tmp_path / ".koinize" / "ledger.jsonl")
+    work(ledger, 1)
+    return ledger
+
+
+@pytest.fixture
+def of_ledger(tmp_path: Path, koinize: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """`koinize ledger` in that project's folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: koinize("ledger", *arguments)

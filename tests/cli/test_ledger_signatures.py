@@ -11,32 +11,21 @@ from pathlib import Path
 import pytest
 
 from koinize.ledger import Ledger
-from tests.cli.conftest import Call
+from tests.cli.conftest import Call, work
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="OpenSSH is not installed")
 
-MADE = {"run": "r1", "step": "s", "kind": "train", "artifact": "", "device": "d", "share": "1"}
 NOW = "2026-01-31T10:00:00+00:00"
 
 
-def work(ledger: Ledger, number: int) -> None:
-    """An interval of so many seconds: two records."""
-    ledger.start(f"r1-{number}", price={}, **MADE)
-    ledger.end(f"r1-{number}", status="done", seconds=Decimal(number))
+@pytest.fixture
+def ledger(worked: Ledger) -> Ledger:
+    return worked
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    (tmp_path / "koinize.yaml").write_text("a broken file: [")
-    ledger = Ledger(tmp_path / ".koinize" / "ledger.jsonl")
-    work(ledger, 1)
-    return ledger
-
-
-@pytest.fixture
-def call(tmp_path: Path, koinize: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: koinize("ledger", *arguments)
+def call(of_ledger: Call) -> Call:
+    return of_ledger
 
 
 @pytest.fixture

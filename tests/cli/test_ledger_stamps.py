@@ -16,21 +16,13 @@ from pathlib import Path
 import pytest
 
 from koinize.ledger import Ledger, tokens
-from tests.cli.conftest import Call
+from tests.cli.conftest import Call, work
 from tests.fuzzing import damaged
 from tests.timestamping import Authority, authority, listening, openssl
 
 pytest.importorskip("rfc3161_client", reason="koinize[stamp] is not installed")
 x509 = pytest.importorskip("cryptography.x509")
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="OpenSSL is not installed")
-
-MADE = {"run": "r1", "step": "s", "kind": "train", "artifact": "", "device": "d", "share": "1"}
-
-
-def work(ledger: Ledger, number: int) -> None:
-    """An interval of so many seconds: two records."""
-    ledger.start(f"r1-{number}", price={}, **MADE)
-    ledger.end(f"r1-{number}", status="done", seconds=Decimal(number))
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +37,13 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    (tmp_path / "koinize.yaml").write_text("a broken file: [")
-    ledger = Ledger(tmp_path / ".koinize" / "ledger.jsonl")
-    work(ledger, 1)
-    return ledger
+def ledger(worked: Ledger) -> Ledger:
+    return worked
 
 
 @pytest.fixture
-def call(tmp_path: Path, koinize: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: koinize("ledger", *arguments)
+def call(of_ledger: Call) -> Call:
+    return of_ledger
 
 
 def stamped(call: Call, answer) -> tuple[int, str, str]:
