@@ -8,7 +8,7 @@ import torch
 
 from koinize.adapter import Factors
 from koinize.merge import approximation
-from koinize.merge.approximation import EXACT_SIDE, MOST_BLOCKS, approximate
+from koinize.merge.approximation import EXACT_BLOCKS, EXACT_SIDE, MOST_BLOCKS, approximate
 
 SIDE, LONG = EXACT_SIDE + 88, 900
 COUNT = np.arange(1, SIDE + 1)
@@ -50,6 +50,17 @@ def test_the_error_is_within_a_hundredth_of_the_best(spectrum, rank, tall):
     # Beside the hundredth, float32's own rounding of the products: their sums have 900 terms.
     assert best - ROUNDING <= measured <= 1.01 * best + ROUNDING
     assert found.error == pytest.approx(measured, rel=1e-3, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_a_side_of_few_blocks_is_decomposed_exactly(monkeypatch, tall):
+    """Where a Krylov space would have most of the side's directions, all of them cost less."""
+    monkeypatch.setattr(approximation, "krylov_space", None)
+    values = SPECTRA["slow"]
+    matrix, _, _ = with_spectrum(values)
+    found = approximate(matrix.T if tall else matrix, 1000, -(-SIDE // EXACT_BLOCKS), "m")
+    best = math.sqrt((values[SIDE // EXACT_BLOCKS :] ** 2).sum() / (values**2).sum())
+    assert found.error == pytest.approx(best, abs=ROUNDING)
 
 
 def one_entry():

@@ -6,7 +6,7 @@ import torch
 
 from koinize.errors import StepError
 from koinize.merge import decompose
-from koinize.merge.decompose import UnsolvedError, cholesky, eigh, repeats, svd
+from koinize.merge.decompose import UnsolvedError, cholesky, eigh, eigvalsh, repeats, svd
 from koinize.merge.linalg import root
 
 DTYPES = [torch.float32, torch.float64]
@@ -39,10 +39,12 @@ def test_a_sound_result_is_taken_as_it_comes(size, spectrum, dtype):
     gram = (tall.T @ tall).to(dtype)
     with repeats() as repeated:
         values, vectors = eigh(gram)
+        alone = eigvalsh(gram)
         parts = [svd(one) for one in (tall.to(dtype), tall.T.to(dtype))]
     assert not repeated
     wanted = np.linalg.eigvalsh(gram.double().numpy())
     assert np.abs(values.double().numpy() - wanted).max() <= rounding(dtype, size)
+    assert np.abs(alone.double().numpy() - wanted).max() <= rounding(dtype, size)
     first = np.linalg.eigh if dtype == torch.float64 else torch.linalg.eigh
     assert np.array_equal(vectors.numpy(), np.asarray(first(gram)[1]))
     singular = np.sort(SPECTRA[spectrum](size))[::-1]
@@ -57,6 +59,7 @@ def test_the_lower_triangle_is_what_counts():
     given = torch.randn(9, 9, generator=random, dtype=torch.float64)
     with repeats() as repeated:
         values, vectors = eigh(given)
+        assert float((eigvalsh(given) - values).abs().max()) <= rounding(torch.float64, 9)
     assert not repeated
     symmetric = given.tril() + given.tril(-1).T
     left = (vectors * values) @ vectors.T - symmetric
@@ -96,6 +99,24 @@ def test_a_wrong_eigh_is_repeated(monkeypatch, which, how, dtype):
     assert values.dtype == vectors.dtype == dtype
     left = (vectors * values) @ vectors.T - gram
     assert float(left.abs().max()) <= rounding(dtype, 30)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("how", ["nan", "infinite", "turned round", "one entry off"])
+def test_wrong_eigenvalues_are_repeated(monkeypatch, how, dtype):
+    gram = matrix(30, 30, "steep", torch.float64)
+    gram = (gram.T @ gram).to(dtype)
+
+    def wrong(given):
+        return (damaged(torch.from_numpy(np.linalg.eigvalsh(given.numpy())), how),)
+
+    monkeypatch.setattr(decompose, "_eigvalsh_numpy", wrong)
+    with repeats() as repeated:
+        values = eigvalsh(gram)
+    assert repeated == ["eigvalsh"]
+    assert values.dtype == dtype
+    right = np.linalg.eigvalsh(gram.double().numpy())
+    assert np.abs(values.double().numpy() - right).max() <= rounding(dtype, 30)
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (20, 30)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 from pathlib import Path
@@ -17,6 +18,7 @@ from koinize.evaluate import evaluate
 from koinize.examples.tiny.make_base import tiny_model, tiny_tokenizer, write_tiny_base
 from koinize.model.encoding import Encoder
 from koinize.model.loaded import Loaded, adopt, load_model, pad, padded_width, with_adapter
+from koinize.model.loading import uncollected
 from koinize.settings import EvaluationSpec, LoraSpec, TrainingSpec
 from koinize.tasks import Example
 from koinize.train import train
@@ -168,6 +170,22 @@ def test_a_folder_loads_and_pickled_weights_do_not(tmp_path):
     text = str(caught.value)
     assert text.startswith(f"{tmp_path / 'base'} cannot be loaded as a causal language model: ")
     assert text.endswith("; expected a folder with config.json, *.safetensors and a tokenizer")
+
+
+def test_nothing_is_collected_while_files_are_read_and_afterwards_again():
+    with uncollected(), uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="no model"), uncollected():
+        raise ValueError("no model")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()  # which is not ours to change
+    finally:
+        gc.enable()
 
 
 def test_the_same_seed_writes_the_same_base(tmp_path):

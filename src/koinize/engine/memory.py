@@ -78,7 +78,7 @@ def module_bytes(
     on_cpu: bool = True,
 ) -> int:
     """The most bytes of tensors that merging one module holds at a time."""
-    from koinize.merge.approximation import krylov_columns
+    from koinize.merge.approximation import working_bytes
     from koinize.merge.linalg import GRAM_ROWS
     from koinize.merge.spaces._aligned import group_rows
     from koinize.merge.sparsify._trimmed import waiting_bytes
@@ -106,9 +106,9 @@ def module_bytes(
     tile = max(TILE_ELEMENTS, group_rows(inputs) * inputs) if on_cpu else entries
     total += whole + (3 * languages + 6) * item * min(tile, entries)
     rank = given.largest_rank(module, settings)
-    # The space, its newest columns before and after they are made orthonormal, and `like`.
-    columns = krylov_columns(rank, min(outputs, inputs)) + 3 * rank + stacked
-    return total + 4 * (outputs + inputs) * columns
+    # The newest columns before and after they are made orthonormal, and `like`.
+    columns = 3 * rank + stacked
+    return total + 4 * (outputs + inputs) * columns + working_bytes(rank, outputs, inputs)
 
 
 def _shape(given: Inputs, module: str) -> tuple[int, int, list[int], int]:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from koinize.adapter import Factors
-from koinize.merge.decompose import eigh
-from koinize.merge.linalg import gram, numerical_rank, orthonormal, reciprocal, times
+from koinize.merge.decompose import eigh, eigvalsh
+from koinize.merge.linalg import GRAM_ROWS, gram, numerical_rank, orthonormal, reciprocal, times
 from koinize.merge.masks import signs
 
-# A matrix with a shorter side than this is decomposed exactly.
-EXACT_SIDE = 512
+# A matrix is decomposed exactly if its shorter side is at most this, or so many blocks: a Krylov
+# space that comes close enough has two to six, and takes longer than everything at once
+# (benchmarks/approximation.py).
+EXACT_SIDE, EXACT_BLOCKS = 512, 8
 # A block has as many columns as singular values are wanted, but narrow products are slow.
 NARROWEST_BLOCK = 32
 MOST_BLOCKS = 6
@@ -34,6 +36,9 @@ SMALL_REST, NO_REST = 1e-4, 1e-13
 # Where more than this share of the squared norm is lost, float32 tells the strongest directions
 # from the others well enough: its rounding, 1e-7 of the norm, is 1e-5 of what is lost.
 LARGE_LOSS = 0.01
+
+# Float64 matrices of the size of a Gram matrix that are alive while it is decomposed.
+SQUARES = 7
 
 NORM_ELEMENTS = 1 << 16
 TINY = float(torch.finfo(torch.float32).tiny)
@@ -66,10 +71,10 @@ def approximate(
 
     rank: "full", which is `limit` here, a number, or the share of the squared Frobenius norm to
     keep; each of them as far as the matrix has directions above the rounding of float32. The best
-    approximation if the shorter side is at most EXACT_SIDE; else the best one in a Krylov space,
-    whose error is within a hundredth of the best. like: factors of a matrix whose strongest
-    directions are probably about the same, which saves work if it is true and costs little if not.
-    The module's name keys the random numbers.
+    approximation if the shorter side is short beside the rank (`_is_small`); else the best one in
+    a Krylov space, whose error is within a hundredth of the best. like: factors of a matrix whose
+    strongest directions are probably about the same, which saves work if it is true and costs
+    little if not. The module's name keys the random numbers.
     """
     side = min(matrix.shape)
     if rank == "full" and side <= limit:
@@ -80,7 +85,7 @@ def approximate(
         like = Factors(B=like.A.T, A=like.B.T)
     for size in _sizes(limit, side, rank):
         if _is_small(size, side):
-            space = Projection((), (wide.T,), 0.0)
+            space = Projection((), (wide.T,), gram(wide.T), 0.0)
         else:
             space = krylov_space(wide, size, _start(wide, size, module, like))
         total, lost, squares, vectors = _strongest(space, size, rank)
@@ -111,12 +116,12 @@ def _sizes(limit: int, side: int, rank: Rank) -> Iterator[int]:
 
 def _is_small(size: int, side: int) -> bool:
     """Whether a matrix is decomposed exactly to get so many of its directions."""
-    return side <= EXACT_SIDE or 2 * _block_size(size) > side
+    return side <= max(EXACT_SIDE, EXACT_BLOCKS * _block_size(size))
 
 
 def _strongest(space: Projection, largest: int, rank: Rank) -> tuple[float, float, Tensor, Tensor]:
     """(squared norm, of it lost, squared singular values kept, left singular vectors kept)."""
-    inner = gram(*space.rows)
+    inner = space.inner
     norm = inner.trace()
     total = space.rest + float(norm)
     # A share of the energy is counted in float64, where equal directions are equal.
@@ -165,11 +170,13 @@ def _choose(squares: Tensor, total: float, largest: int, rank: Rank) -> int:
 class Projection:
     """A matrix M seen in an orthonormal basis Q = [U_1 ... U_k]: the U_j, and the M' U_j.
 
-    Without a basis it is M itself. rest: the squared norm of what lies outside, M - Q Q' M.
+    Without a basis it is M itself. inner: the Gram matrix Q' M M' Q, float64. rest: the squared
+    norm of what lies outside, M - Q Q' M.
     """
 
     basis: tuple[Tensor, ...]
     rows: tuple[Tensor, ...]
+    inner: Tensor
     rest: float
 
 
@@ -211,7 +218,8 @@ def krylov_space(wide: Tensor, size: int, start: Tensor) -> Projection:
     last one lowered the error of the best approximation of rank `size` by more than TOLERANCE of
     it: errors fall geometrically, so what is left to gain is less than what the last block gained.
     """
-    rest, space, directions = Rest(wide), Projection((), (), 0.0), start
+    rest, directions = Rest(wide), start
+    space = Projection((), (), wide.new_zeros((0, 0), dtype=torch.float64), 0.0)
     total, before = rest.square_norm(), math.inf
     strongest = 0.0
     while True:
@@ -220,9 +228,9 @@ def krylov_space(wide: Tensor, size: int, start: Tensor) -> Projection:
         if not block.shape[1]:
             return space
         basis, rows = (*space.basis, block), (*space.rows, rest.take(block))
-        space = Projection(basis, rows, rest.square_norm())
-        squares, _ = _descending(gram(*rows))
-        lost = space.rest + float(squares[size:].sum())
+        space = Projection(basis, rows, gram(*rows), rest.square_norm())
+        weakest = max(0, len(space.inner) - size)
+        lost = space.rest + float(eigvalsh(space.inner)[:weakest].clamp_min(0.0).sum())
         found = sum(part.shape[1] for part in basis)
         full = found + block.shape[1] > wide.shape[0] or len(basis) == MOST_BLOCKS
         if full or lost <= NO_REST * total or before <= lost * (1.0 + TOLERANCE) ** 2:
@@ -245,9 +253,13 @@ def _start(wide: Tensor, size: int, module: str, like: Factors | None) -> Tensor
     return _orthonormal_columns(drawn)
 
 
-def krylov_columns(size: int, side: int) -> int:
-    """The most columns that the space for `size` directions of a matrix of this side gets."""
-    return min(MOST_BLOCKS * _block_size(size), side)
+def working_bytes(size: int, rows: int, columns: int) -> int:
+    """What is held at once, beside the matrix, to get so many directions of one of this shape."""
+    side = min(rows, columns)
+    if _is_small(size, side):
+        return 8 * (SQUARES * side**2 + GRAM_ROWS * side)
+    found = min(MOST_BLOCKS * _block_size(size), side)
+    return 4 * (rows + columns) * found + 8 * (SQUARES * found**2 + GRAM_ROWS * found)
 
 
 def _block_size(size: int) -> int:

@@ -66,6 +66,21 @@ def eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     return values.to(symmetric.device), vectors.to(symmetric.device)
 
 
+def eigvalsh(symmetric: Tensor) -> Tensor:
+    """The eigenvalues alone, smallest first, in less than half the time; always on the CPU.
+
+    Without vectors a result is seen by what the values and their squares add up to. Raises as
+    `eigh` does.
+    """
+
+    def without_vectors(driver: Driver) -> Driver:
+        return lambda given: driver(given)[:1]
+
+    drivers = (_eigvalsh_numpy, *map(without_vectors, (_eigh_lapack("evr"), _eigh_lapack("ev"))))
+    (values,) = _sound("eigvalsh", symmetric.cpu(), drivers, _are_eigvals_of_a_triangle)
+    return values.to(symmetric.device)
+
+
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U (m x k), S (k, largest first), V' (k x n) with k the shorter side; always on the CPU, and
     given back on the matrix' device. Raises as `eigh` does.
@@ -132,6 +147,10 @@ def _eigh_numpy(matrix: Tensor) -> Parts:
     return torch.from_numpy(values), torch.from_numpy(vectors)
 
 
+def _eigvalsh_numpy(matrix: Tensor) -> Parts:
+    return (torch.from_numpy(np.linalg.eigvalsh(matrix.double().numpy())),)
+
+
 def _eigh_lapack(driver: str) -> Driver:
     def decompose(matrix: Tensor) -> Parts:
         values, vectors = scipy.linalg.eigh(matrix.double().numpy(), driver=driver)
@@ -169,6 +188,14 @@ def _is_eigh(matrix: Tensor, values: Tensor, vectors: Tensor) -> bool:
         )
 
     return bool((values.diff() >= 0.0).all()) and all(map(holds, _probes(matrix)))
+
+
+def _are_eigvals_of_a_triangle(matrix: Tensor, values: Tensor) -> bool:
+    """By the trace and the norm of what libraries read, the lower triangle."""
+    size = _norm(matrix.tril() + matrix.tril(-1).T)
+    told = torch.stack([values.sum(), values.new_tensor(_norm(values[None]))])
+    wanted = torch.stack([matrix.trace(), values.new_tensor(size)])
+    return bool((values.diff() >= 0.0).all()) and _close(told, wanted, len(matrix) * size)
 
 
 def _is_svd(matrix: Tensor, U: Tensor, S: Tensor, Vt: Tensor) -> bool:
