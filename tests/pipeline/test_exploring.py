@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from koinize.errors import InputError
-from koinize.pipeline import run as running
 from koinize.pipeline.searching import exploring_found
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job
 from koinize.spec import load
 from tests.pipeline.conftest import SPEC, Small
-from tests.pipeline.test_searching import DEV, Searched, by_name, perform, rows_label
+from tests.pipeline.test_searching import DEV, Searched, by_name, done_by, perform, rows_label
 
 pytest.importorskip("optuna", reason="the extra koinize[search] is not installed")
 
@@ -32,7 +31,7 @@ def project(small: Small) -> Searched:
 
 @pytest.fixture
 def explored(small: Small, monkeypatch: pytest.MonkeyPatch) -> Searched:
-    monkeypatch.setattr(running, "perform", perform)
+    done_by(monkeypatch, perform)
     return project(small)
 
 
@@ -95,7 +94,7 @@ def test_killed_anywhere_it_looks_at_the_same_and_chooses_the_same(
         left -= 1
         return perform(job)
 
-    monkeypatch.setattr(running, "perform", stopping)
+    done_by(monkeypatch, stopping)
     while stopped.missing():
         left, runs = 11, runs + 1
         try:

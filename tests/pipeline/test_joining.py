@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +25,10 @@ from koinize.pipeline import Outcome, Project, work
 from koinize.pipeline import run as running
 from koinize.pipeline.account import Account
 from koinize.pipeline.inputs import examples_of
-from koinize.pipeline.joining import joined
-from koinize.pipeline.kinds import train
+from koinize.pipeline.joining import LONG, joined
+from koinize.pipeline.kinds import evaluate, train
 from koinize.pipeline.plan import Missing, Plan
-from koinize.pipeline.step import Step
+from koinize.pipeline.step import PART, Step
 from koinize.pipeline.work import Failure, Job, Over
 from koinize.spec import Spec, load
 from koinize.store import Artifact, Home, Store
@@ -137,6 +138,34 @@ def test_evaluations_of_the_same_rows_go_together(small: Small) -> None:
     assert len({one.system for one in group}) == 3
 
 
+def rung(small: Small, seconds: float) -> list[Missing]:
+    """What a search asks of each system in each language."""
+    found = [one for one in missing(small, "evaluate") if one.step.split == "dev"]
+    for number, one in enumerate(found):
+        part = {PART: {"first": 0, "last": 1 + number % 2}}  # as languages round
+        found[number] = Missing(replace(one.step, settings=part), "", seconds)
+    return sorted(found, key=lambda one: (one.step.language, one.step.system))
+
+
+def test_a_search_asks_one_candidate_in_all_languages_in_turn(small: Small) -> None:
+    spec, ready = spec_with(small, workers=1), rung(small, 1.0)
+    systems = len({one.step.system for one in ready})
+    assert systems >= 3
+    group = [one.step for one in joined(ready, 1, spec)]
+    assert [one.language for one in group] == ["de", "en"]
+    assert len({one.system for one in group}) == 1
+    # The other candidates are work enough for a second worker; the languages of the last are not.
+    assert len(joined(ready, 2, spec)) == 2
+    last = [one for one in ready if one.step.system == group[0].system]
+    assert len(joined(last, 2, spec)) == 1
+    # What takes long is alone, and so is what is no search's.
+    assert len(joined(rung(small, LONG), 1, spec)) == 1
+    assert len(joined(missing(small, "evaluate"), 1, spec)) == 1
+    shared = [one.step for one in joined(ready, 1, spec_with(small, together=2))]
+    assert len({one.language for one in shared}) == 1
+    assert len({one.system for one in shared}) == 2
+
+
 def test_merges_are_alone(small: Small) -> None:
     spec, ready = spec_with(small, together=3), missing(small, "merge")
     assert len(ready) > 2
@@ -186,6 +215,32 @@ def test_together_is_alone_but_for_rounding(tmp_path: Path, executor: str) -> No
         for mine, theirs in rows:
             assert mine["scores"] == pytest.approx(theirs["scores"], rel=ROUNDING), name
     check_account(both)
+
+
+HALVED = (
+    SHARED.partition("merge:")[0]
+    + "merge: {candidates: [{recipe: [ties, knots-ties], scale: [1, 2, 4]}], choose: halving}\n"
+    "baselines: []\nevaluation: {normalize: pmi}\n"
+)
+
+
+@pytest.mark.slow
+def test_languages_in_turn_are_byte_for_byte_what_they_are_alone(tmp_path: Path) -> None:
+    one = project(tmp_path / "p", HALVED + "machine: {executor: inline, workers: 1, threads: 1}\n")
+    assert not run(one).failed
+    one = Project.at(one.file)
+    parts = [step for step in one.steps if PART in step.settings]
+    groups = [i.group for i in one.intervals() if i.group]
+    assert len(set(groups)) >= 6  # every candidate on the first rung, at least
+    assert {groups.count(each) for each in groups} <= {2, 3}
+    store = Store(tmp_path / "alone")
+    for step in parts:
+        job = Job(step, one.spec, one.root, one.home, 1)
+        with store.building(step.id, step.name, step.identity) as draft:
+            evaluate.perform(job, one.store, draft)
+        alone, turn = (some.open(step.id).path("rows.jsonl") for some in (store, one.store))
+        assert alone.read_bytes() == turn.read_bytes(), step.name
+        assert all("unconditional" in row for row in _rows(one.store.open(step.id)))
 
 
 def _rows(artifact: Artifact) -> list[dict[str, object]]:

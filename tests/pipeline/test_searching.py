@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -68,6 +69,18 @@ def perform(job: Job) -> dict[str, object]:
     return dict(draft.facts)
 
 
+def done_by(monkeypatch: pytest.MonkeyPatch, one: Callable[[Job], object]) -> None:
+    """Let this do the steps, those that a worker has at once in turn."""
+
+    def several(jobs: Sequence[Job]) -> dict[str, object]:
+        for job in jobs:
+            one(job)
+        return {}
+
+    monkeypatch.setattr(running, "perform", one)
+    monkeypatch.setattr(running, "perform_together", several)
+
+
 def rows_label(step: Step) -> str:
     return f"{step.split} rows {step.language}"
 
@@ -112,7 +125,7 @@ def searched(small: Small, monkeypatch: pytest.MonkeyPatch) -> Searched:
     for language in ("de", "en"):
         small.rows(language, "dev", [f"{language} dev {n}" for n in range(DEV)])
     small.spec(SEARCHED)
-    monkeypatch.setattr(running, "perform", perform)
+    done_by(monkeypatch, perform)
     return Searched(small)
 
 
@@ -200,7 +213,7 @@ def test_killed_anywhere_it_goes_on_and_ends_the_same(
         names.append(job.step.name)
         return perform(job)
 
-    monkeypatch.setattr(running, "perform", stopping)
+    done_by(monkeypatch, stopping)
     runs = 0
     while searched.missing():
         left, runs = 7, runs + 1
@@ -226,11 +239,11 @@ def test_a_failure_ends_the_run_and_not_the_search(
             raise StepError("out of luck")
         return perform(job)
 
-    monkeypatch.setattr(running, "perform", failing)
+    done_by(monkeypatch, failing)
     outcome = searched.run()
     assert list(outcome.failed.values()) == ["out of luck"]
     assert "select/mood" in outcome.skipped
-    monkeypatch.setattr(running, "perform", perform)
+    done_by(monkeypatch, perform)
     searched.finish()
     assert searched.missing() == []
 

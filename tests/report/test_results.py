@@ -768,7 +768,8 @@ def test_results_are_plain_json_with_fixed_keys(found):
 def test_a_note_says_of_seconds_that_they_are_shares():
     said = (
         "Steps that a worker did at once with others: 2. The seconds of each are a share of the "
-        "worker's, of a training by tokens, of an evaluation an equal one."
+        "worker's: of a training by tokens, of systems that answered the same rows an equal one; "
+        "of one system's languages its own, the first with what all needed."
     )
     joined = [
         replace(one, group="g") if one.step in ("train/t/de", "train/t/en") else one

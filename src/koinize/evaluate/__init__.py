@@ -34,6 +34,9 @@ Progress = Callable[[int, int], None]
 """Called with (examples done, all examples)."""
 
 _Priors = dict[tuple[int, ...], float]
+Priors = dict[tuple[tuple[int, ...], ...], list[_Priors]]
+"""What options scored after an empty prompt, by all options that were asked at once, for the
+adapters that are on the base."""
 
 
 def evaluate(
@@ -42,6 +45,8 @@ def evaluate(
     mode: Mode,
     settings: EvaluationSpec,
     progress: Progress | None = None,
+    *,
+    priors: Priors | None = None,
 ) -> list[dict[str, object]]:
     """One row per example, in the order given.
 
@@ -50,12 +55,16 @@ def evaluate(
     With `free` also what was written, as `koinize.evaluate.free` has it.
     text: key, language, prompt (without a chat template), reference, prediction, tokens (generated,
     without the end of text).
+    `priors` keeps what does not depend on the examples, for the next call with the same adapter.
     Raises InputError when an option or text leaves no room for its prompt.
     """
-    answer = _choose if mode == "options" else _write
     rows: dict[int, dict[str, object]] = {}
     with torch.inference_mode():
-        for index, row in answer(loaded, examples, settings):
+        if mode == "options":
+            answers = _choose(loaded, examples, settings, {} if priors is None else priors)
+        else:
+            answers = _write(loaded, examples, settings)
+        for index, row in answers:
             rows[index] = row
             if progress and not settings.free:
                 progress(len(rows), len(examples))
@@ -97,14 +106,18 @@ class _Item:
 
 
 def _choose(
-    loaded: Loaded, examples: Sequence[Example], settings: EvaluationSpec
+    loaded: Loaded, examples: Sequence[Example], settings: EvaluationSpec, known: Priors
 ) -> Iterator[tuple[int, dict[str, object]]]:
-    for index, rows in choose(loaded, examples, settings, adapters=1):
+    for index, rows in choose(loaded, examples, settings, 1, known):
         yield index, rows[0]
 
 
 def choose(
-    loaded: Loaded, examples: Sequence[Example], settings: EvaluationSpec, adapters: int
+    loaded: Loaded,
+    examples: Sequence[Example],
+    settings: EvaluationSpec,
+    adapters: int,
+    known: Priors,
 ) -> Iterator[tuple[int, list[dict[str, object]]]]:
     """Index and rows of each example: one row for each of the adapters that share the passes.
 
@@ -126,7 +139,7 @@ def choose(
     _warn_of_cuts([item.tokens for item in items], settings)
     priors: list[_Priors] = [{}] * adapters
     if settings.normalize == "pmi":
-        priors = _priors(loaded, items, settings, adapters)
+        priors = _priors(loaded, items, settings, adapters, known)
     for item, each in _score(loaded, items, settings, adapters):
         example = examples[item.index]
         rows = [
@@ -183,20 +196,27 @@ def _compared(
 
 
 def _priors(
-    loaded: Loaded, items: Sequence[_Item], settings: EvaluationSpec, adapters: int
+    loaded: Loaded,
+    items: Sequence[_Item],
+    settings: EvaluationSpec,
+    adapters: int,
+    known: Priors,
 ) -> list[_Priors]:
     """Log-probability of each option's text after an empty prompt, each option once.
 
     Point-wise mutual information: Holtzman et al., 'Surface form competition' (arXiv 2104.08315),
     with an empty prompt as the premise.
     """
-    targets = sorted({target for item in items for target in item.tokens.targets})
+    targets = tuple(sorted({target for item in items for target in item.tokens.targets}))
+    if targets in known:
+        return known[targets]
     prompt = loaded.encoder.unconditional()
     alone = [_Item(i, Tokens(prompt, (target,), False)) for i, target in enumerate(targets)]
     priors: list[_Priors] = [{} for _ in range(adapters)]
     for item, each in _score(loaded, alone, settings, adapters):
         for own, scores in zip(priors, each, strict=True):
             own[item.tokens.targets[0]] = scores[0]
+    known[targets] = priors
     return priors
 
 

@@ -50,7 +50,7 @@ def evaluate_together(
     for places in _groups(list(shared)):
         with with_adapters(loaded, [shared[place] for place in places]), torch.inference_mode():
             rows: dict[int, list[dict[str, object]]] = {}
-            for index, each in choose(loaded, examples, settings, adapters=len(places)):
+            for index, each in choose(loaded, examples, settings, len(places), {}):
                 rows[index] = each
                 tell(0 if settings.free else len(places))
         for number, place in enumerate(places):

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 
 from koinize.pipeline.plan import Missing
 from koinize.pipeline.step import PART, Step
 from koinize.spec import Spec
 
 ROUNDING = 1 + 1e-9
+# Seconds of work: what is lost when a worker is killed should not grow because steps were joined,
+# and beside so much of it putting an adapter on the base counts for nothing.
+LONG = 30.0
 
 
 def joined(ready: Sequence[Missing], free: int, spec: Spec) -> list[Missing]:
-    """The first that is ready, and what the same worker does at once with it: at most
-    `machine.together` steps of its company, and no more than leave each of the `free` workers, of
-    which it takes one, an equal part of the company's work.
+    """The first that is ready, and what the same worker does with it: at most `machine.together`
+    steps of its company, and no more than leave each of the `free` workers, of which it takes one,
+    an equal part of the company's work. If that is 1, what a search asks of one candidate in all
+    languages, unless it takes long or another worker would be left without work.
     """
-    first, *others = ready
-    group = [first]
-    company = _company(first.step, spec)
-    if company is None or spec.machine.together == 1:
-        return group
-    others = [one for one in others if _company(one.step, spec) == company]
-    part = ROUNDING * sum(one.seconds for one in [first, *others]) / free
-    taken = first.seconds
-    for one in others:
-        if len(group) < spec.machine.together and taken + one.seconds <= part:
+    first, shares = ready[0], spec.machine.together > 1
+    company = partial(_company, spec=spec) if shares else _candidate
+    if company(first.step) is None:
+        return [first]
+    same = [one for one in ready if company(one.step) == company(first.step)]
+    part = ROUNDING * sum(one.seconds for one in (same if shares else ready)) / free
+    at_most = spec.machine.together if shares else len(same)
+    if not shares:
+        part = min(part, LONG)
+    group, taken = [first], first.seconds
+    for one in same[1:]:
+        if len(group) < at_most and taken + one.seconds <= part:
             group.append(one)
             taken += one.seconds
     return group
+
+
+def _candidate(step: Step) -> Hashable:
+    """Equal for what a rung of a search asks of one candidate; None for any other step."""
+    if step.kind == "evaluate" and PART in step.settings:
+        return step.task, step.split, step.system, *step.uses.ids()
+    return None
 
 
 def _company(step: Step, spec: Spec) -> Hashable:

@@ -41,7 +41,36 @@ def _asked(job: Job) -> list[Example]:
 
 
 def perform_together(jobs: Sequence[Job], store: Store, _scratch: Path, over: Over) -> None:
-    """The same for several systems and the same rows; of the seconds each gets an equal part."""
+    """The same for several languages and one system, in turn, or for several systems and the same
+    rows, at once; of whose seconds each gets an equal part.
+    """
+    if len({job.step.language for job in jobs}) > 1:
+        _in_turn(jobs, store, over)
+    else:
+        _at_once(jobs, store, over)
+
+
+def _in_turn(jobs: Sequence[Job], store: Store, over: Over) -> None:
+    """What does not depend on the rows, putting the adapter on above all, is done once, and is
+    among the seconds of the first.
+    """
+    from koinize.evaluate import Priors, evaluate
+    from koinize.model.loaded import with_adapter
+
+    began, task = time.perf_counter(), jobs[0].spec.tasks[jobs[0].step.task]
+    settings = task.evaluation(jobs[0].spec.evaluation, jobs[0].step.split)
+    folder, priors, found = adapter_of(jobs[0].step.uses, store), Priors(), []
+    with with_adapter(work.loaded(jobs[0]), folder) as model:
+        for job in jobs:
+            told = work.reporter(job)
+            rows = evaluate(model, _asked(job), task.mode, settings, told, priors=priors)
+            found.append((job, rows, time.perf_counter() - began))
+            began = time.perf_counter()
+    for job, rows, seconds in found:  # now that the base is known to be as it was
+        over(job, partial(_write, rows), seconds)
+
+
+def _at_once(jobs: Sequence[Job], store: Store, over: Over) -> None:
     from koinize.evaluate.together import evaluate_together
 
     began, first = time.perf_counter(), jobs[0]
