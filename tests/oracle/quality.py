@@ -469,7 +469,7 @@ class Quality:
                     "rows": len(rows),
                     "tokens": sum(one["tokens"] for one in rows) if writes else None,
                     "seconds": sum(account.seconds(one) for one in work if one),
-                    "shared": any(one.group for one in work if one),
+                    "shared": any(one.group.endswith("-group") for one in work if one),
                 }
 
     def _signatures(self) -> Iterator[Figures]:

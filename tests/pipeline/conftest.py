@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from koinize.errors import KoinizeError
 from koinize.pipeline import Project
+from koinize.pipeline import run as running
 from koinize.pipeline.graph import graph
 from koinize.pipeline.inputs import examples_of, survey
 from koinize.pipeline.lineage import History, read_learnt, together, write_learnt
 from koinize.pipeline.step import Step
+from koinize.pipeline.work import Failure, Job
 from koinize.spec import Spec, load
 from koinize.store import Store
 
@@ -29,6 +33,22 @@ training: {epochs: 2}
 merge: {candidates: [paper], mean_scales: [1.0, 2.0]}
 machine: {executor: inline}
 """
+
+
+def done_by(monkeypatch: pytest.MonkeyPatch, perform: Callable[[Job], object]) -> None:
+    """Let this do every step, also those that a worker has in hand together."""
+
+    def several(jobs: Sequence[Job]) -> dict[str, Failure]:
+        failures: dict[str, Failure] = {}
+        for job in jobs:
+            try:
+                perform(job)
+            except KoinizeError as error:
+                failures[job.step.id] = Failure(error=str(error), seconds=0.0)
+        return failures
+
+    monkeypatch.setattr(running, "perform", perform)
+    monkeypatch.setattr(running, "perform_together", several)
 
 
 class Small:

@@ -26,7 +26,7 @@ from koinize.report.costs import Accounts
 from koinize.spec import load
 from koinize.store import Store
 from koinize.store.checkpoint import State
-from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.conftest import SPEC, Small, done_by
 from tests.pipeline.test_run import Recorder
 
 NAME = "train/mood/de"
@@ -85,7 +85,7 @@ def attempt(small: Small, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
                     draft.facts.update(steps_before=before, tokens_before=7 * before, **done)
             return draft.facts
 
-        monkeypatch.setattr(running, "perform", perform)
+        done_by(monkeypatch, perform)
         home, told = small.root / ".koinize", Told()
         present = Store(home).ids()
         missing = [Missing(one, "", 1.0) for one in small.steps().values() if one.id not in present]

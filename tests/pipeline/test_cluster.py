@@ -27,7 +27,7 @@ from koinize.pipeline import run as running
 from koinize.pipeline.run import Outcome
 from koinize.spec import load
 from koinize.store import Store
-from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.conftest import SPEC, Small, done_by
 from tests.pipeline.test_run import Recorder, absent
 
 ray = pytest.importorskip("ray", reason="koinize[ray] is not installed")
@@ -104,7 +104,7 @@ def far(small: Small, cluster: object) -> Small:
 @pytest.fixture
 def go(far: Small, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Outcome]:
     def once() -> Outcome:
-        monkeypatch.setattr(running, "perform", perform)
+        done_by(monkeypatch, perform)
         spec, home = load(far.root / "koinize.yaml"), far.root / ".koinize"
         return running.run(absent(far), spec, far.root, home, Recorder())
 

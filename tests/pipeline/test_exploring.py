@@ -9,8 +9,8 @@ from koinize.pipeline.searching import exploring_found
 from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job
 from koinize.spec import load
-from tests.pipeline.conftest import SPEC, Small
-from tests.pipeline.test_searching import DEV, Searched, by_name, done_by, perform, rows_label
+from tests.pipeline.conftest import SPEC, Small, done_by
+from tests.pipeline.test_searching import DEV, Searched, by_name, perform, rows_label
 
 pytest.importorskip("optuna", reason="the extra koinize[search] is not installed")
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -138,29 +137,30 @@ def test_evaluations_of_the_same_rows_go_together(small: Small) -> None:
     assert len({one.system for one in group}) == 3
 
 
-def rung(small: Small, seconds: float) -> list[Missing]:
-    """What a search asks of each system in each language."""
+def asked(small: Small, seconds: float) -> list[Missing]:
+    """What every system is asked on dev, in the order in which steps are ready."""
     found = [one for one in missing(small, "evaluate") if one.step.split == "dev"]
-    for number, one in enumerate(found):
-        part = {PART: {"first": 0, "last": 1 + number % 2}}  # as languages round
-        found[number] = Missing(replace(one.step, settings=part), "", seconds)
-    return sorted(found, key=lambda one: (one.step.language, one.step.system))
+    return [
+        Missing(one.step, "", seconds)
+        for one in sorted(found, key=lambda one: (one.step.language, one.step.system))
+    ]
 
 
-def test_a_search_asks_one_candidate_in_all_languages_in_turn(small: Small) -> None:
-    spec, ready = spec_with(small, workers=1), rung(small, 1.0)
-    systems = len({one.step.system for one in ready})
-    assert systems >= 3
+def test_one_system_is_asked_in_all_languages_in_turn(small: Small) -> None:
+    spec, ready = spec_with(small, workers=1), asked(small, 1.0)
+    assert len({one.step.system for one in ready}) >= 3
     group = [one.step for one in joined(ready, 1, spec)]
     assert [one.language for one in group] == ["de", "en"]
     assert len({one.system for one in group}) == 1
-    # The other candidates are work enough for a second worker; the languages of the last are not.
+    # The other systems are work enough for a second worker; the languages of the last are not.
     assert len(joined(ready, 2, spec)) == 2
     last = [one for one in ready if one.step.system == group[0].system]
     assert len(joined(last, 2, spec)) == 1
-    # What takes long is alone, and so is what is no search's.
-    assert len(joined(rung(small, LONG), 1, spec)) == 1
-    assert len(joined(missing(small, "evaluate"), 1, spec)) == 1
+    # What takes long is alone, and so is what each language has an adapter of its own for.
+    assert len(joined(asked(small, LONG), 1, spec)) == 1
+    own = [one for one in missing(small, "evaluate") if one.step.system.key == "INDV"]
+    assert len(own) > 1
+    assert len(joined(own, 1, spec)) == 1
     shared = [one.step for one in joined(ready, 1, spec_with(small, together=2))]
     assert len({one.language for one in shared}) == 1
     assert len({one.system for one in shared}) == 2
@@ -229,10 +229,12 @@ def test_languages_in_turn_are_byte_for_byte_what_they_are_alone(tmp_path: Path)
     one = project(tmp_path / "p", HALVED + "machine: {executor: inline, workers: 1, threads: 1}\n")
     assert not run(one).failed
     one = Project.at(one.file)
-    parts = [step for step in one.steps if PART in step.settings]
+    parts = [step for step in one.steps if step.kind == "evaluate"]
+    assert any(PART in step.settings for step in parts)
     groups = [i.group for i in one.intervals() if i.group]
-    assert len(set(groups)) >= 6  # every candidate on the first rung, at least
+    assert len(set(groups)) >= 7  # every candidate on the first rung, and test
     assert {groups.count(each) for each in groups} <= {2, 3}
+    assert not any(i.is_share for i in one.intervals())
     store = Store(tmp_path / "alone")
     for step in parts:
         job = Job(step, one.spec, one.root, one.home, 1)

@@ -37,7 +37,7 @@ from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job
 from koinize.spec import load
 from koinize.store import Store
-from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.conftest import SPEC, Small, done_by
 
 
 class Recorder:
@@ -80,7 +80,7 @@ def absent(small: Small) -> list[Missing]:
 @pytest.fixture
 def go(small: Small, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Outcome, Recorder]]:
     def once(trouble: Callable[[Step], None] = lambda step: None) -> tuple[Outcome, Recorder]:
-        monkeypatch.setattr(running, "perform", fake(trouble))
+        done_by(monkeypatch, fake(trouble))
         spec = load(small.root / "koinize.yaml")
         home = small.root / ".koinize"
         recorder = Recorder()
@@ -248,7 +248,7 @@ def working(seconds: float, load: float = 0.0) -> Callable[[Job], dict[str, obje
 
 
 def run_with(small: Small, monkeypatch: pytest.MonkeyPatch, perform: object) -> Recorder:
-    monkeypatch.setattr(running, "perform", perform)
+    done_by(monkeypatch, perform)
     home = small.root / ".koinize"
     spec = load(small.root / "koinize.yaml")
     recorder = Recorder()

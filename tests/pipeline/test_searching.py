@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -19,7 +18,7 @@ from koinize.pipeline.step import Step
 from koinize.pipeline.work import Job
 from koinize.spec import load
 from koinize.store import Store
-from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.conftest import SPEC, Small, done_by
 from tests.pipeline.test_run import Recorder
 
 DEV = 200
@@ -67,18 +66,6 @@ def perform(job: Job) -> dict[str, object]:
         elif step.kind == "train":
             draft.facts.update(updates=0)
     return dict(draft.facts)
-
-
-def done_by(monkeypatch: pytest.MonkeyPatch, one: Callable[[Job], object]) -> None:
-    """Let this do the steps, those that a worker has at once in turn."""
-
-    def several(jobs: Sequence[Job]) -> dict[str, object]:
-        for job in jobs:
-            one(job)
-        return {}
-
-    monkeypatch.setattr(running, "perform", one)
-    monkeypatch.setattr(running, "perform_together", several)
 
 
 def rows_label(step: Step) -> str:

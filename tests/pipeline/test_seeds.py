@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from koinize.errors import InputError
-from koinize.pipeline import run as running
 from koinize.pipeline.seeds import further_of
 from koinize.pipeline.step import SEED, Step
 from koinize.settings import LoraSpec, TrainingSpec
 from koinize.spec import load
-from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.conftest import SPEC, Small, done_by
 from tests.pipeline.test_tries import BADLY, BRIEF, Tried, koinize
 
 SEEDS = "{epochs: 2, seeds: 3}"
@@ -33,7 +32,7 @@ def further(steps: dict[str, Step]) -> dict[str, Step]:
 def tried(small: Small, monkeypatch: pytest.MonkeyPatch) -> Tried:
     small.spec(with_seeds(BRIEF))
     found = Tried(small)
-    monkeypatch.setattr(running, "perform", found.perform)
+    done_by(monkeypatch, found.perform)
     return found
 
 

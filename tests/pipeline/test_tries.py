@@ -28,7 +28,7 @@ from koinize.settings import LARGEST_SEED, LoraSpec, TrainingSpec
 from koinize.spec import load
 from koinize.store import Store
 from koinize.train import NoNumberError, Training
-from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.conftest import SPEC, Small, done_by
 from tests.pipeline.test_run import Recorder
 
 BRIEF = SPEC.replace(
@@ -138,7 +138,7 @@ class Tried:
 def tried(small: Small, monkeypatch: pytest.MonkeyPatch) -> Tried:
     small.spec(BRIEF.replace("{epochs: 2}", "{epochs: 2, retries: 2}"))
     found = Tried(small)
-    monkeypatch.setattr(running, "perform", found.perform)
+    done_by(monkeypatch, found.perform)
     return found
 
 
@@ -207,10 +207,10 @@ def test_killed_between_two_tries_it_goes_on_with_the_next(
         return tried.perform(job)
 
     tried.ends = {"de 1": BADLY, "de 2": BADLY}
-    monkeypatch.setattr(running, "perform", stopping)
+    done_by(monkeypatch, stopping)
     with pytest.raises(KeyboardInterrupt):
         tried.run()
-    monkeypatch.setattr(running, "perform", tried.perform)
+    done_by(monkeypatch, tried.perform)
     tried.finish()
     assert tried.trained == ["de 2", "de 3"]
     assert tried.stands("train/mood/de") == 3

@@ -768,14 +768,15 @@ def test_results_are_plain_json_with_fixed_keys(found):
 def test_a_note_says_of_seconds_that_they_are_shares():
     said = (
         "Steps that a worker did at once with others: 2. The seconds of each are a share of the "
-        "worker's: of a training by tokens, of systems that answered the same rows an equal one; "
-        "of one system's languages its own, the first with what all needed."
+        "worker's, of a training by tokens, of an evaluation an equal one."
     )
     joined = [
         replace(one, group="g") if one.step in ("train/t/de", "train/t/en") else one
         for one in LEDGER
     ]
     assert said in results(source(intervals=joined))["notes"]
+    in_turn = [replace(one, group="g-turn") if one.group else one for one in joined]
+    assert said not in results(source(intervals=in_turn))["notes"]
     assert said not in results(source())["notes"]
 
 

@@ -26,8 +26,10 @@ from koinize.ledger.address import Address, System
 from koinize.ledger.chain import Head, Setback
 from koinize.ledger.heartbeat import Heartbeat
 from koinize.ledger.interval import (
+    AT_ONCE,
     GATE,
     IDLE,
+    IN_TURN,
     LOAD,
     MILLISECOND,
     PROVISION,
@@ -46,8 +48,10 @@ from koinize.ledger.margins import Stated, first_stated, last_stated
 from koinize.ledger.recording import Ledger, Work
 
 __all__ = [
+    "AT_ONCE",
     "GATE",
     "IDLE",
+    "IN_TURN",
     "LOAD",
     "MILLISECOND",
     "PROVISION",

@@ -13,6 +13,8 @@ from koinize.ledger.address import Address, alike, from_record, read_address
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 MILLISECOND = Decimal("0.001")
+AT_ONCE, IN_TURN = "-group", "-turn"
+"""How the name of a group ends: its steps shared the worker's time, or had it one after another."""
 
 IDLE, LOAD, PROVISION, GATE = "idle", "load", "provision", "gate"
 """The kinds that are no step of the graph: a run's unused machine time, loading the model into a
@@ -30,8 +32,8 @@ class Interval:
     `energy` has `joules` and `source` where energy could be read, and is empty elsewhere. `why` is
     the reason for the work, as `plan` gave it. `fields` are those of the step's address, and `sort`
     says which work it is like: both empty in the lines of an older koinize. `group` is the same for
-    all that one worker did at once, and empty for what it did alone: within a group `seconds` are
-    a share of the worker's, and the intervals lie one after the other. `lost` stands where an
+    all that one worker took in hand at once, and empty for what it took alone: within a group the
+    intervals lie one after the other. `lost` stands where an
     interrupted training was saved, for another interval to go on: its seconds after the saving.
     """
 
@@ -60,6 +62,11 @@ class Interval:
     def address(self) -> Address:
         """Which step it was work on."""
         return from_record(self.fields) if self.fields else read_address(self.step, self.kind)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its seconds are a share of what several took at once, and not its own."""
+        return bool(self.group) and not self.group.endswith(IN_TURN)
 
     @property
     def alike(self) -> str:

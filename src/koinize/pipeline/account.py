@@ -17,9 +17,10 @@ from typing import Any
 from koinize import machine
 from koinize.digest import short
 from koinize.executors import Executor, Place
-from koinize.ledger import MILLISECOND, PROVISION, Heartbeat, Ledger
+from koinize.ledger import AT_ONCE, IN_TURN, MILLISECOND, PROVISION, Heartbeat, Ledger
 from koinize.ledger.energy import Meter, recorded
 from koinize.pipeline.attempt import saved
+from koinize.pipeline.joining import in_turn
 from koinize.pipeline.nodes import Nodes, Pricing
 from koinize.pipeline.plan import Missing
 from koinize.pipeline.step import Step
@@ -90,7 +91,9 @@ class Account:
     def begin(self, some: Sequence[Missing], jobs: Sequence[Job], place: Place) -> Hand:
         """Open the intervals of what one worker takes in hand."""
         name = self.interval(jobs[0].step)
-        group = f"{name}-group" if len(jobs) > 1 else ""
+        group = ""
+        if len(jobs) > 1:
+            group = name + (IN_TURN if in_turn([job.step for job in jobs]) else AT_ONCE)
         now = self._now
         hand = Hand(list(jobs), len(jobs) > 1, group or name, now, now, place)
         for missing, job in zip(some, jobs, strict=True):

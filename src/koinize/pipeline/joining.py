@@ -18,11 +18,11 @@ LONG = 30.0
 def joined(ready: Sequence[Missing], free: int, spec: Spec) -> list[Missing]:
     """The first that is ready, and what the same worker does with it: at most `machine.together`
     steps of its company, and no more than leave each of the `free` workers, of which it takes one,
-    an equal part of the company's work. If that is 1, what a search asks of one candidate in all
-    languages, unless it takes long or another worker would be left without work.
+    an equal part of the company's work. If that is 1, what one system is asked in all languages,
+    unless it takes long or another worker would be left without work.
     """
     first, shares = ready[0], spec.machine.together > 1
-    company = partial(_company, spec=spec) if shares else _candidate
+    company = partial(_company, spec=spec) if shares else _system
     if company(first.step) is None:
         return [first]
     same = [one for one in ready if company(one.step) == company(first.step)]
@@ -38,10 +38,17 @@ def joined(ready: Sequence[Missing], free: int, spec: Spec) -> list[Missing]:
     return group
 
 
-def _candidate(step: Step) -> Hashable:
-    """Equal for what a rung of a search asks of one candidate; None for any other step."""
-    if step.kind == "evaluate" and PART in step.settings:
-        return step.task, step.split, step.system, *step.uses.ids()
+def in_turn(steps: Sequence[Step]) -> bool:
+    """Whether a worker does these one after another, each with seconds of its own, and not at once:
+    one system's languages, which differ where those of systems with the same rows do not.
+    """
+    return steps[0].kind == "evaluate" and len({one.language for one in steps}) > 1
+
+
+def _system(step: Step) -> Hashable:
+    """Equal for what one system is asked in each language; None for any other step."""
+    if step.kind == "evaluate":
+        return step.task, step.split, step.system, step.address.role, *step.uses.ids()
     return None
 
 

@@ -31,5 +31,5 @@ def inference(task: TaskInput, accounts: Accounts) -> Iterator[Inference]:
                 "rows": len(answers),
                 "tokens": sum(row["tokens"] for row in answers) if writes else None,
                 "seconds": float(sum(accounts.seconds(one) for one in taken)),
-                "shared": any(one.group for one in taken),
+                "shared": any(one.is_share for one in taken),
             }

@@ -101,11 +101,10 @@ def _price_notes(source: ReportInput, accounts: Accounts) -> list[str]:
 
 
 def _share_notes(accounts: Accounts) -> list[str]:
-    if count := sum(bool(one.group) for one in accounts.standing.values()):
+    if count := sum(one.is_share for one in accounts.standing.values()):
         return [
             f"Steps that a worker did at once with others: {count}. The seconds of each are a "
-            "share of the worker's: of a training by tokens, of systems that answered the same "
-            "rows an equal one; of one system's languages its own, the first with what all needed."
+            "share of the worker's, of a training by tokens, of an evaluation an equal one."
         ]
     return []
 

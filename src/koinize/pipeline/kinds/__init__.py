@@ -68,7 +68,7 @@ KINDS: dict[str, Kind] = {
         Kind("train", version=1, guess=1 / 700, needs_model=True, tone="train"),
         Kind("anchors", version=1, guess=1.0),
         Kind("import", version=1, guess=1.0, file="imported"),
-        Kind("merge", version=6, guess=5.0, strays=OTHER_RECIPE, tone="merge"),
+        Kind("merge", version=5, guess=5.0, strays=OTHER_RECIPE, tone="merge"),
         Kind("evaluate", version=1, guess=1 / 1800, needs_model=True, tone="test"),
         Kind("judge", version=1, guess=1 / 1800, needs_model=True, tone="test"),
         Kind("search", version=1, guess=1.0, tone="choose"),

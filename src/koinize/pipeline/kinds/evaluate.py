@@ -12,8 +12,9 @@ from typing import Any
 from koinize.digest import digest
 from koinize.errors import KoinizeError
 from koinize.pipeline import work
+from koinize.pipeline.joining import in_turn
 from koinize.pipeline.step import PART, Uses
-from koinize.pipeline.work import ROWS, Job, Over
+from koinize.pipeline.work import ROWS, Fill, Job, Over
 from koinize.store import Draft, Store
 from koinize.tasks import Example
 
@@ -44,10 +45,8 @@ def perform_together(jobs: Sequence[Job], store: Store, _scratch: Path, over: Ov
     """The same for several languages and one system, in turn, or for several systems and the same
     rows, at once; of whose seconds each gets an equal part.
     """
-    if len({job.step.language for job in jobs}) > 1:
-        _in_turn(jobs, store, over)
-    else:
-        _at_once(jobs, store, over)
+    how = _in_turn if in_turn([job.step for job in jobs]) else _at_once
+    how(jobs, store, over)
 
 
 def _in_turn(jobs: Sequence[Job], store: Store, over: Over) -> None:
@@ -59,15 +58,21 @@ def _in_turn(jobs: Sequence[Job], store: Store, over: Over) -> None:
 
     began, task = time.perf_counter(), jobs[0].spec.tasks[jobs[0].step.task]
     settings = task.evaluation(jobs[0].spec.evaluation, jobs[0].step.split)
-    folder, priors, found = adapter_of(jobs[0].step.uses, store), Priors(), []
+    folder, priors = adapter_of(jobs[0].step.uses, store), Priors()
+    found: list[tuple[Job, Fill | Exception, float]] = []
     with with_adapter(work.loaded(jobs[0]), folder) as model:
         for job in jobs:
             told = work.reporter(job)
-            rows = evaluate(model, _asked(job), task.mode, settings, told, priors=priors)
-            found.append((job, rows, time.perf_counter() - began))
+            outcome: Fill | Exception
+            try:
+                rows = evaluate(model, _asked(job), task.mode, settings, told, priors=priors)
+                outcome = partial(_write, rows)
+            except Exception as error:  # noqa: BLE001 - it ends this language's step alone
+                outcome = error
+            found.append((job, outcome, time.perf_counter() - began))
             began = time.perf_counter()
-    for job, rows, seconds in found:  # now that the base is known to be as it was
-        over(job, partial(_write, rows), seconds)
+    for each in found:  # now that the base is known to be as it was
+        over(*each)
 
 
 def _at_once(jobs: Sequence[Job], store: Store, over: Over) -> None:
