@@ -5,6 +5,8 @@ import re
 import tempfile
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from koinize.adapter import read_header
 from koinize.engine import adapter_digest
@@ -38,6 +40,76 @@ def test_verify_finds_a_changed_byte(tmp_path, adapters):
         alone,
         "adapter_model.safetensors differs from what the settings in the card give",
     )
+
+
+def updates(out):
+    """The products of the factors, dense, in float64."""
+    weights = load_file(out / "adapter_model.safetensors")
+    return [
+        (weights[name.replace("lora_A", "lora_B")].double() @ A.double())
+        for name, A in sorted(weights.items())
+        if "lora_A" in name
+    ]
+
+
+def rounded_otherwise(out, share):
+    """Weights that differ by about this share, and a card that names them; by how much their
+    products differ at most.
+    """
+    path, were = out / "adapter_model.safetensors", updates(out)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    random = torch.Generator().manual_seed(1)
+    weights = {
+        name: one * (1 + share * torch.randn(one.shape, generator=random))
+        for name, one in load_file(path).items()
+    }
+    save_file(weights, path, metadata={"format": "pt"})
+    card = out / "README.md"
+    after = hashlib.sha256(path.read_bytes()).hexdigest()
+    card.write_text(card.read_text().replace(before, after))
+    pairs = zip(updates(out), were, strict=True)
+    return max(float((now - one).norm() / one.norm()) for now, one in pairs)
+
+
+def test_a_merge_that_another_processor_rounded_otherwise_holds_and_how_far_is_said(
+    tmp_path, adapters
+):
+    out = merged(tmp_path, adapters)
+    apart = rounded_otherwise(out, 1e-6)
+    assert 1e-7 < apart < 1e-5
+    found = verify_adapter(out, adapters)
+    assert found.mismatches == ()
+    assert found.checked[-1] == (
+        "the merge, done again: not byte for byte, but no update differs by more than about "
+        f"{apart:.0e} of its norm, as on another processor or with another version of a library"
+    )
+
+
+def test_what_is_more_than_rounding_is_a_mismatch(tmp_path, adapters):
+    out = merged(tmp_path, adapters)
+    apart = rounded_otherwise(out, 1e-2)
+    assert apart > 1e-3
+    assert verify_adapter(out, adapters).mismatches == (
+        "adapter_model.safetensors differs from what the settings in the card give: an update by "
+        f"{apart:.1%} of its norm",
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "holds"),
+    [
+        (rf"^(\| {re.escape(Q)} \| 3 \| 0\.[0-9]*)[0-9] \|", r"\g<1>5 |", True),
+        (rf"^\| {re.escape(Q)} \| 3 \| 0\.", f"| {Q} | 3 | 9.", False),
+        (rf"^\| {re.escape(V)} \| 3 \|", f"| {V} | 2 |", False),
+        (r"^\| fr \| 2 \|", "| fr | 2.0001 |", False),
+    ],
+)
+def test_beside_rounding_the_card_is_held_to_its_numbers(tmp_path, adapters, pattern, text, holds):
+    """An error may differ in its last digit; a rank, or a weight that somebody set, may not."""
+    out = merged(tmp_path, adapters)
+    rounded_otherwise(out, 1e-6)
+    edited(out, pattern, text)
+    assert (verify_adapter(out, adapters).mismatches == ()) is holds
 
 
 def test_verify_finds_an_edited_configuration(tmp_path, adapters):

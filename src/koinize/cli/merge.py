@@ -200,7 +200,8 @@ def verify(
 ) -> None:
     """Check an adapter against its card and its inputs.
 
-    With its inputs the merge is done again, and compared byte for byte.
+    With its inputs the merge is done again, and compared: byte for byte, and where another
+    processor rounds otherwise by how far its updates are apart.
     """
     from koinize.engine.verify import verify_adapter
 

@@ -1,6 +1,6 @@
 """The model card of a merged adapter: what it is made of, in a form that others can check.
 
-A card holds no date and no path, so that the same merge writes the same bytes anywhere.
+A card holds no date and no path, so that the same merge writes the same bytes in any place.
 """
 
 from __future__ import annotations

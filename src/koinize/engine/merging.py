@@ -168,8 +168,8 @@ def merge_adapters(
     from it, and the result is the trunk, whole, plus scale times that merge.
     threads: modules merged at once. max_memory: bytes, or text such as "1.5GB", that the tensors
     in work may take; fewer modules are then in flight. Neither changes a byte. device: "cpu",
-    "cuda", "cuda:N" or "auto"; CUDA gives the CPU's result within float32 rounding, and only the
-    CPU's bytes are the same everywhere. progress: called with (done, all) modules.
+    "cuda", "cuda:N" or "auto"; CUDA gives the CPU's result within float32 rounding, CPUs of one
+    kind give the same bytes. progress: called with (done, all) modules.
     card: more keys for the front matter of the model card, for example {"license": "apache-2.0"}.
 
     Raises InputError (or ManyErrors) for adapters or settings that cannot be merged, before a
