@@ -65,7 +65,7 @@ def density(bench: Bench, seeds: Sequence[int], tasks: Sequence[str]) -> Iterato
                 curves.add(str(one["recipe"]), str(one["density"]), seed, score)
             for weight in weights:
                 candidate = {**TIES, "weights": {"en": weight}}
-                add_scores(weighted, f"{weight:g}", seed, tested(bench, seed, task, candidate))
+                add_scores(weighted, f"{weight:g}", seed, on_test(bench, seed, task, candidate))
         yield curves
         yield weighted
 
@@ -109,7 +109,7 @@ def clusters(bench: Bench, seeds: Sequence[int], tasks: Sequence[str]) -> Iterat
         for seed in seeds:
             for name, recipe in (("mean", MEAN), ("knots-ties 0.5", KNOTS)):
                 for label, groups in groupings.items():
-                    found = tested(bench, seed, task, {**recipe, "groups": groups})
+                    found = on_test(bench, seed, task, {**recipe, "groups": groups})
                     add_scores(table, f"{name}, {label}", seed, found)
         yield table
 
@@ -117,7 +117,9 @@ def clusters(bench: Bench, seeds: Sequence[int], tasks: Sequence[str]) -> Iterat
 def across(bench: Bench, seeds: Sequence[int], tasks: Sequence[str]) -> Iterator[Table]:
     """One adapter for all tasks and languages, untuned and tuned, beside one for each task."""
     table = Table(f"{', '.join(tasks)} in one adapter: mean over languages on test")
-    shared = {"merge": {"across": list(tasks)}}
+    # A project has one number of epochs, so tasks that share one have that of the longest.
+    epochs = {"training": {"epochs": max(bench.epochs(task) for task in tasks)}}
+    shared = {**epochs, "merge": {"across": list(tasks)}}
     ways = {
         "tasks x languages, untuned mean": [MEAN],
         "tasks x languages, untuned ties 1.0": [TIES],
@@ -126,7 +128,8 @@ def across(bench: Bench, seeds: Sequence[int], tasks: Sequence[str]) -> Iterator
     for seed in seeds:
         for task in tasks:
             for name, one in (("mean", MEAN), ("ties 1.0", TIES)):
-                table.add(f"each task, {name}", task, seed, score(bench, seed, task, one))
+                alone = on_test(bench, seed, task, one, changes=epochs)
+                table.add(f"each task, {name}", task, seed, alone.score().value)
         for name, candidates in ways.items():
             project = bench.run(seed, tasks, candidates, baselines=["comb"], changes=shared)
             for task in tasks:
@@ -245,14 +248,15 @@ def _ways(found: TaskResults, longer: TaskResults, language: str) -> dict[str, f
     return {row: one.value for row, one in scores.items()}
 
 
-def tested(bench: Bench, seed: int, task: str, candidate: Candidate) -> TaskResults:
+def on_test(
+    bench: Bench,
+    seed: int,
+    task: str,
+    candidate: Candidate,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> TaskResults:
     """One merge and COMB on test: where there is one candidate, nothing is chosen."""
-    return results(bench.run(seed, task, [candidate], baselines=["comb"]), task)
-
-
-def score(bench: Bench, seed: int, task: str, candidate: Candidate) -> float:
-    """One merge's mean over languages on test."""
-    return tested(bench, seed, task, candidate).score().value
+    return results(bench.run(seed, task, [candidate], baselines=["comb"], changes=changes), task)
 
 
 def title(candidate: Candidate) -> str:

@@ -1,23 +1,19 @@
 """What the tests of merging share: the oracle, and PEFT folders written without koinize."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.oracle import merging
+
 
 @pytest.fixture(scope="session")
 def oracle():
-    """tests/oracle/merging.py, which is no importable package."""
-    path = Path(__file__).parents[1] / "oracle" / "merging.py"
-    spec = importlib.util.spec_from_file_location("oracle_merging", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Slow and independent: tests/oracle/merging.py."""
+    return merging
 
 
 def write_adapter(folder, modules, *, dtype=torch.float32, **config):

@@ -1,40 +1,27 @@
 """The stress of benchmarks/ in small: generated modules of many kinds, all of which merge."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "merge_stress.py"
+from benchmarks import merge_stress as stress
+
 # Adapters that cancel: what is left is rounding, and not symmetric.
 CANCELLING = (1660, 1737)
 
 
-@pytest.fixture(scope="module")
-def stress():
-    spec = importlib.util.spec_from_file_location("merge_stress", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 150, 50))
-def test_generated_modules_merge(stress, first):
+def test_generated_modules_merge(first):
     for number in range(first, first + 50):
         assert stress.fault(stress.drawn(number, tall=False), number) == ""
 
 
 @pytest.mark.parametrize("number", CANCELLING)
-def test_what_is_left_of_adapters_that_cancel_is_merged(stress, number):
+def test_what_is_left_of_adapters_that_cancel_is_merged(number):
     assert stress.fault(stress.drawn(number, tall=False), number) == ""
 
 
-def test_a_fault_would_be_seen(stress, monkeypatch):
+def test_a_fault_would_be_seen(monkeypatch):
     case = stress.drawn(0, tall=False)
 
     def spoilt(*given, **options):

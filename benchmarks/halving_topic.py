@@ -1,0 +1,268 @@
+"""Halving among 64 candidates on a real task, beside scoring all 64 on all dev rows.
+
+    python examples/debian/build.py --extra 100
+    OMP_NUM_THREADS=1 python benchmarks/halving_topic.py run FOLDER --seeds 0 1 2
+    python benchmarks/halving_topic.py table FOLDER/*.gz
+
+`run`: a seed draws 300 of 400 training rows a language, the first A and the order. Five adapters of
+Gemma 3 270M are trained; then the merge is chosen twice in one project, by halving and by scoring
+all on the 100 dev rows of every language, and each choice is scored on test. What every candidate
+answered to every dev row is kept in FOLDER/seed-N.json.gz. It resumes where it was stopped.
+
+`table`: what was found, and what the kept answers say of other draws. Halving depends on which rows
+come first, so the dev rows are put in 200 orders; and a choice flatters itself on the rows
+that it was made by, so each order's first half of every language chooses and the other half judges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import random
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+
+import koinize
+from koinize import pipeline
+from koinize.metrics import Metric, metrics
+from koinize.pipeline.judging import rows_of
+from koinize.pipeline.step import PART, Step
+from koinize.search.evidence import likelihoods, points
+from koinize.search.halving import part, ranked, rungs
+
+DEBIAN = Path(__file__).resolve().parents[1] / "examples" / "debian"
+TASK, TRAIN_ROWS, ORDERS = "topic", 300, 200
+CANDIDATES = {
+    "recipe": ["ties", "knots-ties", "core-ties", "dare-ties"],
+    "density": [0.5, 0.8],
+    "scale": [0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66],
+}
+
+Answers = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+"""Candidate -> language -> its dev rows in their order."""
+
+
+def set_up(folder: Path, seed: int) -> Path:
+    """The project of a seed; returns its koinize.yaml."""
+    file = folder / "koinize.yaml"
+    if file.exists():
+        return file
+    shutil.copytree(DEBIAN / "data" / TASK, folder / "data")
+    for extra in sorted((folder / "data").glob("*.extra.jsonl")):
+        train = extra.with_name(extra.name.replace("extra", "train"))
+        rows = (train.read_text() + extra.read_text()).splitlines(keepends=True)
+        random.Random(f"{extra.name} {seed}").shuffle(rows)
+        train.write_text("".join(rows[:TRAIN_ROWS]))
+    yaml = YAML()
+    spec = yaml.load(DEBIAN / TASK / "koinize.yaml")
+    spec["tasks"][TASK]["data"] = "data/{language}.{split}.jsonl"
+    spec["training"]["seed"] = spec["lora"]["seed"] = seed
+    spec["baselines"] = []
+    spec["machine"] = {"workers": 1, "threads": 1}
+    yaml.dump(spec, file)
+    return file
+
+
+def chosen(file: Path, way: str) -> dict[str, Any]:
+    """What a run chooses among the candidates this way, its test score, and what choosing took."""
+    yaml = YAML()
+    spec = yaml.load(file)
+    spec["merge"] = {"candidates": [CANDIDATES], "choose": way}
+    yaml.dump(spec, file)
+    project = koinize.Project.open(file)
+    if (todo := project.plan()).steps:
+        todo.run()
+    found = project.results().tasks[TASK]
+    opened = pipeline.Project.at(file)
+    score = found.score()
+    scorings = dev_scorings(opened, way)
+    facts = [opened.store.open(step.id).facts for step in scorings]
+    return {
+        "left": score.system,
+        "test": [score.value, score.low, score.high],
+        "rows": sum(sum(step.rows.values()) for step in scorings),
+        "seconds": sum(float(one["seconds"]) for one in facts),
+    }
+
+
+def dev_scorings(project: pipeline.Project, way: str) -> list[Step]:
+    """The evaluations on dev by which candidates are chosen."""
+    dev = [one for one in project.steps if one.kind == "evaluate" and one.address.split == "dev"]
+    return [
+        one
+        for one in dev
+        if (PART in one.settings) == (way == "halving") and one.system.title != "MEAN"
+    ]
+
+
+def answers(file: Path) -> dict[str, Any]:
+    """What every candidate answered to every dev row: the label's place, and the gold's NLL."""
+    project = pipeline.Project.at(file)
+    labels = list(project.spec.tasks[TASK].label_set)
+    gold: dict[str, list[int]] = {}
+    told: dict[str, dict[str, Any]] = defaultdict(dict)
+    for step in dev_scorings(project, "all"):
+        rows = rows_of(project.store, step.id)
+        language = step.address.language
+        losses = likelihoods(labels, rows)
+        if losses is None:
+            raise SystemExit(f"{step.address} has no score for every label")
+        gold[language] = [labels.index(row["gold"]) for row in rows]
+        told[step.system.title][language] = {
+            "predicted": [labels.index(row["prediction"]) for row in rows],
+            "nll": [round(float(one), 3) for one in losses],
+        }
+    return {"labels": labels, "gold": gold, "candidates": told}
+
+
+def run(out: Path, seed: int) -> Path:
+    """Everything of a seed; returns the file that keeps it."""
+    kept = out / f"seed-{seed}.json.gz"
+    if not kept.exists():
+        file = set_up(out / f"seed-{seed}", seed)
+        found = {way: chosen(file, way) for way in ("halving", "all")}
+        text = json.dumps({"seed": seed, **found, **answers(file)})
+        kept.write_bytes(gzip.compress(text.encode(), mtime=0))
+    return kept
+
+
+def read(kept: Mapping[str, Any]) -> Answers:
+    """The kept answers as result rows. Of the labels' scores only the gold's NLL was kept, which is
+    all that halving reads of them: the others are 0, and the gold's is what gives that NLL.
+    """
+    labels = kept["labels"]
+
+    def row(number: int, gold: int, predicted: int, nll: float) -> dict[str, Any]:
+        scores = [0.0] * len(labels)
+        scores[gold] = math.log((len(labels) - 1) / max(math.expm1(nll), 1e-12))
+        names = {"gold": labels[gold], "prediction": labels[predicted]}
+        return {"key": str(number), "scores": scores, **names}
+
+    return {
+        name: {
+            language: [
+                row(number, *each)
+                for number, each in enumerate(
+                    zip(kept["gold"][language], own["predicted"], own["nll"], strict=True)
+                )
+            ]
+            for language, own in by_language.items()
+        }
+        for name, by_language in kept["candidates"].items()
+    }
+
+
+def halved(metric: Metric, labels: Sequence[str], rows: Answers) -> str:
+    """Who is left when all that are there answer growing shares of these rows."""
+    alive = list(rows)
+    for rung in rungs(len(rows)):
+        languages = next(iter(rows.values()))
+        upto = {
+            language: part(len(own), rung.share, place, len(languages))
+            for place, (language, own) in enumerate(languages.items())
+        }
+        answered = {
+            name: {one: own[: upto[one]] for one, own in rows[name].items() if upto[one]}
+            for name in alive
+        }
+        standings = ranked(metric, labels, answered, rung.share)
+        alive = [one.candidate for one in standings[: rung.keep]]
+    return alive[0]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Points by which halving's candidate is below the one that scoring all chooses, by order."""
+
+    each: Sequence[float]
+
+    def __str__(self) -> str:
+        mean, high = np.mean(self.each), np.percentile(self.each, 95)
+        within = np.mean([one <= 0.5 for one in self.each])
+        return f"{mean:.2f} | {high:.1f} | {within:.0%}"
+
+
+def orders(kept: Mapping[str, Any], count: int) -> tuple[Loss, Loss]:
+    """On the same rows that choose, all of them; and on the half that does not choose."""
+    labels, rows = kept["labels"], read(kept)
+    metric = metrics.get("macro-f1").over(labels)
+    same, other = [], []
+    for seed in range(count):
+        draw = random.Random(f"{kept['seed']} {seed}")
+        places = {one: draw.sample(range(len(own)), len(own)) for one, own in kept["gold"].items()}
+        mixed = reordered(rows, places)
+        same.append(lost(metric, labels, mixed, mixed))
+        first = {one: own[: len(own) // 2] for one, own in places.items()}
+        second = {one: own[len(own) // 2 :] for one, own in places.items()}
+        other.append(lost(metric, labels, reordered(rows, first), reordered(rows, second)))
+    return Loss(same), Loss(other)
+
+
+def reordered(rows: Answers, places: Mapping[str, Sequence[int]]) -> Answers:
+    """Each language's rows at these places, in this order."""
+    return {
+        name: {one: [own[place] for place in places[one]] for one, own in by_language.items()}
+        for name, by_language in rows.items()
+    }
+
+
+def lost(metric: Metric, labels: Sequence[str], choosing: Answers, judging: Answers) -> float:
+    """Points on `judging` of what all of `choosing` choose, less those of what halving leaves."""
+    best = max(choosing, key=lambda one: points(metric, choosing[one]))
+    left = halved(metric, labels, choosing)
+    return points(metric, judging[best]) - points(metric, judging[left])
+
+
+def table(files: Sequence[Path], count: int = ORDERS) -> Iterator[str]:
+    """The lines of the page: what each seed's run found, and what its answers say otherwise."""
+    seeds = [json.loads(gzip.decompress(one.read_bytes())) for one in sorted(files)]
+    yield "| seed | chosen by | is left | dev | test | rows answered | scorings | seconds |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for kept in seeds:
+        metric = metrics.get("macro-f1").over(kept["labels"])
+        dev = read(kept)
+        whole = sum(map(len, kept["gold"].values()))
+        for way in ("halving", "all"):
+            one = kept[way]
+            value, low, high = one["test"]
+            yield (
+                f"| {kept['seed']} | {way} | {one['left']} | {points(metric, dev[one['left']]):.1f}"
+                f" | {value:.1f} [{low:.1f}, {high:.1f}] | {one['rows']:,} | "
+                f"{one['rows'] / whole:.2f} | {one['seconds']:.0f} |"
+            )
+    yield ""
+    yield "| seed | judged on | lost, mean | at most in 95 % | within .5 |"
+    yield "|---|---|---|---|---|"
+    for kept in seeds:
+        same, other = orders(kept, count)
+        yield f"| {kept['seed']} | the rows that choose | {same} |"
+        yield f"| {kept['seed']} | other rows | {other} |"
+
+
+def main() -> None:
+    """Run seeds, or print the tables of what was kept."""
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command", required=True)
+    doing = commands.add_parser("run")
+    doing.add_argument("out", type=Path)
+    doing.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    commands.add_parser("table").add_argument("files", type=Path, nargs="+")
+    asked = parser.parse_args()
+    if asked.command == "table":
+        print(*table(asked.files), sep="\n")
+        return
+    for seed in asked.seeds:
+        print(run(asked.out, seed), flush=True)
+
+
+if __name__ == "__main__":
+    main()
