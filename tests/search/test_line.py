@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from koinize.metrics import metrics
-from koinize.search.evidence import Evidence, by_likelihood, by_metric, points
+from koinize.search.evidence import Evidence, by_likelihood, by_metric, likelihoods, points
 from koinize.search.line import decide, first
 
 ACCURACY = metrics.get("accuracy")
@@ -133,3 +133,12 @@ def test_likelihood_decides_where_the_metric_cannot() -> None:
     for row in seen[1.41]["de"] + seen[1.41]["en"]:  # surer of itself, and wrong
         row["prediction"] = "bad"
     assert decide(ACCURACY, LABELS, 1.0, seen).by == ""
+
+
+def test_with_pmi_the_likelihood_is_of_what_decides():
+    """Scores 2 and 0, of which 1.5 and -.5 come without a prompt: .5 and .5, so log 2."""
+    row = {"key": "a", "gold": "good", "prediction": "good", "scores": [2.0, 0.0]}
+    (raw,) = likelihoods(["good", "bad"], [row])
+    assert raw == pytest.approx(math.log(1 + math.exp(-2)))
+    (decides,) = likelihoods(["good", "bad"], [{**row, "unconditional": [1.5, -0.5]}])
+    assert decides == pytest.approx(math.log(2))

@@ -70,12 +70,15 @@ def likelihoods(
     labels: Sequence[str], rows: Sequence[ResultRow], temperature: float = 1.0
 ) -> NDArray[np.float64] | None:
     """-log p(gold) of each row (n,), where p is the softmax of the labels' scores divided by the
-    temperature; None without scores.
+    temperature, less what they score without a prompt where that decides; None without scores.
     """
     place = {label: number for number, label in enumerate(labels)}
     if not place or any(len(row.get("scores", ())) != len(place) for row in rows):
         return None
-    scores = np.array([row["scores"] for row in rows], dtype=np.float64) / temperature
+    scores = np.array([row["scores"] for row in rows], dtype=np.float64)
+    if "unconditional" in rows[0]:  # pmi: what is compared is the difference
+        scores -= np.array([row["unconditional"] for row in rows], dtype=np.float64)
+    scores /= temperature
     gold = scores[np.arange(len(rows)), [place[row["gold"]] for row in rows]]
     top = scores.max(axis=1)
     whole: NDArray[np.float64] = top + np.log(np.exp(scores - top[:, None]).sum(axis=1)) - gold
