@@ -17,10 +17,9 @@ from koinize.ledger import Ledger
 from koinize.ledger.scopes import WORDS
 from koinize.pipeline import Missing, Step
 from koinize.pipeline import project as projects
-from koinize.pipeline import run as running
 from koinize.store import Store
 from tests.cli.conftest import Call
-from tests.pipeline.conftest import SPEC, Small
+from tests.pipeline.conftest import SPEC, Small, done_by
 from tests.pipeline.steps import step_named
 
 
@@ -158,7 +157,7 @@ def test_ctrl_c_is_exit_code_130(call: Call, monkeypatch: pytest.MonkeyPatch) ->
     def interrupted(job: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "perform", interrupted)
+    done_by(monkeypatch, interrupted)
     code, _, err = call("run")
     assert code == 130
     assert err == "koinize: stopped; finished steps are kept, run again to go on\n"

@@ -9,11 +9,10 @@ import pytest
 
 from koinize import release
 from koinize.errors import StepError
-from koinize.pipeline import run as running
 from koinize.pipeline.work import Job
 from koinize.release import Garbage
 from tests.cli.conftest import Call
-from tests.pipeline.conftest import Small
+from tests.pipeline.conftest import Small, done_by
 from tests.release.releasing import finish, prepared, retrain, texts
 
 
@@ -96,7 +95,7 @@ def test_ctrl_c_while_the_release_in_use_is_scored_is_exit_code_130(
     def interrupted(job: Job) -> dict[str, object]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "perform", interrupted)
+    done_by(monkeypatch, interrupted)
     finish(small)
     call("promote")
     retrain(small, "de", 6)
@@ -114,7 +113,7 @@ def test_new_test_rows_are_announced_scored_or_left_out(
     def refuse(job: Job) -> dict[str, object]:
         raise StepError("no model here", where=job.step.name)
 
-    monkeypatch.setattr(running, "perform", refuse)
+    done_by(monkeypatch, refuse)
     finish(small)
     call("promote")
     retrain(small, "de", 6)

@@ -19,7 +19,6 @@ from koinize.gate import Verdict
 from koinize.ledger import Ledger
 from koinize.pipeline import Plan, Project, work
 from koinize.pipeline import project as projects
-from koinize.pipeline import run as running
 from koinize.pipeline.results import Results
 from koinize.pipeline.step import Uses
 from koinize.pipeline.systems import COMB
@@ -32,7 +31,7 @@ from koinize.release.judge import Comparison, Judgement, Lost
 from koinize.release.text import percent, refusal
 from koinize.store import Store
 from koinize.store.record import write_record
-from tests.pipeline.conftest import Small
+from tests.pipeline.conftest import Small, done_by
 from tests.release.releasing import (
     ONE_MERGE,
     TEST_ROWS,
@@ -67,7 +66,7 @@ def rows_wrong(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
             (draft.folder / "rows.jsonl").write_text(found)
         return {}
 
-    monkeypatch.setattr(running, "perform", perform)
+    done_by(monkeypatch, perform)
     return wrong
 
 
@@ -415,7 +414,7 @@ def test_a_failed_scoring_is_a_failed_step(grown: Project, monkeypatch: pytest.M
     def fail(job: work.Job) -> dict[str, object]:
         raise StepError("no memory", where=job.step.name)
 
-    monkeypatch.setattr(running, "perform", fail)
+    done_by(monkeypatch, fail)
     with pytest.raises(StepError) as error:
         promote(grown, "mood", "production", Quiet())
     assert str(error.value) == "evaluate/mood/v1/de/test no memory"
