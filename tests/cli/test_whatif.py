@@ -18,7 +18,7 @@ from koinize.pipeline.work import Job
 from koinize.release import garbage
 from koinize.store import Draft, Store
 from tests.cli.conftest import Call
-from tests.pipeline.conftest import Small
+from tests.pipeline.conftest import Small, done_by
 from tests.release.releasing import ONE_MERGE, answers, finish, prepared
 
 ROWS = 400
@@ -53,7 +53,7 @@ def call(call: Call, small: Small, monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.setattr(work, "_load_first", lambda job: 0.0)
     monkeypatch.setattr("koinize.pipeline.kinds.merge.perform", merge)
     monkeypatch.setattr("koinize.pipeline.kinds.evaluate.perform", evaluate)
-
+    done_by(monkeypatch, work.perform)
     return call
 
 
