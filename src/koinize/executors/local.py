@@ -25,7 +25,9 @@ from koinize.executors import HERE, Place, WorkerEndedError, nothing, places_her
 
 # Read by a worker's libraries as they load.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-PARENT_POLL_SECONDS = 1.0
+# What it does until it sees that its parent is gone may be kept after the next run closed the
+# ledger's intervals: a worker has to be gone before somebody can start another run.
+PARENT_POLL_SECONDS = 0.1
 # What a worker that is asked to end may take to save its work: most end at once.
 GRACE_SECONDS = 15.0
 
