@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from koinize.adapter import AdapterHeader, Factors, open_adapter, read_header
@@ -35,6 +36,7 @@ LARGEST_CARD = 32 * MEGABYTE  # it has a line for every module
 # 1e-7 of most recipes and, where entries whose vote is nearly tied fall on the other side, 6e-5 of
 # TIES on 126 modules (docs/log.md).
 LIKENESS = 1e-3
+SEEN = 1e-8  # how near two updates can be seen to be, by their factors in float64
 LAST_DIGIT = 2e-6  # of an error as a card states it
 NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
@@ -162,7 +164,7 @@ def _repeated(
             # What was written since is no matter of rounding.
             as_stated = f"`{ours}`" in table_rows(card, FILES).get(WEIGHTS_FILE, "")
             apart = 0.0 if same else _furthest(folder, again) if as_stated else math.inf
-            wrong = _misstated(card, _read_card(again), LIKENESS if 0 < apart <= LIKENESS else 0.0)
+            wrong = _misstated(card, _read_card(again), 0.0 if same else LIKENESS)
             differing = [CONFIG_FILE] * (
                 file_digest(folder / CONFIG_FILE) != file_digest(again / CONFIG_FILE)
             ) + [WEIGHTS_FILE] * (apart > LIKENESS)
@@ -174,8 +176,8 @@ def _repeated(
     holds = "the merge, done again"
     if not same and not said:
         holds += (
-            f": not byte for byte, but no update differs by more than about {apart:.0e} of its "
-            "norm, as on another processor or with another version of a library"
+            f": not byte for byte, but no update differs by more than about {max(apart, SEEN):.0e} "
+            "of its norm, as on another processor or with another version of a library"
         )
     return holds, said + wrong
 
@@ -190,7 +192,8 @@ def _furthest(one: Path, other: Path) -> float:
     furthest = 0.0
     with open_adapter(ours) as mine, open_adapter(theirs) as repeated:
         for name in ours.saved:
-            if b"".join(mine.saved(name)) != b"".join(repeated.saved(name)):
+            pieces = zip_longest(mine.saved(name), repeated.saved(name))
+            if any(our != their for our, their in pieces):
                 return math.inf
         for module in ours.modules:
             apart, size = _apart(mine.factors(module), repeated.factors(module))
@@ -200,7 +203,7 @@ def _furthest(one: Path, other: Path) -> float:
 
 
 def _apart(one: Factors, other: Factors) -> tuple[float, float]:
-    """||D - E|| and ||E|| of the products, to 1e-8 of ||E||, from their factors; infinite where
+    """||D - E|| and ||E|| of the products, to SEEN of ||E||, from their factors; infinite where
     their shapes differ.
     """
     from koinize.merge.linalg import gram
