@@ -35,6 +35,7 @@ class Hand:
     `jobs` are those that are not over; all of them `began` at once. Of the worker's time, what lies
     before `upto` (seconds since the run began, by its monotonic clock) is in the ledger; `joules`
     are those of the time since, as far as they were read, `told` those before, if others read them.
+    It is expected to take `expected` seconds.
     """
 
     jobs: list[Job]
@@ -43,6 +44,7 @@ class Hand:
     began: Decimal
     upto: Decimal
     place: Place
+    expected: float
     joules: Decimal = Decimal(0)
     told: Decimal = Decimal(0)
 
@@ -88,14 +90,19 @@ class Account:
             if self.meter:
                 it.energy = self.meter.record(self.meter.release(PROVISION))
 
-    def begin(self, some: Sequence[Missing], jobs: Sequence[Job], place: Place) -> Hand:
-        """Open the intervals of what one worker takes in hand."""
+    def begin(
+        self, some: Sequence[Missing], jobs: Sequence[Job], place: Place, loading: float = 0.0
+    ) -> Hand:
+        """Open the intervals of what one worker takes in hand, after `loading` seconds if they are
+        as expected.
+        """
         name = self.interval(jobs[0].step)
         group = ""
         if len(jobs) > 1:
             group = name + (IN_TURN if in_turn([job.step for job in jobs]) else AT_ONCE)
         now = self._now
-        hand = Hand(list(jobs), len(jobs) > 1, group or name, now, now, place)
+        expected = loading + sum(one.seconds for one in some)
+        hand = Hand(list(jobs), len(jobs) > 1, group or name, now, now, place, expected)
         for missing, job in zip(some, jobs, strict=True):
             self.ledger.start(
                 self.interval(job.step),
@@ -154,6 +161,11 @@ class Account:
         if not hand.jobs:
             self.hands.remove(hand)
         return seconds
+
+    def left(self, hand: Hand) -> float:
+        """Seconds until its worker will be free; who is late is taken to need as long again."""
+        spent = float(self._now - hand.began)
+        return spent if spent > hand.expected else hand.expected - spent
 
     def open(self) -> list[tuple[Hand, Job]]:
         """What is in hand: intervals that have no end yet."""

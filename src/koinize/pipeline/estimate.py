@@ -8,7 +8,7 @@ a run strays as a whole, and every step strays on its own besides.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -24,6 +24,7 @@ GUESS = math.log(10) / NORMAL_95
 # What single steps and whole runs are taken to stray by before anything is known, and how many
 # steps or runs that counts for.
 PRIOR_SCATTER, PRIOR_DRIFT, PRIOR_COUNT = 0.3, 0.25, 2
+PATIENCE = 2.0  # times of loading that work waits for a worker that has the model
 
 
 @dataclass(frozen=True)
@@ -211,12 +212,13 @@ def schedule(work: Sequence[Work], workers: int, load: Rate | None, machines: in
 
     The workers are spread evenly over the machines.
 
-    A worker loads a model before its first step that uses it. The interval of the wall time is
-    that of the critical path: by as much as its steps are late, the end is.
+    A worker loads a model before its first step that uses it, unless one that has it is free soon
+    enough (`pipeline.warm`). The interval of the wall time is that of the critical path: by as much
+    as its steps are late, the end is.
     """
     free: list[float] = [0.0] * workers
     latest: list[str | None] = [None] * workers  # what each worker did last
-    loaded: set[tuple[int, bool]] = set()
+    loaded: dict[bool, set[int]] = {True: set(), False: set()}  # workers, of judges and of the base
     ends: dict[str, float] = {}
     before: dict[str, str | None] = {}  # what a step waited for
     parts: dict[str, list[Part]] = {}
@@ -225,20 +227,30 @@ def schedule(work: Sequence[Work], workers: int, load: Rate | None, machines: in
             continue  # the same artifact by two names, as COMB where there is one language
         need = max(one.step.needs, key=lambda name: ends.get(name, 0.0), default="")
         ready = ends.get(need, 0.0)
-        worker = min(range(workers), key=lambda index: (max(free[index], ready), index))
+        having = loaded[one.step.kind == "judge"]
+        loads = load if KINDS[one.step.kind].needs_model else None
+        worker = _worker([max(at, ready) for at in free], having, loads)
         name = one.step.id
         before[name] = need if ready > free[worker] else latest[worker]
         parts[name] = [(one.rate, one.seconds)]
-        reader = worker, one.step.kind == "judge"
-        if load and KINDS[one.step.kind].needs_model and reader not in loaded:
-            loaded.add(reader)
-            parts[name].append((load, load.per_unit))
+        if loads and worker not in having:
+            having.add(worker)
+            parts[name].append((loads, loads.per_unit))
         ends[name] = free[worker] = max(free[worker], ready) + sum(s for _, s in parts[name])
         latest[worker] = name
     critical = tuple(_critical(ends, before, parts))
     every = tuple(part for some in parts.values() for part in some)
     machine = together(every) * (machines / workers)
     return Schedule(together(critical), machine, critical, every)
+
+
+def _worker(starts: Sequence[float], having: Collection[int], load: Rate | None) -> int:
+    """The worker that can start first; of those that have the model, if that is worth the wait."""
+    first = min(range(len(starts)), key=lambda index: (starts[index], index))
+    if not load or not having:
+        return first
+    warm = min(having, key=lambda index: (starts[index], index))
+    return warm if starts[warm] - starts[first] <= PATIENCE * load.per_unit else first
 
 
 def _critical(

@@ -48,7 +48,8 @@ class Plan:
     an update, `set_up` where they are what comes before any; `outlook` where a new generation would
     pay. `lengths` says what the missing steps will find of their rows; None while the base model is
     not here to count them. `memory` is what the missing trainings need, None where nobody can say;
-    `passes` what `training.batch_tokens: auto` is on the GPUs here.
+    `passes` what `training.batch_tokens: auto` is on the GPUs here. `load`: seconds that a worker
+    takes to load the model; 0 while the ledger does not know.
     """
 
     missing: tuple[Missing, ...]
@@ -65,6 +66,7 @@ class Plan:
     memory: Need | None = None
     passes: Passes | None = None
     machines: int = 1
+    load: float = 0.0
 
     @property
     def search_goes_on(self) -> bool:
@@ -134,6 +136,7 @@ def plan(
         set_up=set_up(steps, work, rates, workers),
         outlook=tuple(outlooks(steps, present, rates)),
         machines=len(devices),
+        load=rates.load.per_unit if rates.load else 0.0,
     )
 
 

@@ -249,11 +249,12 @@ class Project:
                 return brought
             for found in ("_base_here", "manner", "inputs", "judging", "steps"):
                 self.__dict__.pop(found, None)
-            missing = self._sound_plan(asked).missing
+            todo = self._sound_plan(asked)
+            missing = todo.missing
         if any(one.step.kind == "judge" for one in missing):
             fetch(self.spec, self.root)
         more = partial(self._unfolded, watcher)
-        outcome = run(missing, self.spec, self.root, self.home, watcher, more)
+        outcome = run(missing, self.spec, self.root, self.home, watcher, more, todo.load)
         outcome.done[:0] = brought.done
         return outcome
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from koinize import machine
 from koinize.errors import BrokenError, InputError, KoinizeError
-from koinize.executors import Executor, WorkerLost
+from koinize.executors import Executor, WorkerEndedError, WorkerLost
 from koinize.files import parse_json, read_bytes
 from koinize.ledger import GATE, LOAD, Heartbeat, Interval, Ledger, Saved
 from koinize.ledger.address import SEARCH
@@ -31,6 +31,7 @@ from koinize.pipeline.memory import workers_of_a_gpu
 from koinize.pipeline.nodes import executor_of, greeting, pricing
 from koinize.pipeline.plan import Missing, Plan
 from koinize.pipeline.step import Step
+from koinize.pipeline.warm import Warm
 from koinize.pipeline.work import Failure, Job, ended, perform, perform_together
 from koinize.spec import Spec
 from koinize.store import Home, Store
@@ -109,9 +110,10 @@ def run(
     home: Path,
     watcher: Watcher,
     more: Callable[[], Sequence[Missing]] = list,
+    load: float = 0.0,
 ) -> Outcome:
     """Do the missing steps. The caller holds the lock. `more` is asked what is missing now when all
-    is done that waits for no search.
+    is done that waits for no search. `load`: seconds to load the model, if that is known.
 
     One failed step ends what depends on it and nothing else. KeyboardInterrupt passes through,
     after the steps in hand were stopped and their intervals closed. Every second of the machine is
@@ -128,7 +130,7 @@ def run(
         root, home = root.absolute(), home.absolute()  # other machines are elsewhere
     with metering() as meter:
         account = Account(Home(home), ledger, meter, pricing(spec))
-        work = _Run(missing, spec, root, home, watcher, executor, account, more)
+        work = _Run(missing, spec, root, home, watcher, executor, account, more, load)
         try:
             with executor, greeting(spec, home) as greets:
                 work.go(greets)
@@ -179,6 +181,7 @@ class _Run:
         executor: Executor,
         account: Account,
         more: Callable[[], Sequence[Missing]] = list,
+        load: float = 0.0,
     ) -> None:
         self.waiting = {one.step.id: one for one in missing}
         self.predicted: dict[str, float] = {}  # seconds of what was started, by the step's id
@@ -188,6 +191,7 @@ class _Run:
         self.running: dict[Future[dict[str, Any]], Hand] = {}
         self.outcome = Outcome()
         self.more, self.decided = more, False
+        self.warm = Warm(spec, load)
 
     def go(self, greets: Callable[[], object]) -> None:
         self.account.provision(self.executor, greets)
@@ -237,8 +241,12 @@ class _Run:
         return bool(self._ready())
 
     def _fill(self) -> None:
-        while (free := self.executor.workers - len(self.running)) > 0 and (ready := self._ready()):
-            some = joined(ready, free, self.spec)
+        while (free := self.executor.workers - len(self.running)) > 0:
+            left = [self.account.left(hand) for hand in self.running.values()]
+            able, parts = self.warm.worth(self._ready(), free, left)
+            if not able:
+                break
+            some = joined(able, parts, self.spec)
             self._start([self.waiting.pop(one.step.id) for one in some])
 
     def _start(self, some: Sequence[Missing]) -> None:
@@ -246,7 +254,8 @@ class _Run:
         place = self.spec, self.root, self.home, threads
         more = bool(self.spec.machine.address), workers_of_a_gpu(self.spec, self.executor.workers)
         jobs = [Job(one.step, *place, self.account.interval(one.step), *more) for one in some]
-        hand = self.account.begin(some, jobs, self.executor.place())
+        loading = self.warm.take(some[0].step, self.executor.workers, len(self.running))
+        hand = self.account.begin(some, jobs, self.executor.place(), loading)
         self.predicted.update({one.step.id: one.seconds for one in some})
         for job in jobs:
             self._begin(job.step)
@@ -265,6 +274,8 @@ class _Run:
     def _finish(self, future: Future[dict[str, Any]], hand: Hand) -> None:
         error = future.exception()
         told = future.result() if hand.together and not error else {}
+        if isinstance(error, WorkerLost | WorkerEndedError):
+            self.warm.lose(hand.jobs[0].step)
         for job in list(hand.jobs):
             # A worker may be killed after it kept what it made, and before it could say so.
             facts = self._facts(job) if error or hand.together else last_attempt(future.result())
