@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 
 import pytest
 
 from koinize.errors import StepError
 from koinize.ledger import Ledger
 from koinize.pipeline import run as running
-from koinize.pipeline.kinds import KINDS
+from koinize.pipeline.kinds import KINDS, evaluate
 from koinize.pipeline.plan import Missing
 from koinize.pipeline.run import Outcome
 from koinize.pipeline.searching import halving_found, scale_found
@@ -327,6 +328,37 @@ def test_halving_costs_four_scorings_and_leaves_one(small: Small, searched: Sear
     tested = {one.system.title for one in steps.values() if one.split == "test"}
     assert {title for title in tested if "ties" in title} == {left.title}
     assert searched.missing() == []
+
+
+def test_a_part_of_the_rows_has_their_labels_in_balance(small: Small, searched: Searched) -> None:
+    """Half of the rows are good ones, and so are half of those of any part, but for two."""
+    small.spec(HALVED)
+    parts = [one for one in small.steps(searched.store).values() if "part" in one.settings]
+    name = parts[0].system.title.rpartition(", part ")[0]  # the plan has all rungs of the first
+    spec, home = load(small.root / "koinize.yaml"), searched.store.home.folder
+    asked, seen = Counter[str](), list[str]()
+    for rung in range(1, 7):
+        title = f"{name}, part {rung}"
+        for step in [one for one in parts if one.system.title == title]:
+            for row in evaluate._asked(Job(step, spec, small.root, home, 1)):
+                asked[row.labels[row.gold]] += 1
+                seen.append(f"{row.language} {row.key}")
+        assert asked.total() == len(seen) >= 2 ** (rung + 1)
+        assert abs(asked["good"] - len(seen) / 2) < 2
+    assert len(seen) == len(set(seen)) > DEV
+
+
+def test_a_row_of_another_language_changes_who_is_asked_what(
+    small: Small, searched: Searched
+) -> None:
+    """For the labels of all languages decide on the order."""
+    small.spec(HALVED)
+    before = {n: one.id for n, one in small.steps(searched.store).items() if ", part" in n}
+    small.rows("de", "dev", [f"other {n}" for n in range(DEV)])
+    after = {n: one.id for n, one in small.steps(searched.store).items() if ", part" in n}
+    assert before.keys() == after.keys()
+    assert any("/en/" in one for one in before)
+    assert not set(before.values()) & set(after.values())
 
 
 @pytest.mark.slow

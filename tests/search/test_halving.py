@@ -53,7 +53,8 @@ def rows(right: list[int], scores: list[float] | None = None) -> dict[str, list[
 def test_likelihood_counts_at_first_and_not_at_last() -> None:
     """75, 50 and 25 points are 1.22, 0 and -1.22 standard deviations from their mean. The losses of
     a row are log(1 + exp(-margin)), and at most 3: in the mean 1.23, .40 and .57, which is 1.39,
-    -.94 and -.45. So the first has 1.22 - .99 x 1.39 = -.15 at 1 % of the rows, the second .93.
+    -.94 and -.45. At 1 % of the rows the first has 1.22 - 1.98 x 1.39 = -1.53, the second 1.86 and
+    the third -1.22 + 1.98 x .45 = -.33; at 60 % it is .11, .75 and -.86.
     """
     candidates = {
         "a": rows([1, 1, 0, 1], [0.1, 0.1, -9.0, 0.1]),
@@ -64,7 +65,8 @@ def test_likelihood_counts_at_first_and_not_at_last() -> None:
     def order(labels: tuple[str, ...], share: float) -> str:
         return "".join(one.candidate for one in ranked(ACCURACY, labels, candidates, share))
 
-    assert order(("0", "1"), 0.01) == "bac"
+    assert order(("0", "1"), 0.01) == "bca"
+    assert order(("0", "1"), 0.6) == "bac"
     assert order(("0", "1"), 1.0) == "abc"
     assert order((), 0.01) == "abc"
 

@@ -14,10 +14,11 @@ do, which the program `chain` tries without weights, and `judging` spells out wh
 whose answers. `plan` compares the steps with the store and, with `experience` and `estimate`, says
 what the missing ones will cost, which `limits` may refuse; `alternative` what retraining everything
 would, `outlook` when a new trunk would pay, `memory` what its trainings need, and `power` what the
-test rows can show at all by the `margins`. `run` does them, some at once as `joining` says, one
-interval each in the run's `account`, where an `attempt` at a training counts by what it saved, on
-the machines of `nodes`, through `work`, which finds in `kinds` (a table, one file for each kind)
-what to do, while its `meters` measure; a `trainer` of the user's own is a `process` apart.
+test rows can show at all by the `margins`. `run` does them, some at once as `joining` says, by as
+many workers as are worth loading the model (`warm`), one interval each in the run's `account`,
+where an `attempt` at a training counts by what it saved, on the machines of `nodes`, through
+`work`, which finds in `kinds` (a table, one file for each kind) what to do, while its `meters`
+measure; a `trainer` of the user's own is a `process` apart.
 `results` is the one room where a finished task is read: by `report_input` (with `interference` and
 `endings`), by `whatif`, and by releases. `exhibit` shows one example as the model gets it, and
 `editing` changes koinize.yaml itself.

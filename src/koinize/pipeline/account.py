@@ -44,9 +44,9 @@ class Hand:
     began: Decimal
     upto: Decimal
     place: Place
-    expected: float
     joules: Decimal = Decimal(0)
     told: Decimal = Decimal(0)
+    expected: float = 0.0
 
 
 class Account:
@@ -102,7 +102,7 @@ class Account:
             group = name + (IN_TURN if in_turn([job.step for job in jobs]) else AT_ONCE)
         now = self._now
         expected = loading + sum(one.seconds for one in some)
-        hand = Hand(list(jobs), len(jobs) > 1, group or name, now, now, place, expected)
+        hand = Hand(list(jobs), len(jobs) > 1, group or name, now, now, place, expected=expected)
         for missing, job in zip(some, jobs, strict=True):
             self.ledger.start(
                 self.interval(job.step),

@@ -64,5 +64,5 @@ def _company(step: Step, spec: Spec) -> Hashable:
         return step.kind if shares and not spec.training.is_commanded else None
     if step.kind == "evaluate" and spec.tasks[step.task].mode == "options":
         part = step.settings.get(PART, {})
-        return step.kind, step.task, step.language, step.split, *part.values()
+        return step.kind, step.task, step.language, step.split, part.get("first"), part.get("last")
     return None

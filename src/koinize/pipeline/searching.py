@@ -137,18 +137,24 @@ class Search:
         """The evaluations on the dev rows between two shares, by candidate's part and language."""
         found = {}
         languages = self.spec.languages
+        balanced = bool(self.spec.tasks[self.task].label_set)
         for system, merge in made.items():
             own = System(digest([system.key, number]), f"{system.title}, part {number}")
-            for place, language in enumerate(languages):
-                whole = self.evaluate(system, language, "dev", Uses(adapter=merge.id))
+            uses = Uses(adapter=merge.id)
+            wholes = [self.evaluate(system, one, "dev", uses) for one in languages]
+            asked = {label: one.inputs[label] for one in wholes for label in one.rows}
+            for place, (language, whole) in enumerate(zip(languages, wholes, strict=True)):
                 ((label, rows),) = whole.rows.items()
                 first, last = (part(rows, share, place, len(languages)) for share in shares)
                 if first == last:
                     continue
-                places = {"first": first, "last": last}
+                places: dict[str, Any] = {"first": first, "last": last}
+                if balanced:
+                    places["balanced"] = list(languages)
+                read = asked if balanced else {}
                 found[own, language] = replace(
                     whole.at(system=own, role=SEARCH),
-                    inputs={**whole.inputs, PART: digest(places)},
+                    inputs={**whole.inputs, **read, PART: digest(places)},
                     rows={label: last - first},
                     units=round(whole.units * (last - first) / rows),
                     settings={**whole.settings, PART: places},

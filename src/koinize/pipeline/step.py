@@ -16,7 +16,9 @@ PARENT = "parent"
 """How a manifest calls the adapter that a training went on from."""
 
 PART = "part"
-"""The settings of an evaluation that answers some of the rows: `first` to `last`, as places."""
+"""The settings of an evaluation that answers some of the rows: `first` to `last`, as places; where
+it is `balanced`, in an order that depends on the rows of all these languages.
+"""
 
 TRY = "try"
 """Which try a training is, in its identity, where it is not the first."""

@@ -21,6 +21,10 @@ BUDGET = 4.0  # scorings on all dev rows that the whole choice may cost
 ROUNDS = 4  # of proposals
 TEMPERATURES = tuple(2.0 ** (step / 2) for step in range(-6, 7))
 FEW = 30  # rows of a language, below which a metric of its own is noise
+LIKELIHOOD = 2.0  # weight of the NLL beside the metric where no row is answered yet
+WHOLE = (
+    3.0  # how much more it counts that all languages' rows together have their labels in balance
+)
 SUREST = 3.0  # nats: no more is lost by one row at which a candidate is sure and wrong
 
 
@@ -80,7 +84,7 @@ def ranked(
 
     By the metric, and by the NLL of the gold label where the task has one, each in standard
     deviations over the candidates. The NLL tells more of few rows and nothing of the metric at
-    last, so its weight falls from 1 to 0 as the share of the rows grows. `tempered`: it is each
+    last, so its weight falls from 2 to 0 as the share of the rows grows. `tempered`: it is each
     candidate's at a temperature of its own, the one that suits these rows best, with the weight 1:
     without what a larger scale does to confidence, it says of every share what the metric does.
     """
@@ -91,7 +95,7 @@ def ranked(
     known = [one for one in losses if one is not None]
     value = _standardised(by_metric)
     if len(known) == len(names):
-        value = value - (1.0 if tempered else 1 - share) * _standardised(known)
+        value = value - (1.0 if tempered else LIKELIHOOD * (1 - share)) * _standardised(known)
     order = np.argsort(-value, kind="stable")
     return [Standing(names[i], by_metric[i], losses[i]) for i in order]
 

@@ -71,7 +71,7 @@ KINDS: dict[str, Kind] = {
         Kind("merge", version=5, guess=5.0, strays=OTHER_RECIPE, tone="merge"),
         Kind("evaluate", version=1, guess=1 / 1800, needs_model=True, tone="test"),
         Kind("judge", version=1, guess=1 / 1800, needs_model=True, tone="test"),
-        Kind("search", version=2, guess=1.0, tone="choose"),
+        Kind("search", version=3, guess=1.0, tone="choose"),
         Kind("select", version=1, guess=1.0, tone="choose"),
     )
 }

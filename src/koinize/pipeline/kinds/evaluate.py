@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from koinize.pipeline import work
 from koinize.pipeline.joining import in_turn
 from koinize.pipeline.step import PART, Uses
 from koinize.pipeline.work import ROWS, Fill, Job, Over
+from koinize.search.order import balanced
 from koinize.store import Draft, Store
 from koinize.tasks import Example
 
@@ -33,12 +34,44 @@ def perform(job: Job, store: Store, draft: Draft) -> Mapping[str, Any]:
 
 
 def _asked(job: Job) -> list[Example]:
-    """The rows of the split, or a part of them in an order that an added row hardly changes."""
-    asked = work.examples(job, job.step.language, job.step.split)
+    """The rows of the split, or a part of them."""
     if (part := job.step.settings.get(PART)) is None:
-        return asked
-    order = sorted(asked, key=lambda one: digest([one.language, one.digest, one.key]))
-    return order[part["first"] : part["last"]]
+        return work.examples(job, job.step.language, job.step.split)
+    asked = _in_order(job)[job.step.language]
+    return asked[part["first"] : part["last"]]
+
+
+_ordered: dict[Hashable, Mapping[str, list[Example]]] = {}
+"""What was asked for last, under all that it depends on."""
+
+
+def _in_order(job: Job) -> Mapping[str, list[Example]]:
+    """The rows by language, in the order in which parts of them are answered: by their digests, and
+    where they have labels of one set so that every part has them in their shares.
+    """
+    step = job.step
+    languages = step.settings[PART].get("balanced", [step.language])
+    key = (
+        job.root,
+        step.task,
+        step.split,
+        *(step.inputs[f"{step.split} rows {one}"] for one in languages),
+    )
+    if key not in _ordered:
+        asked = {
+            one: sorted(
+                work.examples(job, one, step.split),
+                key=lambda row: digest([row.language, row.digest, row.key]),
+            )
+            for one in languages
+        }
+        if "balanced" in step.settings[PART]:
+            gold = [[row.labels[row.gold] for row in rows] for rows in asked.values()]
+            orders = dict(zip(asked, balanced(gold), strict=True))
+            asked = {one: [rows[place] for place in orders[one]] for one, rows in asked.items()}
+        _ordered.clear()
+        _ordered[key] = asked
+    return _ordered[key]
 
 
 def perform_together(jobs: Sequence[Job], store: Store, _scratch: Path, over: Over) -> None:

@@ -1,4 +1,4 @@
-"""What benchmarks/halving_topic.py makes of kept answers: halving on them, and the tables."""
+"""What benchmarks/halving_real.py makes of kept answers: halving on them, and the tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import halving_topic as benchmark
+from benchmarks import halving_real as benchmark
 from koinize.search.evidence import likelihoods
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -32,7 +32,7 @@ def kept(wrong: dict[str, float]) -> dict[str, Any]:
                 "nll": [2.0 if b else 0.1 for b in bad],
             }
     way = {"left": next(iter(wrong)), "test": [70.0, 68.0, 72.0], "rows": 240, "seconds": 8.0}
-    shown = {"seed": 3, "labels": LABELS, "gold": gold, "candidates": candidates}
+    shown = {"task": "topic", "seed": 3, "labels": LABELS, "gold": gold, "candidates": candidates}
     return {**shown, "halving": way, "all": way}
 
 
@@ -75,7 +75,7 @@ def test_what_is_lost_is_what_the_best_has_more(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_table_says_what_choosing_cost(tmp_path: Path) -> None:
     one = kept({f"c{number}": number / 20 for number in range(8)})
-    file = tmp_path / "seed-3.json.gz"
+    file = tmp_path / "topic-3.json.gz"
     file.write_bytes(gzip.compress(json.dumps(one).encode()))
     lines = list(benchmark.table([file], count=2))
     assert lines[2] == "| 3 | halving | c0 | 100.0 | 70.0 [68.0, 72.0] | 240 | 2.00 | 8 |"

@@ -1,16 +1,21 @@
-"""Halving among 64 candidates on a real task, beside scoring all 64 on all dev rows.
+"""Halving among many candidates on real answers, beside scoring all on all dev rows.
 
     python examples/debian/build.py --extra 100
-    OMP_NUM_THREADS=1 python benchmarks/halving_topic.py run FOLDER --seeds 0 1 2
-    python benchmarks/halving_topic.py table FOLDER/*.gz
+    OMP_NUM_THREADS=1 python benchmarks/halving_real.py run FOLDER --seeds 0 1 2
+    python benchmarks/halving_real.py study STUDIES FOLDER --seeds 0 1 2
+    python benchmarks/halving_real.py table FOLDER/*.gz
 
-`run`: a seed draws 300 of 400 training rows a language, the first A and the order. Five adapters of
-Gemma 3 270M are trained; then the merge is chosen twice in one project, by halving and by scoring
-all on the 100 dev rows of every language, and each choice is scored on test. What every candidate
-answered to every dev row is kept in FOLDER/seed-N.json.gz. It resumes where it was stopped.
+`run`: a seed draws 300 of 400 training rows of Debian topic a language, the first A and the order.
+Five adapters of Gemma 3 270M are trained; then the merge is chosen twice in one project among 64,
+by halving and by scoring all on the 100 dev rows of every language, and each choice is scored on
+test. What every candidate answered to every dev row is kept in FOLDER/topic-SEED.json.gz. It
+resumes where it was stopped.
+
+`study`: keeps in FOLDER/reviews-SEED.json.gz what the 22 candidates of `examples/paper/study.py
+density STUDIES --base gemma --rows 60 --tasks sentiment` answered to 24 dev rows a language.
 
 `table`: what was found, and what the kept answers say of other draws. Halving depends on which rows
-come first, so the dev rows are put in 200 orders; and a choice flatters itself on the rows
+come first, so the dev rows are put in 400 orders; and a choice flatters itself on the rows
 that it was made by, so each order's first half of every language chooses and the other half judges.
 """
 
@@ -21,6 +26,7 @@ import gzip
 import json
 import math
 import random
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,14 +45,23 @@ from koinize.pipeline.judging import rows_of
 from koinize.pipeline.step import PART, Step
 from koinize.search.evidence import likelihoods, points
 from koinize.search.halving import part, ranked, rungs
+from koinize.search.order import balanced
+from koinize.store import Store
 
 DEBIAN = Path(__file__).resolve().parents[1] / "examples" / "debian"
-TASK, TRAIN_ROWS, ORDERS = "topic", 300, 200
+TASK, TRAIN_ROWS, ORDERS = "topic", 300, 400
+JUDGED = ("the rows that choose", "other rows")
 CANDIDATES = {
     "recipe": ["ties", "knots-ties", "core-ties", "dare-ties"],
     "density": [0.5, 0.8],
     "scale": [0.5, 0.71, 1.0, 1.41, 2.0, 2.83, 4.0, 5.66],
 }
+
+LABELS = ["negative", "mixed", "positive"]  # of the reviews
+STUDIED = (
+    r"evaluate/sentiment/(?P<candidate>(knots-)?(dare-)?ties density [0-9.]+)"
+    r"/(?P<language>[a-z]+)/dev"
+)
 
 Answers = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 """Candidate -> language -> its dev rows in their order."""
@@ -144,25 +159,55 @@ def answers(file: Path) -> dict[str, Any]:
     for step in dev_scorings(project, "all"):
         rows = rows_of(project.store, step.id)
         language = step.address.language
-        losses = likelihoods(labels, rows)
-        if losses is None:
-            raise SystemExit(f"{step.address} has no score for every label")
         gold[language] = [labels.index(row["gold"]) for row in rows]
-        told[step.system.title][language] = {
-            "predicted": [labels.index(row["prediction"]) for row in rows],
-            "nll": [round(float(one), 3) for one in losses],
-        }
+        told[step.system.title][language] = answered(labels, rows)
     return {"labels": labels, "gold": gold, "candidates": told}
+
+
+def answered(labels: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What one candidate answered to one language's rows."""
+    losses = likelihoods(labels, rows)
+    if losses is None:
+        raise SystemExit("rows without a score for every label")
+    return {
+        "predicted": [labels.index(row["prediction"]) for row in rows],
+        "nll": [round(float(one), 3) for one in losses],
+    }
 
 
 def run(out: Path, seed: int) -> Path:
     """Everything of a seed; returns the file that keeps it."""
-    kept = out / f"seed-{seed}.json.gz"
+    kept = out / f"topic-{seed}.json.gz"
     if not kept.exists():
         file = set_up(out / f"seed-{seed}", seed)
         halving = tested(write(file, [CANDIDATES], "halving")) | scored(file, "halving")
-        text = json.dumps({"seed": seed, "halving": halving, **by_all(file)})
-        kept.write_bytes(gzip.compress(text.encode(), mtime=0))
+        keep(kept, {"task": TASK, "seed": seed, "halving": halving, **by_all(file)})
+    return kept
+
+
+def keep(file: Path, told: Mapping[str, Any]) -> None:
+    """Write what was found, the same bytes for the same."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(gzip.compress(json.dumps(told).encode(), mtime=0))
+
+
+def study(studies: Path, out: Path, seed: int) -> Path:
+    """Keep what the candidates of the study of densities answered; returns the file."""
+    store = Store(studies / "gemma-60" / f"seed-{seed}" / ".koinize")
+    gold: dict[str, list[int]] = {}
+    told: dict[str, dict[str, Any]] = defaultdict(dict)
+    for one in sorted(store.ids()):
+        manifest = store.manifest(one)
+        if manifest is None or not (found := re.fullmatch(STUDIED, manifest.name)):
+            continue
+        rows = rows_of(store, one)
+        gold[found["language"]] = [LABELS.index(row["gold"]) for row in rows]
+        told[found["candidate"]][found["language"]] = answered(LABELS, rows)
+    gold = dict(sorted(gold.items()))
+    candidates = {name: told[name] for name in sorted(told) if told[name].keys() == gold.keys()}
+    kept = out / f"reviews-{seed}.json.gz"
+    about = {"task": "reviews", "seed": seed, "labels": LABELS, "gold": gold}
+    keep(kept, {**about, "candidates": candidates})
     return kept
 
 
@@ -192,9 +237,17 @@ def read(kept: Mapping[str, Any]) -> Answers:
     }
 
 
-def halved(metric: Metric, labels: Sequence[str], rows: Answers) -> str:
-    """Who is left when all that are there answer growing shares of these rows."""
+def halved(
+    metric: Metric, labels: Sequence[str], rows: Answers, called: Mapping[str, str] | None = None
+) -> str:
+    """Who is left when all that are there answer growing shares of these rows. `called`: other
+    names of the labels, by which ties are broken in the order of the rows.
+    """
     alive = list(rows)
+    anyone = rows[alive[0]]
+    called = called or {label: label for label in labels}
+    gold = [[called[row["gold"]] for row in own] for own in anyone.values()]
+    rows = reordered(rows, dict(zip(anyone, balanced(gold), strict=True)))
     for rung in rungs(len(rows)):
         languages = next(iter(rows.values()))
         upto = {
@@ -223,18 +276,21 @@ class Loss:
 
 
 def orders(kept: Mapping[str, Any], count: int) -> tuple[Loss, Loss]:
-    """On the same rows that choose, all of them; and on the half that does not choose."""
+    """On the same rows that choose, all of them; and on the half that does not choose. What the
+    labels are called, which decides ties, is drawn as well.
+    """
     labels, rows = kept["labels"], read(kept)
     metric = metrics.get("macro-f1").over(labels)
     same, other = [], []
     for seed in range(count):
         draw = random.Random(f"{kept['seed']} {seed}")
         places = {one: draw.sample(range(len(own)), len(own)) for one, own in kept["gold"].items()}
+        called = dict(zip(labels, draw.sample(labels, len(labels)), strict=True))
         mixed = reordered(rows, places)
-        same.append(lost(metric, labels, mixed, mixed))
+        same.append(lost(metric, called, mixed, mixed))
         first = {one: own[: len(own) // 2] for one, own in places.items()}
         second = {one: own[len(own) // 2 :] for one, own in places.items()}
-        other.append(lost(metric, labels, reordered(rows, first), reordered(rows, second)))
+        other.append(lost(metric, called, reordered(rows, first), reordered(rows, second)))
     return Loss(same), Loss(other)
 
 
@@ -246,10 +302,10 @@ def reordered(rows: Answers, places: Mapping[str, Sequence[int]]) -> Answers:
     }
 
 
-def lost(metric: Metric, labels: Sequence[str], choosing: Answers, judging: Answers) -> float:
+def lost(metric: Metric, called: Mapping[str, str], choosing: Answers, judging: Answers) -> float:
     """Points on `judging` of what all of `choosing` choose, less those of what halving leaves."""
     best = max(choosing, key=lambda one: points(metric, choosing[one]))
-    left = halved(metric, labels, choosing)
+    left = halved(metric, list(called), choosing, called)
     return points(metric, judging[best]) - points(metric, judging[left])
 
 
@@ -262,7 +318,7 @@ def table(files: Sequence[Path], count: int = ORDERS) -> Iterator[str]:
         metric = metrics.get("macro-f1").over(kept["labels"])
         dev = read(kept)
         whole = sum(map(len, kept["gold"].values()))
-        for way in ("halving", "all"):
+        for way in [one for one in ("halving", "all") if one in kept]:
             one = kept[way]
             value, low, high = one["test"]
             yield (
@@ -271,28 +327,46 @@ def table(files: Sequence[Path], count: int = ORDERS) -> Iterator[str]:
                 f"{one['rows'] / whole:.2f} | {one['seconds']:.0f} |"
             )
     yield ""
-    yield "| seed | judged on | lost, mean | at most in 95 % | within .5 |"
-    yield "|---|---|---|---|---|"
+    yield (
+        "| task | seed | candidates | dev rows | judged on | lost, mean | at most in 95 % "
+        "| within .5 |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    means = []
     for kept in seeds:
-        same, other = orders(kept, count)
-        yield f"| {kept['seed']} | the rows that choose | {same} |"
-        yield f"| {kept['seed']} | other rows | {other} |"
+        losses = orders(kept, count)
+        means.append([float(np.mean(one.each)) for one in losses])
+        about = f"| {kept['task']} | {kept['seed']} | {len(kept['candidates'])} | "
+        about += f"{sum(map(len, kept['gold'].values()))}"
+        for rows, loss in zip(JUDGED, losses, strict=True):
+            yield f"{about} | {rows} | {loss} |"
+    for rows, some in zip(JUDGED, zip(*means, strict=True), strict=True):
+        yield f"| mean of these {len(seeds)} | | | | {rows} | {np.mean(some):.2f} | | |"
 
 
 def main() -> None:
-    """Run seeds, or print the tables of what was kept."""
+    """Run seeds, keep what a study answered, or print the tables of what was kept."""
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
     doing = commands.add_parser("run")
     doing.add_argument("out", type=Path)
     doing.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    keeping = commands.add_parser("study")
+    keeping.add_argument("studies", type=Path)
+    keeping.add_argument("out", type=Path)
+    keeping.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     commands.add_parser("table").add_argument("files", type=Path, nargs="+")
     asked = parser.parse_args()
     if asked.command == "table":
         print(*table(asked.files), sep="\n")
         return
     for seed in asked.seeds:
-        print(run(asked.out, seed), flush=True)
+        done = (
+            run(asked.out, seed)
+            if asked.command == "run"
+            else study(asked.studies, asked.out, seed)
+        )
+        print(done, flush=True)
 
 
 if __name__ == "__main__":
