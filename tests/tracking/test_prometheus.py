@@ -12,6 +12,7 @@ import pytest
 
 from koinize.ledger import Ledger
 from koinize.release import promote, rollback
+from koinize.release.promotion import EVIDENCE
 from tests.cli.conftest import Call
 from tests.pipeline.conftest import Small
 from tests.release.releasing import finish, releases, retrain
@@ -107,7 +108,9 @@ def test_what_was_spent(koinize: Call, spent: Small) -> None:
 
 
 @pytest.mark.slow
-def test_releases_follow_their_channels(koinize: Call, small: Small) -> None:
+def test_releases_follow_their_channels(
+    koinize: Call, small: Small, caplog: pytest.LogCaptureFixture
+) -> None:
     project = finish(small, {"de": 4})
     promote(project, "mood", "production")
     retrain(small, "de", 6)
@@ -130,6 +133,15 @@ def test_releases_follow_their_channels(koinize: Call, small: Small) -> None:
     since = int(found[of("release_timestamp_seconds", **where)])
     assert datetime.fromtimestamp(since, UTC).isoformat() == event.utc
     assert not [labels for name, labels in found if ("channel", "staging") in labels]
+    # Of a release that broke all is told but its scores.
+    assert found[of("release_whole", **where)] == 1
+    (releases(small).open(1).folder / EVIDENCE).write_text("{}")
+    assert koinize("export", "prometheus", "k.prom", "small")[0] == 0
+    assert f"its file {EVIDENCE} is missing or has changed" in caplog.text
+    broken = read()
+    assert broken[of("release_whole", **where)] == 0
+    assert broken[of("release_version", **where)] == 1
+    assert not [name for name, _ in broken if name.startswith("koinize_release_score")]
 
 
 def test_what_a_ledger_may_hold_is_escaped(koinize: Call, small: Small) -> None:

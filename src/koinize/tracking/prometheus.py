@@ -6,6 +6,7 @@ exporter refuses a file that has some.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
-from koinize.errors import InputError
+from koinize.errors import InputError, KoinizeError
 from koinize.ledger import Interval, joules, money, total
 from koinize.ledger.summary import everything, plain
 from koinize.pipeline import Project
@@ -22,6 +23,7 @@ from koinize.release.promotion import EVIDENCE
 from koinize.store import replaceable, write_atomically
 
 SUFFIX, OPEN = ".prom", "open"
+logger = logging.getLogger(__name__)
 Labels = Mapping[str, str]
 
 
@@ -53,7 +55,7 @@ def write_textfile(project: Project, path: Path) -> int:
     """Write all metrics, whole or not at all, and return the number of samples.
 
     Raises InputError for a name that the node exporter would not read, and for a file that koinize
-    did not write; KoinizeError for a broken ledger or release.
+    did not write; KoinizeError for a broken ledger. A broken release is a sample, and a warning.
     """
     if path.suffix != SUFFIX:
         raise InputError(
@@ -97,6 +99,7 @@ def _account(project: str, intervals: Iterable[Interval]) -> list[Metric]:
 def _releases(name: str, project: Project) -> list[Metric]:
     """What each channel has in use, since when, how it scored, and how many attempts there were."""
     version = Metric("koinize_release_version", "gauge", "The release that a channel has in use.")
+    whole = Metric("koinize_release_whole", "gauge", "1 if it is as released, 0 if it is broken.")
     since = Metric("koinize_release_timestamp_seconds", "gauge", "Since when it is in use.")
     value = Metric("koinize_release_score", "gauge", "Points on test, 0 to 100, when released.")
     low = Metric("koinize_release_score_low", "gauge", "Where the 95 % interval begins.")
@@ -114,7 +117,15 @@ def _releases(name: str, project: Project) -> list[Metric]:
             since.add(
                 Decimal(int(datetime.fromisoformat(pointer.latest.utc).timestamp())), **labels
             )
-            for one in releases.open(pointer.current).read_json(EVIDENCE)["scores"]:
+            try:
+                scores = releases.open(pointer.current).read_json(EVIDENCE)["scores"]
+            except KoinizeError as error:  # now above all a monitor has to hear of all the rest
+                logger.warning("%s", error)
+                scores = []
+                whole.add(0, **labels)
+            else:
+                whole.add(1, **labels)
+            for one in scores:
                 found = {**labels, "language": one["language"], "metric": one["metric"]}
                 for metric, key in ((value, "value"), (low, "low"), (high, "high"), (rows, "n")):
                     metric.add(one[key], **found)
@@ -125,7 +136,7 @@ def _releases(name: str, project: Project) -> list[Metric]:
         for (channel, passed), count in sorted(verdicts.items()):
             verdict = "passed" if passed else "refused"
             tries.add(count, project=name, task=task, channel=channel, verdict=verdict)
-    return [version, since, value, low, high, rows, tries]
+    return [version, whole, since, value, low, high, rows, tries]
 
 
 def _escaped(text: str) -> str:
