@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from koinize.executors import WorkerLost
+from koinize.executors import WorkerLost, places_here
 from koinize.executors.inline import InlineExecutor
 from koinize.pipeline import run as running
+from koinize.pipeline.account import Account, Hand
 from koinize.pipeline.kinds import KINDS
 from koinize.pipeline.plan import Missing
 from koinize.pipeline.step import Step
@@ -214,3 +216,12 @@ def test_a_run_ends_whoever_loads(
     assert sorted(outcome.done) == sorted(small.steps())
     assert not outcome.failed
     assert crowd.most == most
+
+
+def test_who_is_late_is_taken_to_be_as_late_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = Account.__new__(Account)
+    place = places_here(1)[0]
+    hand = Hand([], False, "hand", Decimal(100), Decimal(100), place, expected=8.0)
+    for now, left in [(100, 8.0), (106, 2.0), (108, 0.0), (109, 1.0), (120, 12.0)]:
+        monkeypatch.setattr(Account, "_now", Decimal(now))
+        assert account.left(hand) == left

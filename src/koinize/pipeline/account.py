@@ -163,9 +163,8 @@ class Account:
         return seconds
 
     def left(self, hand: Hand) -> float:
-        """Seconds until its worker will be free; who is late is taken to need as long again."""
-        spent = float(self._now - hand.began)
-        return spent if spent > hand.expected else hand.expected - spent
+        """Seconds until its worker will be free; who is late is taken to be as late again."""
+        return abs(hand.expected - float(self._now - hand.began))
 
     def open(self) -> list[tuple[Hand, Job]]:
         """What is in hand: intervals that have no end yet."""
