@@ -358,6 +358,7 @@ def test_a_row_of_another_language_changes_who_is_asked_what(
     after = {n: one.id for n, one in small.steps(searched.store).items() if ", part" in n}
     assert before.keys() == after.keys()
     assert any("/en/" in one for one in before)
+    assert len(set(before.values())) == len(before)  # each language is a step of its own
     assert not set(before.values()) & set(after.values())
 
 

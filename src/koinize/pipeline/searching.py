@@ -149,12 +149,14 @@ class Search:
                 if first == last:
                     continue
                 places: dict[str, Any] = {"first": first, "last": last}
+                inputs = {**whole.inputs, PART: digest(places)}
                 if balanced:
                     places["balanced"] = list(languages)
-                read = asked if balanced else {}
+                    # All rows are among the inputs, so that these no longer tell the language.
+                    inputs |= {**asked, PART: digest([language, places])}
                 found[own, language] = replace(
                     whole.at(system=own, role=SEARCH),
-                    inputs={**whole.inputs, **read, PART: digest(places)},
+                    inputs=inputs,
                     rows={label: last - first},
                     units=round(whole.units * (last - first) / rows),
                     settings={**whole.settings, PART: places},
