@@ -6,7 +6,7 @@ import pytest
 
 from koinize.ledger import Address, System
 from koinize.ledger.address import BRANCH, SEARCH
-from koinize.ledger.scopes import SCOPES, Released, within
+from koinize.ledger.scopes import SCOPES, Released, loading, within
 
 CHOSEN, OTHER, MEAN = map(System.named, ("ties", "knots-ties", "MEAN"))
 PLAIN = Released("ties", ("ties", "knots-ties"))
@@ -50,3 +50,14 @@ def test_every_scope_holds_the_one_before_it() -> None:
         [True, True, True],
     ]
     assert not within(None, "choosing")
+
+
+@pytest.mark.parametrize(
+    ("scoring", "workers", "expected"),
+    [(0.0, 3, 1), (29.0, 3, 1), (30.0, 3, 2), (39.0, 3, 2), (40.0, 3, 3), (400.0, 2, 2)],
+)
+def test_another_worker_loads_for_as_much_scoring_as_loading_takes(
+    scoring: float, workers: int, expected: int
+) -> None:
+    """Loading takes 10 s: of two, each has (30 + 10) / 2 = 20 s to do, loading included."""
+    assert loading(scoring, workers, 10.0) == expected

@@ -287,18 +287,31 @@ class TaskCosts:
     def _update(self, trained: Piece | None, scope: str) -> Figures | None:
         if trained is None or not self.merges:
             return None
-        return self._loaded([[trained], *self._stages(scope)[0]], self._loading(scope))
+        stages = [[trained], *self._stages(scope)[0]]
+        return self._loaded(stages, self._loading(stages))
 
     def _retrained(self, scope: str) -> Figures | None:
-        return self._loaded(self._again(scope), self._loading(scope))
+        stages = self._again(scope)
+        return self._loaded(stages, self._loading(stages))
 
     def _again(self, scope: str) -> list[Work]:
         """Everything that COMB trained again consists of."""
         return [*([one] for one in self.combined), *self._stages(scope)[1]]
 
-    def _loading(self, scope: str) -> int:
-        """How many workers need the model."""
-        return 1 if scope == "training" else self.workers
+    def _loading(self, stages: Iterable[Sequence[Piece | None]]) -> int:
+        """How many workers load the model: one trains; and the most of whom each that loads for
+        scoring alone is left with as much of it as loading takes, all having equal parts.
+        """
+        load = self._load()
+        work = [one for stage in stages for one in stage if one]
+        scored = sum((p.seconds for p in work if p.kind in ("evaluate", "judge")), Fraction(0))
+        each = {k: (scored + (k - 1) * load) / k for k in range(2, self.workers + 1)}
+        return max([1, *(k for k, part in each.items() if part - load >= load)])
+
+    def _load(self) -> Fraction:
+        """Seconds of one load, in the mean."""
+        loads = [p.seconds for p in self.account.pieces if (p.kind, p.status) == ("load", "done")]
+        return sum(loads, Fraction(0)) / max(1, len(loads))
 
     def _retrained_is(self, scope: str) -> str:
         """Measured, derived or estimated."""
@@ -356,7 +369,7 @@ class TaskCosts:
         if not update or not combined:
             return dict.fromkeys(CLOCKS)
         ours, theirs = (
-            self.variation.side([[p for p in one if p] for one in some], self._loading(scope))
+            self.variation.side([[p for p in one if p] for one in some], self._loading(some))
             for some in (stages, self._again(scope))
         )
         elapsed, used = (self.variation.less(*both) for both in zip(ours, theirs, strict=True))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from koinize.executors import WorkerLost, places_here
 from koinize.executors.inline import InlineExecutor
+from koinize.ledger.scopes import loading
 from koinize.pipeline import run as running
 from koinize.pipeline.account import Account, Hand
 from koinize.pipeline.kinds import KINDS
@@ -153,6 +154,20 @@ def test_what_is_ready_never_waits_for_nobody(
     assert bool(able) == bool(workers)
     if not left or not load:
         assert able
+
+
+@given(
+    work=st.floats(0.0, 500.0),
+    load=st.floats(0.01, 50.0),
+    workers=st.integers(1, 6),
+)
+def test_the_report_reckons_with_as_many_loads(
+    step: Step, work: float, load: float, workers: int
+) -> None:
+    """As for scoring that begins when one worker has trained and all are free."""
+    warm = Warm(Spec.model_construct(training=None), load)
+    warm.take(step, workers, 0)
+    assert warm.worth([Missing(step, "", work)], workers, [])[1] == loading(work, workers, load)
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,19 @@ def within(scope: Scope | None, wider: Scope) -> bool:
     return scope is not None and SCOPES.index(scope) <= SCOPES.index(wider)
 
 
+def loading(scoring: float, workers: int, load: float) -> int:
+    """How many of so many workers load the model for so many seconds of scoring, after one of them
+    has trained with it: another one where as much work is left for it as loading takes.
+
+    A run does it likewise (`pipeline.warm`).
+    """
+    count = 1
+    # Of one more, each has (scoring + count x load) / (count + 1) to do, loading included.
+    while count < workers and scoring >= (count + 2) * load:
+        count += 1
+    return count
+
+
 @dataclass(frozen=True)
 class Released:
     """What a task would release: the title of a system, among the titles of all candidates.

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from koinize.ledger import LOAD, Interval, covered, total
 from koinize.ledger.address import System
-from koinize.ledger.scopes import SCOPES, Scope
+from koinize.ledger.scopes import SCOPES, Scope, loading
 from koinize.report.break_even import break_even
 from koinize.report.cost_figures import (
     BreakEvenRows,
@@ -185,7 +185,7 @@ class Updates:
             served = [self._tests(self._chosen, one) for one in self._served]
             then.append([one for some in served for one in some])
         stages: list[Sequence[Interval | None]] = [[trained], merges, *then]
-        return self._in_stages(stages, scope, trained, self._served)
+        return self._in_stages(stages, trained, self._served)
 
     def _retrained(self, scope: Scope) -> Side:
         """COMB trained again and, in the wider scopes, scored on test."""
@@ -198,7 +198,7 @@ class Updates:
             stages = [[None]] if other_rows else [[one] for one in self._set_up]
         if scope != "training":
             stages.append(tests if tested else self._tests(self._chosen, self.task))
-        side = self._in_stages(stages, scope, comb, [self.task])
+        side = self._in_stages(stages, comb, [self.task])
         is_older = bool(self.task.changed_since)  # it would see other rows, were it trained again
         guessed = comb is None or is_older or (scope != "training" and not tested)
         return replace(side, origin="estimated") if guessed else side
@@ -206,7 +206,6 @@ class Updates:
     def _in_stages(
         self,
         stages: Sequence[Sequence[Interval | None]],
-        scope: Scope,
         trained: Interval | None,
         tasks: Sequence[TaskInput],
     ) -> Side:
@@ -219,7 +218,7 @@ class Updates:
         if taken is None or len(known) < len(work):
             return Side(None, "derived")
         elapsed = sum((self._seconds(stage) for stage in stages), Decimal(0))
-        workers = 1 if scope == "training" else self._workers
+        workers = self._loading(known)
         together = Taken(elapsed, taken.machine, taken.cost, taken.steps).plus(self._loads(workers))
         origin: Origin = "measured" if self._was_done(known, trained, tasks) else "derived"
         parts = [self._parts(stage) for stage in stages]
@@ -232,6 +231,11 @@ class Updates:
             | {one: seconds for stage in parts for one, seconds in stage.items()},
             {one.id: float(one.machine_seconds) * each * workers for one in self._loaded} | machine,
         )
+
+    def _loading(self, work: Sequence[Interval]) -> int:
+        """How many workers load the model for a training and what is scored after it."""
+        scored = sum(float(one.seconds) for one in work if one.kind in ("evaluate", "judge"))
+        return loading(scored, self._workers, float(self._loads(1).elapsed))
 
     def _parts(self, stage: Sequence[Interval | None]) -> Parts:
         """Of the seconds of a stage what each of its steps takes up."""
