@@ -254,11 +254,11 @@ def halved(
             language: part(len(own), rung.share, place, len(languages))
             for place, (language, own) in enumerate(languages.items())
         }
-        answered = {
+        so_far = {
             name: {one: own[: upto[one]] for one, own in rows[name].items() if upto[one]}
             for name in alive
         }
-        standings = ranked(metric, labels, answered, rung.share)
+        standings = ranked(metric, labels, so_far, rung.share)
         alive = [one.candidate for one in standings[: rung.keep]]
     return alive[0]
 

@@ -174,9 +174,9 @@ class RayExecutor:
             self._ready = True
 
     def place(self) -> Place:
-        """That of the worker that has been free for longest."""
+        """That of the worker that was at work last, which has a model most likely."""
         with self._change:
-            found = self._free[0].place if self._free else None
+            found = self._free[-1].place if self._free else None
         return found or self._found.places[0]
 
     def submit(self, function: Callable[..., Any], *arguments: object) -> Future[Any]:
@@ -185,7 +185,7 @@ class RayExecutor:
         work = _Work(function, arguments, Future())
         with self._change:
             if self._free:
-                self._free.popleft().inbox.put(work)
+                self._free.pop().inbox.put(work)
             else:
                 self._backlog.append(work)
         return work.future

@@ -22,9 +22,6 @@ ROUNDS = 4  # of proposals
 TEMPERATURES = tuple(2.0 ** (step / 2) for step in range(-6, 7))
 FEW = 30  # rows of a language, below which a metric of its own is noise
 LIKELIHOOD = 2.0  # weight of the NLL beside the metric where no row is answered yet
-WHOLE = (
-    3.0  # how much more it counts that all languages' rows together have their labels in balance
-)
 SUREST = 3.0  # nats: no more is lost by one row at which a candidate is sure and wrong
 
 
